@@ -1,0 +1,7 @@
+"""How pyinfra runs this project's deploys; it reads this file from the working directory."""
+
+from pyinfra import config
+
+# The hosts need each other: when one fails or can't be reached, stop rather than finish the other half.
+config.FAIL_PERCENT = 0
+config.CONNECT_TIMEOUT = 5

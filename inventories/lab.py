@@ -1,0 +1,34 @@
+"""The lab's two hosts, as `python -m lab up` started them; LAB_NAME says which lab."""
+
+from lab import state
+from lab.errors import LabError
+from settings import SettingsError, groups
+
+try:
+    _lab = state.load()
+except LabError as error:
+    raise SettingsError(str(error)) from None
+
+
+def _entry(name: str) -> dict[str, object]:
+    return {
+        "address": _lab.host(name).address,
+        "ssh_hostname": _lab.host(name).address,
+        "ssh_key": str(_lab.ssh_key),
+        "ssh_known_hosts_file": str(_lab.known_hosts),
+        "ssh_strict_host_key_checking": "yes",
+    }
+
+
+bitrix, cdn, monitoring = groups(
+    bitrix={"bitrix": _entry("bitrix")},
+    cdn={"cdn": _entry("cdn")},
+    settings={
+        "lab_site": {"enabled": True, "cdn_url": f"http://{_lab.host('cdn').address}"},
+        # This machine stands for all visitors at once.
+        "tls": {"mode": "self-signed", "redirect": False},
+        "nginx": {"avif": True, "unlimited": [_lab.host("cdn").address.rsplit(".", 1)[0] + ".1"]},
+        # Tests don't wait a minute to see a cut off picture removed.
+        "converter": {"watch": {"damaged_rest_s": 10.0}},
+    },
+)

@@ -1,0 +1,10 @@
+"""The one typed model of a deployment, checked before any connection is made.
+
+An inventory calls :func:`groups` with its hosts and settings; everything that a role or a template
+reads comes from the :class:`Settings` made there.
+"""
+
+from settings.inventory import groups
+from settings.model import Settings, SettingsError
+
+__all__ = ["Settings", "SettingsError", "groups"]
