@@ -1,0 +1,324 @@
+"""The daemon's settings: one TOML file, checked as a whole before anything starts.
+
+The deploy imports this model too and renders the file from it, so this module needs pydantic and
+nothing else of the daemon. Every value is a scalar or a list: TOML can express all of it.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import tomllib
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic_core import ErrorDetails
+
+
+class ConfigError(Exception):
+    """One line that names the file, the key, what was given and what is allowed."""
+
+
+def _absolute(path: Path) -> Path:
+    if not path.is_absolute() or ".." in path.parts:
+        raise ValueError("an absolute path without '..' is needed")
+    return path
+
+
+def _redis_url(url: str) -> str:
+    if not url.startswith(("unix:///", "redis://", "rediss://")):
+        raise ValueError("unix:///path/to/redis.sock or redis://host:port/db is needed")
+    return url
+
+
+def _http_url(url: str) -> str:
+    if not re.fullmatch(r"http://[A-Za-z0-9.-]+(:\d{1,5})?", url):
+        raise ValueError("http://host:port is needed")
+    return url
+
+
+def _extension(extension: str) -> str:
+    if not extension.isalnum() or not extension.isascii() or extension != extension.lower():
+        raise ValueError("lower-case ASCII letters and digits without a dot are needed")
+    return extension
+
+
+AbsolutePath = Annotated[Path, AfterValidator(_absolute)]
+RedisUrl = Annotated[str, AfterValidator(_redis_url)]
+HttpUrl = Annotated[str, AfterValidator(_http_url)]
+Extension = Annotated[str, AfterValidator(_extension)]
+Quality = Annotated[int, Field(ge=1, le=100)]
+Port = Annotated[int, Field(ge=1, le=65535)]
+
+
+class Section(BaseModel):
+    """What all sections share: unknown keys are refused, fields are described by their docstrings."""
+
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, use_attribute_docstrings=True, validate_default=True
+    )
+
+
+class Store(Section):
+    """Where the resized pictures and their variants live."""
+
+    root: AbsolutePath = Path("/var/www/cdn/upload/resize_cache")
+    """Directory of the resized pictures, watched; each variant lies beside its original."""
+
+    temporary: AbsolutePath = Path("/var/www/cdn/.webp-converter")
+    """Directory for unfinished variants: outside of `root`, on its file system and under the same mount."""
+
+    owner: str = Field(default="www-data", min_length=1)
+    """User that published files belong to. Matters only when run as root."""
+
+    group: str = Field(default="www-data", min_length=1)
+    """Group that published files belong to. Matters only when run as root."""
+
+    directory_rest_s: float = Field(default=5.0, ge=0, le=3600)
+    """Seconds (0 to 3600) that a directory emptied by the daemon is left alone before it is removed: PHP
+    unlinks a picture and writes it again, and must find the directory when it does."""
+
+    minimum_free_mib: int = Field(default=256, ge=0, le=1_048_576)
+    """MiB (0 to 1048576) of free space below which nothing is converted and health says degraded."""
+
+
+class Originals(Section):
+    """Where the variants of the site's own originals live; the originals' mount is read-only."""
+
+    variants: AbsolutePath = Path("/var/cache/webp/upload")
+    """Directory of the variants and verdicts of originals, laid out like the site's upload directory."""
+
+    temporary: AbsolutePath = Path("/var/cache/webp/.webp-converter")
+    """Directory for unfinished variants of originals, under the same mount as `variants`, outside of it."""
+
+    url: HttpUrl = "http://127.0.0.1:8081"
+    """Where originals are fetched: the one server that reads their mount."""
+
+    purge_url: HttpUrl = "http://127.0.0.1:6081"
+    """The cache that is told when a variant of an original is there, or no longer right."""
+
+    deadline_s: float = Field(default=5.0, ge=0.5, le=60)
+    """Seconds (0.5 to 60) in which an original must have been fetched."""
+
+    retry_s: float = Field(default=30.0, ge=1, le=3600)
+    """Seconds (1 to 3600) before an original that could not be fetched is tried again."""
+
+
+class Watch(Section):
+    """What becomes a job, and when."""
+
+    extensions: list[Extension] = Field(default=["jpg", "jpeg", "png"], min_length=1)
+    """Extensions of file names that are looked at, lower case, compared without regard to case. What a file
+    really is, its signature decides."""
+
+    intermediate_rest_s: float = Field(default=10.0, ge=0, le=3600)
+    """Seconds (0 to 3600) that a picture larger than its `W_H_T` directory allows must be at rest before it
+    is converted: Bitrix puts the full original there for a moment."""
+
+    damaged_rest_s: float = Field(default=60.0, ge=1, le=86_400)
+    """Seconds (1 to 86400) that an empty or cut off resized picture must be at rest before it is removed, so
+    that Bitrix makes it again."""
+
+    scan_processes: int = Field(default=2, ge=1, le=16)
+    """Processes (1 to 16) that share a reconcile scan."""
+
+
+class Encoding(Section):
+    """How a variant is chosen."""
+
+    policy: Literal["ssim", "size-rules", "fixed"] = "ssim"
+    """`ssim`: the lowest quality of `ladder` that reaches `ssim_target`. `size-rules`: by the original's
+    size. `fixed`: always `quality`."""
+
+    ssim_target: float = Field(default=0.95, ge=0.5, le=0.999)
+    """Lowest structural similarity (0.5 to 0.999) to the original that the policy `ssim` accepts."""
+
+    ladder: list[Quality] = Field(default=[75, 80, 85, 90, 95], min_length=1)
+    """WebP qualities (1 to 100, rising) that the policy `ssim` chooses from."""
+
+    quality: Quality = 85
+    """WebP quality (1 to 100) of the policy `fixed`."""
+
+    size_limits: list[Annotated[int, Field(ge=1)]] = [100_000, 1_000_000]
+    """Sizes of the original in bytes (from 1, rising) that part the classes of the policy `size-rules`."""
+
+    size_qualities: list[Quality] = [90, 85, 80]
+    """WebP quality (1 to 100) of each class of `size-rules`: below the first limit, ..., above the last."""
+
+    method: int = Field(default=2, ge=0, le=6)
+    """Effort of the WebP encoder (0 fast to 6 small)."""
+
+    lossless: bool = True
+    """Store a PNG without loss where that is smaller than with loss."""
+
+    minimum_saving: float = Field(default=0.10, ge=0, le=0.9)
+    """Share of the original's bytes (0 to 0.9) that a variant must save; otherwise the original is best."""
+
+    maximum_pixels: int = Field(default=40_000_000, ge=10_000, le=268_435_456)
+    """Width times height (10000 to 268435456) above which a picture is not decoded."""
+
+    maximum_bytes: int = Field(default=67_108_864, ge=65_536, le=1_073_741_824)
+    """Size in bytes (65536 to 1073741824) above which a picture is not read."""
+
+    @model_validator(mode="after")
+    def _rising(self) -> Self:
+        if self.ladder != sorted(set(self.ladder)):
+            raise ValueError("ladder must rise from rung to rung")
+        if self.size_limits != sorted(set(self.size_limits)):
+            raise ValueError("size_limits must rise")
+        if len(self.size_qualities) != len(self.size_limits) + 1:
+            raise ValueError("size_qualities needs one entry more than size_limits")
+        return self
+
+
+class Workers(Section):
+    """The worker processes."""
+
+    count: int = Field(default=0, ge=0, le=256)
+    """Worker processes (1 to 256); 0: one for each core."""
+
+    time_limit_s: float = Field(default=60.0, ge=1, le=3600)
+    """Seconds (1 to 3600) that one picture may take; past that its worker is ended and a try counted."""
+
+    memory_limit_mib: int = Field(default=1536, ge=256, le=65_536)
+    """Address space in MiB (256 to 65536) of each worker."""
+
+    tasks_per_process: int = Field(default=2000, ge=0, le=1_000_000)
+    """Tasks (0 to 1000000) after which a worker is replaced; 0: never. A task is one large picture or a few
+    small ones."""
+
+    stop_s: float = Field(default=5.0, ge=0, le=80)
+    """Seconds (0 to 80) that pictures under way get to finish when the daemon stops."""
+
+    def processes(self) -> int:
+        """The number of worker processes: `count`, or the cores this process may use."""
+        return self.count or len(os.sched_getaffinity(0))
+
+
+class Queue(Section):
+    """The job queue, on the Redis instance that evicts nothing."""
+
+    url: RedisUrl = "unix:///run/redis-queue/redis.sock"
+    """The queue's Redis: `unix:///path/to/redis.sock` or `redis://host:port/db`."""
+
+    prefix: str = Field(default="webp", pattern=r"^[A-Za-z0-9_-]{1,32}$")
+    """First part of every key (1 to 32 letters, digits, `_`, `-`)."""
+
+    consumer: str = Field(default="", max_length=64)
+    """Name of this daemon in the consumer group, unlike any other's; empty: the host's name."""
+
+    tries: int = Field(default=3, ge=1, le=100)
+    """Failures of a worker (1 to 100) after which a picture becomes a dead letter."""
+
+    retry_pause_s: float = Field(default=5.0, ge=0, le=3600)
+    """Seconds (0 to 3600) before the first retry; doubled by each further one."""
+
+    claim_idle_s: float = Field(default=60.0, ge=1, le=3600)
+    """Seconds (1 to 3600) without a sign of life after which another daemon's jobs are taken over."""
+
+    batch: int = Field(default=64, ge=1, le=256)
+    """Jobs (1 to 256) fetched at once."""
+
+
+class Cache(Section):
+    """Statistics of pictures, on the Redis instance that may forget."""
+
+    url: RedisUrl = "unix:///run/redis-cache/redis.sock"
+    """The cache's Redis: `unix:///path/to/redis.sock` or `redis://host:port/db`."""
+
+    prefix: str = Field(default="webp", pattern=r"^[A-Za-z0-9_-]{1,32}$")
+    """First part of every key (1 to 32 letters, digits, `_`, `-`)."""
+
+
+class Api(Section):
+    """Health and the HTTP API."""
+
+    address: str = "127.0.0.1"
+    """Address to listen on."""
+
+    port: Port = 8088
+    """TCP port (1 to 65535)."""
+
+
+class Metrics(Section):
+    """Metrics for Prometheus."""
+
+    address: str = "127.0.0.1"
+    """Address to listen on."""
+
+    port: Port = 9101
+    """TCP port (1 to 65535)."""
+
+
+class Log(Section):
+    """The log: one JSON object a line on standard error."""
+
+    level: Literal["debug", "info", "warning", "error"] = "info"
+    """Least severity that is written."""
+
+
+class Config(Section):
+    """All settings; the file's sections."""
+
+    store: Store = Store()
+    originals: Originals = Originals()
+    watch: Watch = Watch()
+    encoding: Encoding = Encoding()
+    workers: Workers = Workers()
+    queue: Queue = Queue()
+    cache: Cache = Cache()
+    api: Api = Api()
+    metrics: Metrics = Metrics()
+    log: Log = Log()
+
+    @model_validator(mode="after")
+    def _apart(self) -> Self:
+        for temporary, tree in (
+            (self.store.temporary, self.store.root),
+            (self.originals.temporary, self.originals.variants),
+        ):
+            if temporary.is_relative_to(tree) or tree.is_relative_to(temporary):
+                raise ValueError(f"temporary directory {temporary} and {tree} must lie outside of each other")
+        return self
+
+
+def load(path: Path) -> Config:
+    """Reads and checks the file.
+
+    Raises ConfigError, one line, for a file that can't be read, isn't TOML or isn't valid.
+    """
+    try:
+        values = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"{path}: {error.strerror}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: {error}") from error
+    try:
+        return Config.model_validate(values)
+    except ValidationError as error:
+        raise ConfigError(f"{path}: {complaints(error, Config)}") from error
+
+
+def complaints(error: ValidationError, model: type[BaseModel]) -> str:
+    """All that is wrong with a model's values, in one line: key, what was given, what is allowed."""
+    return "; ".join(_complaint(detail, model) for detail in error.errors())
+
+
+def _complaint(detail: ErrorDetails, model: type[BaseModel]) -> str:
+    key = ".".join(str(part) for part in detail["loc"])
+    if detail["type"] == "extra_forbidden":
+        return f"{key}: unknown key; known: {', '.join(_siblings(detail['loc'], model))}"
+    if detail["type"] == "missing":
+        return f"{key} is missing"
+    allowed = detail["msg"].removeprefix("Value error, ")
+    # Sections are too long to repeat, passwords too secret.
+    given = "" if isinstance(detail["input"], dict) or "password" in key else f"{detail['input']!r}: "
+    return f"{key}: {given}{allowed}" if key else allowed
+
+
+def _siblings(location: tuple[int | str, ...], model: Any) -> list[str]:
+    """The names that would have been known in place of the last part of `location`."""
+    for part in location[:-1]:
+        model = model.model_fields[part].annotation
+    return list(model.model_fields)

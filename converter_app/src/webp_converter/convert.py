@@ -1,0 +1,97 @@
+"""Converts pictures now, without the daemon and its queue: `webp-converter convert`."""
+
+from __future__ import annotations
+
+import os
+import queue
+import time
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+from webp_converter.config import Config
+from webp_converter.jobs import Job
+from webp_converter.pool import Answered, Pool, start_fork_server
+from webp_converter.scan import Tally, scan
+from webp_converter.store import WEBP, Result, Store, Temporary, owner_of
+from webp_converter.worker import Outcome, Report
+
+
+class Converted(NamedTuple):
+    """What became of one original."""
+
+    path: bytes
+    outcome: str
+    """`webp`, `keep`, `fresh`, `foreign`, or why there is no decision."""
+
+    decided: bool
+    original_bytes: int = 0
+    variant_bytes: int = 0
+    verdict: str = ""
+    similarity: float = 0
+    encode_ms: int = 0
+
+
+def originals(config: Config, paths: Sequence[bytes]) -> Iterator[bytes]:
+    """The files among `paths`, and the undecided originals in the directories among them."""
+    extensions = frozenset(config.watch.extensions)
+    for path in paths:
+        if os.path.isdir(path):
+            yield from scan(path.rstrip(b"/"), extensions, Tally())
+        else:
+            yield path
+
+
+def convert(config: Config, paths: Sequence[bytes]) -> Iterator[Converted]:
+    """Converts and publishes; yields what became of each original as it is done.
+
+    Raises StoreError when the store can't be worked with.
+    """
+    answers: queue.SimpleQueue[Answered] = queue.SimpleQueue()
+    temporary = Temporary(config.store.temporary, owner_of(config))
+    store = Store(config, temporary.path)
+    start_fork_server()
+    pool = Pool(config, temporary.path, answers.put)
+    try:
+        store.check()
+        waiting = [Job(path, time.time_ns(), entry=str(number)) for number, path in enumerate(paths)]
+        left = len(waiting)
+        while left:
+            pool.supervise()
+            if waiting and (count := pool.wait_for_room(len(waiting), 0.01)):
+                pool.submit(waiting[:count])
+                del waiting[:count]
+            try:
+                answered = answers.get(timeout=0.01 if waiting else 0.5)
+            except queue.Empty:
+                continue
+            for converted in _publish(store, answered):
+                left -= 1
+                yield converted
+    finally:
+        pool.close()
+        temporary.close()
+
+
+def _publish(store: Store, answered: Answered) -> Iterator[Converted]:
+    reports = [answer for _, answer in answered if isinstance(answer, Report) and answer.finished]
+    results = iter(store.publish([report.finished for report in reports if report.finished]))
+    for job, answer in answered:
+        if not isinstance(answer, Report):
+            yield Converted(job.path, answer.reason, False)
+        elif answer.finished is None:
+            decided = answer.outcome in (Outcome.FRESH, Outcome.FOREIGN)
+            yield Converted(job.path, answer.detail or answer.outcome.value, decided)
+        elif (result := next(results)) is not Result.PUBLISHED:
+            yield Converted(job.path, result.name.lower(), result is Result.FOREIGN)
+        else:
+            mark, suffix = answer.finished.mark, answer.finished.suffix
+            yield Converted(
+                job.path,
+                "webp" if suffix == WEBP else "keep",
+                True,
+                mark.size,
+                answer.variant_bytes,
+                mark.verdict,
+                mark.similarity,
+                mark.encode_ms,
+            )

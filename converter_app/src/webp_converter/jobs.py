@@ -1,0 +1,355 @@
+"""The job queue: Redis Streams, one for each priority, shared by all daemons of one consumer group.
+
+One path has one live entry. What is known of it lies in the hash `paths`: `w:<priority>:<entry>` while it
+waits, `r:<priority>:<entry>` while somebody works on it, `d:<priority>:<entry>:<event>` when it was asked for
+again meanwhile: then it is queued anew when that work is finished, so no change is lost to deduplication.
+Jobs with a pause before them lie in the sorted set `later`. Each step is one script: a crash leaves the state
+before it or after it.
+"""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterable, Sequence
+from enum import StrEnum
+from typing import Any, NamedTuple
+
+import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+
+from webp_converter.config import Queue
+
+GROUP = "converters"
+
+
+class Priority(StrEnum):
+    HIGH = "high"
+    """A visitor asked."""
+
+    NORMAL = "normal"
+    """Just written."""
+
+    LOW = "low"
+    """Found by a scan."""
+
+
+class Job(NamedTuple):
+    """One original to convert."""
+
+    path: bytes
+    event_ns: int
+    """Wall clock time of the event that asked for it."""
+
+    priority: Priority = Priority.NORMAL
+    tries: int = 0
+    """Failures of workers so far."""
+
+    rested: str = ""
+    """`<identity>@<seconds>` when it was put off until the original had been at rest that long."""
+
+    entry: str = ""
+    """Id of its stream entry; empty when it isn't queued."""
+
+
+class Done(NamedTuple):
+    """A job that is finished, or will be continued."""
+
+    job: Job
+    again: Job | None = None
+    """The job to queue instead."""
+
+    after_s: float = 0
+    """Seconds before `again` is queued."""
+
+    dead: str = ""
+    """Why it becomes a dead letter; empty: it doesn't."""
+
+
+_SHARED = """
+local paths, later, details = KEYS[1], KEYS[2], KEYS[3]
+local streams = {high = KEYS[4], normal = KEYS[5], low = KEYS[6]}
+local rank = {high = 1, normal = 2, low = 3}
+
+local function add(path, priority, event, tries, rested)
+  local entry = redis.call('XADD', streams[priority], '*',
+    'path', path, 'event', event, 'tries', tries, 'rested', rested)
+  redis.call('HSET', paths, path, 'w:' .. priority .. ':' .. entry)
+end
+
+local function state_of(path)
+  local text = redis.call('HGET', paths, path)
+  if not text then return nil end
+  return string.match(text, '^(%a):(%a+):([%d-]+):?(%d*)$')
+end
+
+local function push(path, priority, event, tries, rested)
+  if redis.call('ZREM', later, path) == 1 then redis.call('HDEL', details, path) end
+  local state, queued, entry = state_of(path)
+  if state and #redis.call('XRANGE', streams[queued], entry, entry) == 1 then
+    if state ~= 'w' then
+      redis.call('HSET', paths, path, 'd:' .. queued .. ':' .. entry .. ':' .. event)
+      return 0
+    end
+    if rank[queued] <= rank[priority] then return 0 end
+    redis.call('XDEL', streams[queued], entry)
+  end
+  add(path, priority, event, tries, rested)
+  return 1
+end
+"""
+
+_PUSH = (
+    _SHARED
+    + """
+local added = 0
+for i = 1, #ARGV, 5 do
+  added = added + push(ARGV[i], ARGV[i + 1], ARGV[i + 2], ARGV[i + 3], ARGV[i + 4])
+end
+return added
+"""
+)
+
+_ASK = (
+    _SHARED
+    + """
+local added = 0
+for i = 1, #ARGV, 5 do
+  if not redis.call('ZSCORE', later, ARGV[i]) then
+    added = added + push(ARGV[i], ARGV[i + 1], ARGV[i + 2], ARGV[i + 3], ARGV[i + 4])
+  end
+end
+return added
+"""
+)
+
+_BEGIN = (
+    _SHARED
+    + """
+local live = {}
+for i = 1, #ARGV, 2 do
+  local state, queued, entry = state_of(ARGV[i])
+  live[#live + 1] = (entry == ARGV[i + 1]) and 1 or 0
+  if entry == ARGV[i + 1] and state == 'w' then
+    redis.call('HSET', paths, ARGV[i], 'r:' .. queued .. ':' .. entry)
+  end
+end
+return live
+"""
+)
+
+_FINISH = (
+    _SHARED
+    + """
+local now = redis.call('TIME')
+local now_ms = now[1] * 1000 + math.floor(now[2] / 1000)
+local group = ARGV[1]
+for i = 2, #ARGV, 9 do
+  local path, priority, entry = ARGV[i], ARGV[i + 1], ARGV[i + 2]
+  local dead, again, event, tries, rested = ARGV[i + 3], ARGV[i + 4], ARGV[i + 5], ARGV[i + 6], ARGV[i + 7]
+  local state, queued, current, newer = state_of(path)
+  redis.call('XACK', streams[priority], group, entry)
+  redis.call('XDEL', streams[priority], entry)
+  if dead ~= '' then
+    redis.call('XADD', KEYS[7], '*', 'path', path, 'event', event, 'tries', tries, 'reason', dead)
+  end
+  if current == entry then
+    redis.call('HDEL', paths, path)
+    if state == 'd' then
+      add(path, 'normal', newer, 0, '')
+    elseif again ~= '' then
+      local pause_ms = tonumber(ARGV[i + 8])
+      if pause_ms > 0 then
+        redis.call('ZADD', later, now_ms + pause_ms, path)
+        redis.call('HSET', details, path, again .. ' ' .. event .. ' ' .. tries .. ' ' .. rested)
+      else
+        add(path, again, event, tries, rested)
+      end
+    end
+  end
+end
+"""
+)
+
+_DUE = (
+    _SHARED
+    + """
+local now = redis.call('TIME')
+local now_ms = now[1] * 1000 + math.floor(now[2] / 1000)
+for _, path in ipairs(redis.call('ZRANGEBYSCORE', later, '-inf', now_ms, 'LIMIT', 0, 500)) do
+  local priority, event, tries, rested =
+    string.match(redis.call('HGET', details, path) or '', '^(%a+) (%d+) (%d+) (.*)$')
+  redis.call('HDEL', details, path)
+  redis.call('ZREM', later, path)
+  if priority then push(path, priority, event, tries, rested) end
+end
+local first = redis.call('ZRANGE', later, 0, 0, 'WITHSCORES')
+return first[2] and math.max(0, tonumber(first[2]) - now_ms) or -1
+"""
+)
+
+
+def _pushed(jobs: Sequence[Job]) -> list[bytes | str | int]:
+    arguments: list[bytes | str | int] = []
+    for job in jobs:
+        arguments += (job.path, job.priority.value, job.event_ns, job.tries, job.rested)
+    return arguments
+
+
+class Jobs:
+    """The queue as one daemon, scan or command sees it. Methods raise redis.RedisError when Redis is away."""
+
+    def __init__(self, config: Queue) -> None:
+        self.consumer = config.consumer or socket.gethostname()
+        self._claim_idle_ms = int(config.claim_idle_s * 1000)
+        # Who calls decides what an outage means; a hidden retry would only hold him up.
+        self._redis = redis.Redis.from_url(
+            config.url, retry=Retry(NoBackoff(), 0), socket_timeout=5, socket_connect_timeout=2
+        )
+        self._streams = {priority: f"{config.prefix}:{priority}" for priority in Priority}
+        self._dead = f"{config.prefix}:dead"
+        self._later = f"{config.prefix}:later"
+        self._keys = [
+            f"{config.prefix}:paths",
+            self._later,
+            f"{config.prefix}:details",
+            *self._streams.values(),
+            self._dead,
+        ]
+        self._push = self._redis.register_script(_PUSH)
+        self._ask = self._redis.register_script(_ASK)
+        self._begin = self._redis.register_script(_BEGIN)
+        self._finish = self._redis.register_script(_FINISH)
+        self._due = self._redis.register_script(_DUE)
+
+    def ensure_group(self) -> None:
+        """Creates the streams and the consumer group where they are missing."""
+        for stream in self._streams.values():
+            try:
+                self._redis.xgroup_create(stream, GROUP, id="0", mkstream=True)
+            except redis.ResponseError as error:
+                if not str(error).startswith("BUSYGROUP"):
+                    raise
+
+    def push(self, jobs: Sequence[Job]) -> int:
+        """Queues jobs; how many were not queued already. A waiting one moves up to a higher priority."""
+        arguments = _pushed(jobs)
+        return int(self._push(keys=self._keys, args=arguments)) if arguments else 0
+
+    def ask(self, jobs: Sequence[Job]) -> int:
+        """Like `push`, but leaves alone what was put off: visitors don't cut a pause short, or start the
+        count of tries anew."""
+        arguments = _pushed(jobs)
+        return int(self._ask(keys=self._keys, args=arguments)) if arguments else 0
+
+    def fetch(self, count: int, wait_s: float) -> list[Job]:
+        """Takes up to `count` jobs, the highest priority first; waits up to `wait_s` seconds (0: not at all)
+        for the first."""
+        jobs: list[Job] = []
+        for stream in self._streams.values():
+            jobs += self._read({stream: ">"}, count - len(jobs), None)
+            if len(jobs) >= count:
+                break
+        if not jobs and wait_s > 0:
+            everything: dict[str, str] = dict.fromkeys(self._streams.values(), ">")
+            jobs = self._read(everything, count, max(1, int(wait_s * 1000)))
+        return self._started(jobs)
+
+    def unfinished(self, known: set[str]) -> list[Job]:
+        """What this consumer began and never finished, but for the entries `known` to be under way."""
+        jobs = self._read(dict.fromkeys(self._streams.values(), "0"), None, None)
+        return self._started([job for job in jobs if job.entry not in known])
+
+    def claim(self, known: set[str]) -> list[Job]:
+        """Takes over what other consumers began and show no sign of life for."""
+        jobs: list[Job] = []
+        for priority, stream in self._streams.items():
+            reply = self._redis.xautoclaim(stream, GROUP, self.consumer, self._claim_idle_ms, count=64)
+            jobs += self._jobs(priority, reply[1])
+        return self._started([job for job in jobs if job.entry not in known])
+
+    def keep_alive(self, jobs: Iterable[Job]) -> None:
+        """Shows a sign of life for jobs under way."""
+        entries: dict[Priority, list[int | bytes | str | memoryview[int]]] = {}
+        for job in jobs:
+            entries.setdefault(job.priority, []).append(job.entry)
+        for priority, ids in entries.items():
+            self._redis.xclaim(self._streams[priority], GROUP, self.consumer, 0, ids, justid=True)
+
+    def finish(self, batch: Sequence[Done]) -> None:
+        """Acknowledges and deletes jobs, and queues what follows from them, all at once."""
+        arguments: list[bytes | str | int] = [GROUP]
+        for done in batch:
+            job, again = done.job, done.again or done.job
+            arguments += (job.path, job.priority.value, job.entry, done.dead)
+            arguments += (
+                again.priority.value if done.again else "",
+                again.event_ns,
+                again.tries,
+                again.rested,
+            )
+            arguments.append(int(done.after_s * 1000))
+        if batch:
+            self._finish(keys=self._keys, args=arguments)
+
+    def queue_due(self) -> float | None:
+        """Queues put-off jobs whose time has come; seconds until the next one, or None."""
+        milliseconds = int(self._due(keys=self._keys))
+        return None if milliseconds < 0 else milliseconds / 1000
+
+    def lengths(self) -> dict[str, int]:
+        """Entries of each stream (waiting or under way), of `later` and of `dead`."""
+        pipe = self._redis.pipeline(transaction=False)
+        for stream in self._streams.values():
+            pipe.xlen(stream)
+        pipe.zcard(self._later)
+        pipe.xlen(self._dead)
+        names = [*(priority.value for priority in self._streams), "later", "dead"]
+        return dict(zip(names, pipe.execute(), strict=True))
+
+    def ping(self) -> None:
+        self._redis.ping()
+
+    def close(self) -> None:
+        self._redis.close()
+
+    def _read(self, streams: dict[str, str], count: int | None, block_ms: int | None) -> list[Job]:
+        if count is not None and count < 1:
+            return []
+        wanted: dict[Any, Any] = {**streams}
+        reply: Any = self._redis.xreadgroup(GROUP, self.consumer, wanted, count=count, block=block_ms)
+        by_stream = {stream.encode(): priority for priority, stream in self._streams.items()}
+        jobs = []
+        for stream, entries in reply or ():
+            jobs += self._jobs(by_stream[stream], entries)
+        return jobs
+
+    def _jobs(
+        self, priority: Priority, entries: Iterable[tuple[bytes, dict[bytes, bytes] | None]]
+    ) -> list[Job]:
+        jobs = []
+        for entry, fields in entries:
+            if not fields:  # deleted by hand while it was pending
+                self._redis.xack(self._streams[priority], GROUP, entry)
+                continue
+            jobs.append(
+                Job(
+                    path=fields[b"path"],
+                    event_ns=int(fields[b"event"]),
+                    priority=priority,
+                    tries=int(fields[b"tries"]),
+                    rested=fields[b"rested"].decode(),
+                    entry=entry.decode(),
+                )
+            )
+        return jobs
+
+    def _started(self, jobs: list[Job]) -> list[Job]:
+        """Notes that work on the jobs begins; drops those that something else has replaced."""
+        if not jobs:
+            return []
+        arguments = [value for job in jobs for value in (job.path, job.entry)]
+        live = self._begin(keys=self._keys, args=arguments)
+        replaced = [Done(job) for job, is_live in zip(jobs, live, strict=True) if not is_live]
+        self.finish(replaced)
+        return [job for job, is_live in zip(jobs, live, strict=True) if is_live]

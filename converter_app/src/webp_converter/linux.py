@@ -1,0 +1,36 @@
+"""The few system calls that the standard library has no name for."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+
+_libc = ctypes.CDLL(None, use_errno=True)
+_libc.sync_file_range.argtypes = [ctypes.c_int, ctypes.c_int64, ctypes.c_int64, ctypes.c_uint]
+_libc.renameat2.argtypes = [ctypes.c_int, ctypes.c_char_p, ctypes.c_int, ctypes.c_char_p, ctypes.c_uint]
+
+_PR_SET_PDEATHSIG = 1
+_RENAME_NOREPLACE = 1
+_SYNC_FILE_RANGE_WRITE = 2
+
+
+def _check(result: int, name: bytes | None = None) -> None:
+    if result != 0:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number), name)
+
+
+def start_write_back(fd: int) -> None:
+    """Starts writing a file's dirty pages to disk without waiting: a later fsync then finds little to do."""
+    _check(_libc.sync_file_range(fd, 0, 0, _SYNC_FILE_RANGE_WRITE))
+
+
+def rename_without_replacing(source_fd: int, source: bytes, target_fd: int, target: bytes) -> None:
+    """Renames within one file system; raises FileExistsError rather than replace `target`."""
+    _check(_libc.renameat2(source_fd, source, target_fd, target, _RENAME_NOREPLACE), target)
+
+
+def die_with_parent() -> None:
+    """Has the kernel kill this process when the thread that started it ends."""
+    _check(_libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0))

@@ -1,0 +1,167 @@
+"""The reconcile scan: compares originals with their variants, queues what is missing, removes orphans.
+
+An original counts as decided when a variant's modification time equals its own: two `stat` calls, nothing
+read. Only where they differ is the mark looked at. Several processes share a scan: each takes the directories
+of the second level whose names fall to it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import time
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+
+import redis
+
+from webp_converter import linux
+from webp_converter.config import Config
+from webp_converter.jobs import Job, Jobs, Priority
+from webp_converter.store import FOREIGN, KEEP, SUFFIXES, WEBP, Mark, read_mark
+
+_SHARED_LEVEL = 2
+_PUSHED_AT_ONCE = 500
+_OPEN_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+
+
+@dataclass
+class Tally:
+    """What a scan has seen and done."""
+
+    originals: int = 0
+    queued: int = 0
+    removed: int = 0
+    """Stale variants and orphans."""
+
+    missed: bool = False
+    """Whether the queue was away, so that another scan is needed."""
+
+
+def scan(
+    root: bytes, extensions: frozenset[str], tally: Tally, share: int = 0, shares: int = 1
+) -> Iterator[bytes]:
+    """Yields the paths of originals without a decision, in this share of the tree; removes what is stale."""
+    try:
+        fd = os.open(root, _OPEN_DIRECTORY)
+    except FileNotFoundError:
+        return
+    yield from _directory(fd, root, 0, extensions, tally, share, shares)
+
+
+def _directory(
+    fd: int, path: bytes, level: int, extensions: frozenset[str], tally: Tally, share: int, shares: int
+) -> Iterator[bytes]:
+    """Scans one directory and those below it; closes `fd`. Above the shared level every process descends,
+    and the first one alone looks at the files."""
+    try:
+        directories: list[str] = []
+        files: set[str] = set()
+        with os.scandir(fd) as entries:
+            for entry in entries:
+                if entry.is_dir(follow_symlinks=False):
+                    directories.append(entry.name)
+                else:
+                    files.add(entry.name)
+        if level >= _SHARED_LEVEL or share == 0:
+            yield from _files(fd, path, files, extensions, tally)
+        for name in directories:
+            raw = os.fsencode(name)
+            if level == _SHARED_LEVEL - 1 and zlib.crc32(raw) % shares != share:
+                continue
+            try:
+                child = os.open(raw, _OPEN_DIRECTORY, dir_fd=fd)
+            except OSError:  # gone meanwhile, or no longer a directory
+                continue
+            yield from _directory(child, path + b"/" + raw, level + 1, extensions, tally, share, shares)
+    finally:
+        os.close(fd)
+
+
+def _files(
+    fd: int, path: bytes, files: set[str], extensions: frozenset[str], tally: Tally
+) -> Iterator[bytes]:
+    webp, keep = WEBP.decode(), KEEP.decode()
+    for name in files:
+        _, dot, extension = name.rpartition(".")
+        if extension.lower() in extensions and dot:
+            tally.originals += 1
+            has_webp, has_keep = name + webp in files, name + keep in files
+            if (has_webp or has_keep) and _decided(fd, name, has_webp, has_keep, tally):
+                continue
+            yield path + b"/" + os.fsencode(name)
+        elif name.endswith((webp, keep)) and name[:-5] not in files:
+            original = name[:-5]
+            if original.rpartition(".")[2].lower() in extensions:
+                _remove_orphan(fd, name, tally)
+
+
+def _decided(fd: int, name: str, has_webp: bool, has_keep: bool, tally: Tally) -> bool:
+    """Whether there is a decision; removes what is stale."""
+    try:
+        original = os.stat(name, dir_fd=fd, follow_symlinks=False)
+        if has_webp != has_keep:
+            variant = os.stat(name + (WEBP if has_webp else KEEP).decode(), dir_fd=fd, follow_symlinks=False)
+            if variant.st_mtime_ns == original.st_mtime_ns:
+                return True
+    except FileNotFoundError:
+        return False
+    decided = False
+    for suffix in SUFFIXES:
+        variant_name = os.fsencode(name) + suffix
+        mark = read_mark(fd, variant_name)
+        if mark is FOREIGN or (isinstance(mark, Mark) and not decided and mark.describes(original)):
+            decided = True
+        elif mark is not None:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(variant_name, dir_fd=fd)
+                tally.removed += 1
+    return decided
+
+
+def _remove_orphan(fd: int, name: str, tally: Tally) -> None:
+    """Removes a variant of ours whose original is gone, after a second look: it may be just written."""
+    if not isinstance(read_mark(fd, os.fsencode(name)), Mark):
+        return
+    try:
+        os.stat(name[:-5], dir_fd=fd, follow_symlinks=False)
+    except FileNotFoundError:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(name, dir_fd=fd)
+            tally.removed += 1
+
+
+def reconcile(config: Config, share: int = 0, shares: int = 1) -> Tally:
+    """Scans one share of the tree and queues what it finds. What is stale goes even when nothing can be
+    queued: then `missed` is set."""
+    tally = Tally()
+    jobs = Jobs(config.queue)
+    batch: list[Job] = []
+
+    def push() -> None:
+        if not tally.missed:
+            try:
+                tally.queued += jobs.push(batch)
+            except redis.RedisError:
+                tally.missed = True
+        batch.clear()
+
+    for path in scan(
+        os.fsencode(config.store.root), frozenset(config.watch.extensions), tally, share, shares
+    ):
+        batch.append(Job(path, time.time_ns(), Priority.LOW))
+        if len(batch) >= _PUSHED_AT_ONCE:
+            push()
+    push()
+    jobs.close()
+    return tally
+
+
+def scan_share(config: Config, share: int, shares: int, report: Connection) -> None:
+    """Runs one share of a scan in a process of its own, and sends the tally."""
+    linux.die_with_parent()
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    report.send(reconcile(config, share, shares))

@@ -1,0 +1,545 @@
+"""Where variants live: freshness, publishing, removal.
+
+The files are the truth. A variant (`photo.jpg.webp`) or verdict (`photo.jpg.keep`) lies beside its original
+and carries a mark: what it was made from, and what came out. Only what carries the mark is ever replaced or
+removed. Paths are bytes; no symbolic link is followed anywhere below the root.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import grp
+import itertools
+import math
+import os
+import pwd
+import secrets
+import stat
+import time
+from collections.abc import Iterator, Sequence
+from enum import Enum, auto
+from pathlib import Path
+from typing import Literal, NamedTuple, Self
+
+from webp_converter import linux
+from webp_converter.bitrix import box_of
+from webp_converter.config import Config
+
+XATTR = "user.webp-converter"
+WEBP = b".webp"
+KEEP = b".keep"
+SUFFIXES = (WEBP, KEEP)
+
+_MARK_VERSION = 1
+_OPEN_FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+_OPEN_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_NO_SUCH = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)
+FULL = (errno.ENOSPC, errno.EDQUOT)
+
+
+class StoreError(Exception):
+    """The store can't be worked with at all: which path, and why."""
+
+
+class Identity(NamedTuple):
+    """What tells one content of an original from the next. Change time is left out: Bitrix changes the mode
+    of each file after it has written it."""
+
+    size: int
+    mtime_ns: int
+    inode: int
+
+    @classmethod
+    def of(cls, status: os.stat_result) -> Self:
+        return cls(status.st_size, status.st_mtime_ns, status.st_ino)
+
+    def __str__(self) -> str:
+        return f"{self.size}-{self.mtime_ns}-{self.inode}"
+
+
+class Mark(NamedTuple):
+    """What a variant or verdict says of itself. Its text is kept short: up to 56 bytes lie in the inode
+    itself, more would cost a block for each file."""
+
+    size: int
+    """Bytes of the original."""
+
+    mtime_ns: int
+    """Modification time of the original."""
+
+    verdict: str
+    """`q75` to `q100`, `q0` for lossless, or why the original is best."""
+
+    similarity: float = math.nan
+    """SSIM to the original; NaN when it was not asked for."""
+
+    latency_ms: int = 0
+    """From close-write to published."""
+
+    encode_ms: int = 0
+    """Decoding, judging and encoding."""
+
+    def pack(self) -> bytes:
+        similarity = "-" if math.isnan(self.similarity) else f"{self.similarity:.4f}"
+        numbers = f"{similarity} {self.latency_ms} {self.encode_ms}"
+        return f"{_MARK_VERSION} {self.size} {self.mtime_ns} {self.verdict} {numbers}".encode("ascii")
+
+    @classmethod
+    def parse(cls, text: bytes) -> Self | None:
+        """The mark, or None for a text of another version or none of ours."""
+        fields = text.decode("ascii", "replace").split(" ")
+        if len(fields) != 7 or fields[0] != str(_MARK_VERSION):
+            return None
+        try:
+            similarity = math.nan if fields[4] == "-" else float(fields[4])
+            return cls(int(fields[1]), int(fields[2]), fields[3], similarity, int(fields[5]), int(fields[6]))
+        except ValueError:
+            return None
+
+    def describes(self, original: os.stat_result) -> bool:
+        return (self.size, self.mtime_ns) == (original.st_size, original.st_mtime_ns)
+
+
+class Standing(Enum):
+    """How an original stands."""
+
+    UNDECIDED = auto()
+    FRESH = auto()
+    FOREIGN = auto()
+    """Someone else's variant lies beside it, and counts."""
+
+
+class Result(Enum):
+    """What became of something that was to be published."""
+
+    PUBLISHED = auto()
+    CHANGED = auto()
+    """The original is no longer what it was made from; it has to be converted again."""
+
+    GONE = auto()
+    FOREIGN = auto()
+    FULL = auto()
+    """No space left."""
+
+
+class Finished(NamedTuple):
+    """A decision ready to be published."""
+
+    path: bytes
+    """The original."""
+
+    identity: Identity
+    """The original as it was read."""
+
+    mark: Mark
+    started_ns: int
+    """Wall clock time of the event that asked for it, for the latency."""
+
+    temporary: bytes
+    """Name in the temporary directory."""
+
+    suffix: bytes
+    """What to publish it as: `WEBP`, or `KEEP` with an empty file."""
+
+
+class Stale(NamedTuple):
+    """What was found when an original had changed."""
+
+    present: bool
+    """Whether there is such an original."""
+
+    decided: bool
+    """Whether a decision about its present content is there."""
+
+    removed: int
+    """How many files of ours went."""
+
+
+class Original(NamedTuple):
+    """An original as it was read."""
+
+    data: bytes
+    status: os.stat_result
+
+
+class Temporary:
+    """Unfinished files. Each run has a directory of its own and holds a lock on it, so that what another run
+    left behind when it was killed is told from what is still being written."""
+
+    def __init__(self, parent: Path, owner: tuple[int, int] | None = None) -> None:
+        """Clears what is left of earlier runs, and makes the directory of this one.
+
+        Raises StoreError.
+        """
+        try:
+            if not parent.exists():
+                parent.mkdir(mode=0o755)
+                if owner:  # whom a command run as root makes it for
+                    os.chown(parent, *owner)
+            self._clear(os.fsencode(parent))
+            self.path = os.fsencode(parent / f"{os.getpid()}-{secrets.token_hex(4)}")
+            os.mkdir(self.path, 0o700)
+            self._fd = os.open(self.path, _OPEN_DIRECTORY)
+            fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise StoreError(f"temporary directory {parent}: {error.strerror}") from error
+
+    @staticmethod
+    def _clear(parent: bytes) -> None:
+        """Removes the directories of runs that are over."""
+        for name in os.listdir(parent):
+            path = os.path.join(parent, name)
+            with contextlib.suppress(FileNotFoundError, NotADirectoryError, BlockingIOError):
+                fd = os.open(path, _OPEN_DIRECTORY)
+                try:
+                    fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    for file in os.listdir(fd):
+                        os.unlink(file, dir_fd=fd)
+                    os.rmdir(path)
+                finally:
+                    os.close(fd)
+
+    def close(self) -> None:
+        """Removes what is left of this run."""
+        for name in os.listdir(self._fd):
+            os.unlink(name, dir_fd=self._fd)
+        os.rmdir(self.path)
+        os.close(self._fd)
+
+
+def owner_of(config: Config) -> tuple[int, int] | None:
+    """User and group id that published files get; None unless run as root, where they are the caller's own.
+
+    Raises StoreError for an unknown name.
+    """
+    if os.geteuid() != 0:
+        return None
+    try:
+        return pwd.getpwnam(config.store.owner).pw_uid, grp.getgrnam(config.store.group).gr_gid
+    except KeyError as error:
+        raise StoreError(f"store.owner, store.group: {error.args[0]}") from error
+
+
+class Store:
+    """The tree of originals with their variants, and the directory for unfinished ones."""
+
+    _names = itertools.count()
+
+    def __init__(self, config: Config, temporary: bytes) -> None:
+        self.root = os.fsencode(config.store.root)
+        self.temporary = temporary
+        self._owner = owner_of(config)
+
+    def check(self) -> None:
+        """Tries what every publication needs: marks, and a rename from the temporary directory to the root.
+
+        Raises StoreError.
+        """
+        name = self.write(b"")
+        temporary = os.path.join(self.temporary, name)
+        try:
+            os.setxattr(temporary, XATTR, Mark(0, 0, "q0").pack())
+        except OSError as error:
+            raise StoreError(f"{os.fsdecode(temporary)}: no extended attributes: {error.strerror}") from error
+        try:
+            if os.stat(self.temporary).st_dev != os.stat(self.root).st_dev:
+                raise StoreError(
+                    f"{os.fsdecode(self.temporary)} and {os.fsdecode(self.root)} must share a file system"
+                )
+        except OSError as error:
+            raise StoreError(f"{os.fsdecode(self.root)}: {error.strerror}") from error
+        finally:
+            os.unlink(temporary)
+
+    @contextlib.contextmanager
+    def directory(self, path: bytes) -> Iterator[tuple[int, bytes]]:
+        """Descriptor of the directory that `path` lies in, and the name in it.
+
+        Raises FileNotFoundError where a part is missing or is no directory, ValueError outside the root.
+        """
+        if not path.startswith(self.root + b"/"):
+            raise ValueError(f"{os.fsdecode(path)} lies outside of {os.fsdecode(self.root)}")
+        *parents, name = path[len(self.root) + 1 :].split(b"/")
+        if b".." in parents or name in (b"", b".", b".."):
+            raise ValueError(f"{os.fsdecode(path)} is no file's path")
+        fd = -1
+        try:
+            try:
+                fd = os.open(self.root, _OPEN_DIRECTORY)
+                for part in parents:
+                    child = os.open(part, _OPEN_DIRECTORY, dir_fd=fd)
+                    os.close(fd)
+                    fd = child
+            except OSError as error:
+                if error.errno in _NO_SUCH:
+                    raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path) from error
+                raise
+            yield fd, name
+        finally:
+            if fd >= 0:
+                os.close(fd)
+
+    # Reading, in a worker
+
+    def read(self, path: bytes, maximum_bytes: int) -> Original | None:
+        """The original's bytes with its status before and after they were read, or None when there is no such
+        regular file. Beyond `maximum_bytes` no bytes are read.
+
+        Raises OSError, EAGAIN when the file changed under the reader.
+        """
+        try:
+            with self.directory(path) as (directory, name):
+                fd = os.open(name, _OPEN_FILE, dir_fd=directory)
+        except OSError as error:
+            if error.errno in (*_NO_SUCH, errno.ENXIO):  # ENXIO: a socket
+                return None
+            raise
+        before = os.fstat(fd)
+        if not stat.S_ISREG(before.st_mode):
+            os.close(fd)
+            return None
+        with open(fd, "rb", buffering=0) as file:
+            data = file.read() if before.st_size <= maximum_bytes else b""
+            if Identity.of(os.fstat(fd)) != Identity.of(before):
+                raise BlockingIOError(errno.EAGAIN, "changed while it was read", path)
+        return Original(data, before)
+
+    def write(self, data: bytes, mtime_ns: int = 0) -> bytes:
+        """Writes a file into the temporary directory, with mode, owner and time as it will be published, and
+        has the kernel start to write it to disk; its name there."""
+        name = b"%d-%d" % (os.getpid(), next(self._names))
+        fd = os.open(
+            os.path.join(self.temporary, name), os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600
+        )
+        with open(fd, "wb", buffering=0) as file:
+            view = memoryview(data)
+            while view:
+                view = view[file.write(view) :]
+            os.fchmod(fd, 0o644)
+            if self._owner:
+                os.fchown(fd, *self._owner)
+            os.utime(fd, ns=(time.time_ns(), mtime_ns))
+            if data:
+                linux.start_write_back(fd)
+        return name
+
+    # Freshness
+
+    def standing(self, directory: int, name: bytes, original: os.stat_result) -> Standing:
+        """Whether an original has a decision, and whose."""
+        for suffix in SUFFIXES:
+            mark = read_mark(directory, name + suffix)
+            if mark is None:
+                continue
+            if mark is FOREIGN:
+                return Standing.FOREIGN
+            if mark.describes(original):
+                return Standing.FRESH
+        return Standing.UNDECIDED
+
+    def standing_of(self, path: bytes) -> Standing | None:
+        """Whether an original has a decision; None when there is no such original."""
+        try:
+            with self.directory(path) as (directory, name):
+                status = os.stat(name, dir_fd=directory, follow_symlinks=False)
+                return self.standing(directory, name, status) if stat.S_ISREG(status.st_mode) else None
+        except FileNotFoundError:
+            return None
+
+    def mark_of(self, path: bytes) -> tuple[Mark, int | None] | None:
+        """The mark of an original's decision, and the variant's bytes when there is one."""
+        try:
+            with self.directory(path) as (directory, name):
+                for suffix in SUFFIXES:
+                    mark = read_mark(directory, name + suffix)
+                    if isinstance(mark, Mark):
+                        size = os.stat(name + suffix, dir_fd=directory, follow_symlinks=False).st_size
+                        return mark, (size if suffix == WEBP else None)
+        except FileNotFoundError:
+            pass
+        return None
+
+    def identity_of(self, path: bytes) -> Identity | None:
+        """The original's identity now; None when there is no such original."""
+        try:
+            with self.directory(path) as (directory, name):
+                return Identity.of(os.stat(name, dir_fd=directory, follow_symlinks=False))
+        except FileNotFoundError:
+            return None
+
+    def remove_stale(self, path: bytes) -> Stale:
+        """Removes what the daemon made of another content of this original, or of one that is gone."""
+        try:
+            with self.directory(path) as (directory, name):
+                try:
+                    status = os.stat(name, dir_fd=directory, follow_symlinks=False)
+                except FileNotFoundError:
+                    status = None
+                present = status is not None and stat.S_ISREG(status.st_mode)
+                removed = 0
+                decided = False
+                for suffix in SUFFIXES:
+                    mark = read_mark(directory, name + suffix)
+                    if mark is None:
+                        continue
+                    if mark is FOREIGN or (present and status is not None and mark.describes(status)):
+                        decided = True
+                    else:
+                        with contextlib.suppress(FileNotFoundError):
+                            os.unlink(name + suffix, dir_fd=directory)
+                            removed += 1
+                return Stale(present, decided, removed)
+        except FileNotFoundError:
+            return Stale(False, False, 0)
+
+    # Publishing, in the publishing thread
+
+    def publish(self, batch: Sequence[Finished]) -> list[Result]:
+        """Publishes decisions, each in one rename; what became of each, in order.
+
+        All files are on disk before the first is renamed. Write-back was started for each when it was
+        written, so while one is waited for the others are under way.
+        """
+        opened = [self._synced(finished) for finished in batch]
+        return [self._publish(finished, fd) for finished, fd in zip(batch, opened, strict=True)]
+
+    def _synced(self, finished: Finished) -> int | OSError:
+        """Opens an unfinished file and waits until it is on disk."""
+        fd = -1
+        try:
+            fd = os.open(self._unfinished(finished), os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+            if finished.suffix == WEBP:
+                os.fdatasync(fd)
+        except OSError as error:
+            if fd >= 0:
+                os.close(fd)
+            return error
+        return fd
+
+    def discard(self, finished: Finished) -> None:
+        """Removes an unfinished file that will not be published."""
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(self._unfinished(finished))
+
+    def _unfinished(self, finished: Finished) -> bytes:
+        return os.path.join(self.temporary, finished.temporary)
+
+    def _publish(self, finished: Finished, fd: int | OSError) -> Result:
+        result = Result.GONE
+        try:
+            if isinstance(fd, FileNotFoundError):  # the unfinished file is lost, not the original
+                result = Result.CHANGED
+            elif isinstance(fd, OSError):
+                raise fd
+            else:
+                result = self._rename(finished, fd)
+        except FileNotFoundError:
+            pass
+        except OSError as error:
+            if error.errno not in FULL:
+                raise
+            result = Result.FULL
+        finally:
+            if result is not Result.PUBLISHED:
+                self.discard(finished)
+        return result
+
+    def _rename(self, finished: Finished, fd: int) -> Result:
+        try:
+            latency_ms = max(0, time.time_ns() - finished.started_ns) // 1_000_000
+            os.setxattr(fd, XATTR, finished.mark._replace(latency_ms=latency_ms).pack())
+        finally:
+            os.close(fd)
+        with self.directory(finished.path) as (directory, name):
+            if not self._unchanged(directory, name, finished.identity):
+                return Result.CHANGED
+            target = name + finished.suffix
+            source = self._unfinished(finished)
+            mark = read_mark(directory, target)
+            if mark is FOREIGN:
+                return Result.FOREIGN
+            if mark is None:
+                try:
+                    linux.rename_without_replacing(directory, source, directory, target)
+                except FileExistsError:
+                    return Result.FOREIGN
+            else:
+                os.rename(source, target, dst_dir_fd=directory)
+            if not self._unchanged(directory, name, finished.identity):
+                with contextlib.suppress(FileNotFoundError):
+                    os.unlink(target, dir_fd=directory)
+                return Result.CHANGED
+            for suffix in SUFFIXES:
+                if suffix != finished.suffix and isinstance(read_mark(directory, name + suffix), Mark):
+                    with contextlib.suppress(FileNotFoundError):
+                        os.unlink(name + suffix, dir_fd=directory)
+        return Result.PUBLISHED
+
+    @staticmethod
+    def _unchanged(directory: int, name: bytes, identity: Identity) -> bool:
+        return Identity.of(os.stat(name, dir_fd=directory, follow_symlinks=False)) == identity
+
+    # Removing
+
+    def remove_original(self, path: bytes, identity: Identity) -> bool:
+        """Removes a damaged original if it still is what was judged; whether it did.
+
+        It is taken aside first, so that a new one written meanwhile is never what goes.
+        """
+        aside = os.path.join(self.temporary, b"aside-%d" % next(self._names))
+        try:
+            with self.directory(path) as (directory, name):
+                os.rename(name, aside, src_dir_fd=directory)
+                if self._unchanged(directory, aside, identity):
+                    os.unlink(aside)
+                    return True
+                try:
+                    linux.rename_without_replacing(directory, aside, directory, name)
+                except FileExistsError:
+                    os.unlink(aside)
+                return False
+        except FileNotFoundError:
+            return False
+
+    def remove_empty_directories(self, path: bytes) -> None:
+        """Removes the directory that `path` lies in if it is empty, and the one above a `W_H_T` directory.
+
+        No further: these two are what Bitrix itself removes with the last of a picture's sizes. The site may
+        remember for seconds that a directory is there, and fails to make a picture below one that isn't.
+        """
+        above = 2 if box_of(path) else 1
+        for _ in range(above):
+            path = path.rpartition(b"/")[0]
+            if not path.startswith(self.root + b"/"):
+                return
+            try:
+                with self.directory(path) as (parent, name):
+                    os.rmdir(name, dir_fd=parent)
+            except OSError:
+                return
+
+
+class _Foreign(Enum):
+    FOREIGN = auto()
+
+
+FOREIGN = _Foreign.FOREIGN
+"""In place of a mark: the file is there and isn't ours."""
+
+
+def read_mark(directory: int, name: bytes) -> Mark | Literal[_Foreign.FOREIGN] | None:
+    """The mark of a file, FOREIGN where it bears none of ours, None where there is no file."""
+    try:
+        fd = os.open(name, _OPEN_FILE, dir_fd=directory)
+    except FileNotFoundError:
+        return None
+    except OSError:  # a symbolic link, a socket, no permission: not ours
+        return FOREIGN
+    try:
+        return Mark.parse(os.getxattr(fd, XATTR)) or FOREIGN
+    except OSError:
+        return FOREIGN
+    finally:
+        os.close(fd)

@@ -1,0 +1,60 @@
+"""Fixtures: real Redis servers and real daemons, each in a directory of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from converter_app.tests.harness import DaemonProcess, RedisServer, StartDaemon
+
+
+@pytest.fixture
+def redis_server(tmp_path: Path) -> Iterator[RedisServer]:
+    server = RedisServer(tmp_path / "redis")
+    server.start()
+    yield server
+    server.kill()
+
+
+@pytest.fixture
+def start_daemon(tmp_path: Path, redis_server: RedisServer) -> Iterator[StartDaemon]:
+    """Starts a daemon with the sections given; all are killed at the end."""
+    daemons: list[DaemonProcess] = []
+
+    def start(ready: bool = True, **sections: dict[str, Any]) -> DaemonProcess:
+        daemon = DaemonProcess(tmp_path / f"cdn{len(daemons)}", redis_server.url, **sections)
+        daemons.append(daemon)
+        daemon.start(ready)
+        return daemon
+
+    yield start
+    for daemon in daemons:
+        daemon.kill()
+
+
+@pytest.fixture(scope="module")
+def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DaemonProcess]:
+    """One daemon with short rests, shared by the tests of a module: each works in a directory of its own."""
+    directory = tmp_path_factory.mktemp("shared")
+    server = RedisServer(directory / "redis")
+    server.start()
+    daemon = DaemonProcess(
+        directory / "cdn",
+        server.url,
+        watch={"intermediate_rest_s": 1.0, "damaged_rest_s": 1.5},
+        store={"directory_rest_s": 0.5},
+    )
+    daemon.start()
+    yield daemon
+    daemon.kill()
+    server.kill()
+
+
+@pytest.fixture
+def resized(daemon: DaemonProcess, request: pytest.FixtureRequest) -> Path:
+    """A directory for pictures of up to 450x450 pixels, this test's own."""
+    directory = daemon.root / "iblock" / request.node.name / "450_450_1"
+    directory.mkdir(parents=True)
+    return directory

@@ -1,0 +1,139 @@
+"""Real Redis servers and real daemons, each in a directory of its own."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+from urllib.error import HTTPError
+from urllib.request import urlopen
+
+
+def wait_until(condition: Callable[[], Any], timeout_s: float = 15, every_s: float = 0.005) -> Any:
+    """Waits for a condition and returns its value; fails when it does not come true in time."""
+    deadline = time.monotonic() + timeout_s
+    while True:
+        if value := condition():
+            return value
+        assert time.monotonic() < deadline, f"not true after {timeout_s} s"
+        time.sleep(every_s)
+
+
+class RedisServer:
+    def __init__(self, directory: Path) -> None:
+        directory.mkdir()
+        self.directory = directory
+        self.socket = directory / "redis.sock"
+        self.url = f"unix://{self.socket}"
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        arguments = ["--port", "0", "--unixsocket", str(self.socket), "--dir", str(self.directory)]
+        arguments += ["--appendonly", "yes", "--save", "", "--maxmemory-policy", "noeviction"]
+        self.process = subprocess.Popen(["redis-server", *arguments], stdout=subprocess.DEVNULL)
+        wait_until(self._answers)
+
+    def _answers(self) -> bool:
+        with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX) as client:
+            client.connect(str(self.socket))
+            client.sendall(b"PING\r\n")
+            return client.recv(16).startswith(b"+PONG")
+        return False
+
+    def kill(self) -> None:
+        if self.process:
+            self.process.kill()
+            self.process.wait()
+            self.process = None
+            self.socket.unlink(missing_ok=True)
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return int(server.getsockname()[1])
+
+
+class DaemonProcess:
+    """A daemon over a tree of its own."""
+
+    def __init__(self, directory: Path, redis_url: str, **sections: dict[str, Any]) -> None:
+        self.root = directory / "upload" / "resize_cache"
+        self.root.mkdir(parents=True)
+        self.temporary = directory / ".webp-converter"
+        self.log_file = directory / "daemon.log"
+        self.config_file = directory / "config.toml"
+        self.api_port, self.metrics_port = free_port(), free_port()
+        owner = {"owner": "root", "group": "root"} if os.geteuid() == 0 else {}
+        values: dict[str, dict[str, Any]] = {
+            "store": {"root": str(self.root), "temporary": str(self.temporary), **owner},
+            "queue": {"url": redis_url},
+            "cache": {"url": redis_url},
+            "api": {"port": self.api_port},
+            "metrics": {"port": self.metrics_port},
+            "log": {"level": "debug"},
+        }
+        for name, section in sections.items():
+            values.setdefault(name, {}).update(section)
+        lines = []
+        for name, section in values.items():
+            lines += [f"[{name}]", *(f"{key} = {json.dumps(value)}" for key, value in section.items())]
+        self.config_file.write_text("\n".join(lines))
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def start(self, ready: bool = True) -> None:
+        command = [
+            str(Path(sys.executable).parent / "webp-converter"),
+            "run",
+            "--config",
+            str(self.config_file),
+        ]
+        with self.log_file.open("ab") as log:
+            self.process = subprocess.Popen(command, stderr=log, stdout=log)
+        if ready:
+            wait_until(
+                lambda: (health := self.health()) and health["status"] == "ok" and not health["scanning"]
+            )
+
+    def health(self) -> dict[str, Any] | None:
+        try:
+            with urlopen(f"http://127.0.0.1:{self.api_port}/health", timeout=5) as answer:
+                return dict(json.load(answer))
+        except HTTPError as error:
+            return dict(json.load(error))
+        except OSError:
+            return None
+
+    def log(self, event: str | None = None) -> list[dict[str, Any]]:
+        lines = [json.loads(line) for line in self.log_file.read_text().splitlines() if line.startswith("{")]
+        return [line for line in lines if event in (None, line["event"])]
+
+    def kill(self) -> None:
+        if self.process:
+            self.process.kill()
+            self.process.wait()
+            self.process = None
+
+    def stop(self) -> int:
+        assert self.process
+        self.process.send_signal(signal.SIGTERM)
+        status = self.process.wait(15)
+        self.process = None
+        return status
+
+
+StartDaemon = Callable[..., DaemonProcess]
+
+
+def children_of(pid: int) -> list[int]:
+    text = subprocess.run(
+        ["ps", "-o", "pid=", "--ppid", str(pid)], capture_output=True, text=True, check=False
+    ).stdout
+    return [int(line) for line in text.split()]

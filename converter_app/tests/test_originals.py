@@ -1,0 +1,172 @@
+"""Originals over HTTP: deadlines, absence, and what is compared."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+
+from webp_converter.config import Config
+from webp_converter.originals import Head, Origin, Originals, OriginAwayError
+from webp_converter.store import KEEP, XATTR, Mark
+
+MODIFIED = "Sun, 22 Nov 2026 02:00:00 GMT"
+MTIME_NS = 1_795_312_800_000_000_000
+
+
+class Site(ThreadingHTTPServer):
+    """Stands in for the server that reads the mount, and for the cache in front."""
+
+    daemon_threads = True
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.files: dict[str, bytes] = {}
+        self.status = 200
+        self.pause_s = 0.0
+        self.purged: list[str] = []
+        self.url = f"http://127.0.0.1:{self.server_port}"
+
+
+class Handler(BaseHTTPRequestHandler):
+    server: Site
+
+    def do_GET(self) -> None:
+        data = self.server.files.get(self.path)
+        status = self.server.status if data is not None or self.server.status != 200 else 404
+        self.send_response(status)
+        if status == 200 and data is not None:
+            self.send_header("Last-Modified", MODIFIED)
+            self.send_header("Content-Length", str(len(data)))
+            self.end_headers()
+            if self.command == "GET":
+                self.wfile.write(data[:1])
+                time.sleep(self.server.pause_s)
+                self.wfile.write(data[1:])
+        else:
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+    def do_HEAD(self) -> None:
+        self.do_GET()
+
+    def do_PURGE(self) -> None:
+        self.server.purged.append(self.path)
+        self.send_response(200)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    def log_message(self, format: str, *arguments: object) -> None:
+        pass
+
+
+@pytest.fixture
+def site() -> Iterator[Site]:
+    server = Site()
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
+    thread.start()
+    yield server
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+@pytest.fixture
+def originals(site: Site, tmp_path: Path) -> Originals:
+    variants, temporary = tmp_path / "variants", tmp_path / "temporary"
+    variants.mkdir()
+    temporary.mkdir()
+    config = Config.model_validate(
+        {
+            "originals": {
+                "variants": str(variants),
+                "temporary": str(temporary),
+                "url": site.url,
+                "purge_url": site.url,
+                "deadline_s": 0.5,
+            },
+            "store": {"owner": "root", "group": "root"} if os.geteuid() == 0 else {},
+        }
+    )
+    made = Originals(config, b"/anywhere/this-run")
+    made.prepare()
+    return made
+
+
+def decide(originals: Originals, name: str, mark: Mark | None) -> tuple[bytes, Path]:
+    """Puts a verdict there, with the mark or without; the original's path, and the verdict's."""
+    path = originals.root + b"/" + name.encode()
+    verdict = Path(os.fsdecode(path + KEEP))
+    verdict.parent.mkdir(parents=True, exist_ok=True)
+    verdict.touch()
+    if mark:
+        os.setxattr(verdict, XATTR, mark.pack())
+    return path, verdict
+
+
+def test_an_original_with_its_size_and_time(site: Site) -> None:
+    site.files["/original/upload/a%20b.jpg"] = b"data"
+    origin = Origin(site.url, 1)
+    assert origin.head(b"a b.jpg") == Head(4, MTIME_NS)
+    assert origin.get(b"a b.jpg", 100) == (Head(4, MTIME_NS), b"data")
+    assert origin.get(b"a b.jpg", 3) == (Head(4, MTIME_NS), b"")
+    assert origin.get(b"missing.jpg", 100) is None
+
+
+@pytest.mark.parametrize("status", [403, 500, 503])
+def test_only_404_means_that_it_is_gone(site: Site, status: int) -> None:
+    site.status = status
+    with pytest.raises(OriginAwayError):
+        Origin(site.url, 1).head(b"a.jpg")
+
+
+def test_a_fetch_ends_at_its_deadline(site: Site) -> None:
+    site.files["/original/upload/a.jpg"] = b"data"
+    site.pause_s = 3
+    started = time.monotonic()
+    with pytest.raises(OriginAwayError):
+        Origin(site.url, 0.3).get(b"a.jpg", 100)
+    assert time.monotonic() - started < 2
+
+
+def test_while_the_origin_is_away_nothing_is_removed(site: Site, originals: Originals) -> None:
+    path, verdict = decide(originals, "iblock/a.jpg", Mark(1, 1, "no-saving"))
+    site.status = 503
+    with pytest.raises(OriginAwayError):
+        originals.revalidate(path)
+    assert verdict.exists()
+
+
+def test_what_still_describes_the_original_stays(site: Site, originals: Originals) -> None:
+    site.files["/original/upload/iblock/a.jpg"] = b"data"
+    path, verdict = decide(originals, "iblock/a.jpg", Mark(4, MTIME_NS, "no-saving"))
+    assert originals.revalidate(path) is False
+    assert verdict.exists()
+    assert site.purged == []
+
+
+@pytest.mark.parametrize("mark", [Mark(5, MTIME_NS, "q75"), Mark(4, MTIME_NS + 1_000_000_000, "q75")])
+def test_what_was_made_of_another_content_goes(site: Site, originals: Originals, mark: Mark) -> None:
+    site.files["/original/upload/iblock/a.jpg"] = b"data"
+    path, verdict = decide(originals, "iblock/a.jpg", mark)
+    assert originals.revalidate(path) is True
+    assert not verdict.exists()
+    assert site.purged == ["/upload/iblock/a.jpg"]
+
+
+def test_of_an_original_that_is_gone_nothing_is_left(site: Site, originals: Originals) -> None:
+    path, verdict = decide(originals, "iblock/1a2/a.jpg", Mark(4, MTIME_NS, "no-saving"))
+    assert originals.revalidate(path) is False
+    assert not verdict.parent.exists()
+    assert Path(os.fsdecode(originals.root)).exists()
+
+
+def test_what_is_not_ours_is_left_alone(site: Site, originals: Originals) -> None:
+    path, verdict = decide(originals, "iblock/a.jpg", None)
+    assert originals.revalidate(path) is False
+    assert verdict.exists()

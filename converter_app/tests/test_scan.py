@@ -1,0 +1,90 @@
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+from converter_app.tests.test_store import finished, make_store, original, variant
+
+from webp_converter.scan import Tally, scan
+from webp_converter.store import KEEP, Store
+
+EXTENSIONS = frozenset({"jpg"})
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return make_store(tmp_path)
+
+
+def undecided(store: Store, tally: Tally | None = None, shares: int = 1) -> list[str]:
+    found: list[bytes] = []
+    for share in range(shares):
+        found += scan(store.root, EXTENSIONS, tally or Tally(), share, shares)
+    return sorted(os.fsdecode(path[len(store.root) + 1 :]) for path in found)
+
+
+def test_missing_stale_and_decided(store: Store) -> None:
+    decided = original(store, "a/decided.jpg")
+    kept = original(store, "a/kept.jpg")
+    stale = original(store, "a/stale.jpg")
+    foreign = original(store, "a/foreign.jpg")
+    original(store, "a/missing.jpg")
+    original(store, "a/document.txt")
+    for path in (decided, stale):
+        store.publish([finished(store, path)])
+    store.publish([finished(store, kept, b"", KEEP)])
+    stale.write_bytes(b"rewritten")
+    variant(foreign).write_bytes(b"theirs")
+    tally = Tally()
+    assert undecided(store, tally) == ["a/missing.jpg", "a/stale.jpg"]
+    assert not variant(stale).exists()
+    assert variant(decided).exists()
+    assert variant(foreign).exists()
+    assert (tally.originals, tally.removed) == (5, 1)
+
+
+def test_orphans_of_ours_go(store: Store) -> None:
+    ours, theirs = original(store, "ours.jpg"), original(store, "theirs.jpg")
+    store.publish([finished(store, ours)])
+    variant(theirs).write_bytes(b"theirs")
+    ours.unlink()
+    theirs.unlink()
+    assert undecided(store) == []
+    assert [path.name for path in ours.parent.iterdir()] == ["theirs.jpg.webp"]
+
+
+def test_a_variant_and_a_verdict_at_once(store: Store) -> None:
+    path = original(store)
+    store.publish([finished(store, path)])
+    mark = os.getxattr(variant(path), "user.webp-converter")
+    variant(path, KEEP).touch()
+    os.setxattr(variant(path, KEEP), "user.webp-converter", mark)
+    assert undecided(store) == []
+    assert not variant(path, KEEP).exists()
+
+
+@pytest.mark.parametrize("shares", [1, 2, 3])
+def test_shares_cover_everything_once(store: Store, shares: int) -> None:
+    names = [f"iblock/{k:03x}/450_450_1/{k}.jpg" for k in range(50)]
+    names += ["x.jpg", "a/x.jpg", "iblock/00a/x.jpg"]
+    for name in names:
+        original(store, name)
+    assert undecided(store, shares=shares) == sorted(names)
+
+
+def test_links_are_not_followed(store: Store, tmp_path: Path) -> None:
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (outside / "x.jpg").touch()
+    Path(os.fsdecode(store.root), "link").symlink_to(outside)
+    assert undecided(store) == []
+
+
+def test_names_that_are_not_text(store: Store) -> None:
+    original(store, "\udcff\n/\udcfe.JPG")
+    assert undecided(store) == ["\udcff\n/\udcfe.JPG"]
+
+
+def test_no_root(tmp_path: Path) -> None:
+    assert list(scan(os.fsencode(tmp_path / "absent"), EXTENSIONS, Tally())) == []
