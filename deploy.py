@@ -1,0 +1,50 @@
+"""Brings all hosts of an inventory to the state that its settings describe.
+
+    pyinfra inventories/production.py deploy.py
+
+Which role runs where, and in which order, is all that stands here. One line a role: pyinfra tells
+operations apart by the lines that they were called from.
+"""
+
+from pyinfra import host
+
+from extensions.ssh import send_at_once
+from roles.acme import acme
+from roles.base import base
+from roles.converter import converter
+from roles.lab_site import lab_site
+from roles.mounts import mounts
+from roles.nginx import nginx
+from roles.originals import originals
+from roles.preflight import preflight, settings_of
+from roles.redis import redis
+from roles.sftp import keys, sftp
+from roles.sshd import sshd
+from roles.varnish import varnish
+
+settings = settings_of(host)
+send_at_once(host)
+preflight(settings)
+
+base()
+keys()
+
+if settings.lab_site.enabled and "bitrix" in host.groups:
+    lab_site(settings=settings)
+
+sftp(settings=settings)
+sshd(settings=settings)
+
+if "cdn" in host.groups:
+    redis(settings=settings)
+    converter(settings=settings)
+    nginx(settings=settings)
+    originals(settings=settings)
+    varnish(settings=settings)
+
+if "cdn" in host.groups and settings.tls.mode == "acme":
+    acme(settings=settings)
+
+# Last: each mount needs the other host's account, and the site must not be moved to a CDN host that
+# isn't finished.
+mounts(settings=settings)

@@ -1,0 +1,52 @@
+"""Certificates: what is in one, and one of the host's own making."""
+
+from __future__ import annotations
+
+import ipaddress
+import shlex
+from collections.abc import Generator, Iterable, Sequence
+
+from pyinfra import host
+from pyinfra.api import FactBase, StringCommand, operation
+
+
+class CertificateNames(FactBase[Iterable[str]]):
+    """The names and addresses that a certificate is for; none: there is no such certificate."""
+
+    default = list
+
+    def command(self, path: str) -> str:
+        return f"openssl x509 -noout -ext subjectAltName -in {shlex.quote(path)} 2>/dev/null; true"
+
+    def process(self, output: Iterable[str]) -> Iterable[str]:
+        entries = ",".join(line for line in output if ":" in line and "X509v3" not in line).split(",")
+        return [entry.partition(":")[2].strip() for entry in entries if ":" in entry]
+
+
+@operation()
+def self_signed_certificate(
+    certificate: str, key: str, names: Sequence[str], address: str
+) -> Generator[StringCommand, None, None]:
+    """Makes a certificate that no browser trusts, with a key that never leaves the host, where there is none.
+
+    + certificate: its path
+    + key: the path of its private key, in the same directory
+    + names: what it is for
+    + address: the host's own, which it is for as well where it is one
+    """
+    if host.get_fact(CertificateNames, path=certificate):
+        host.noop(f"{certificate} exists")
+        return
+    entries = [f"DNS:{name}" for name in names]
+    try:
+        entries.append(f"IP:{ipaddress.ip_address(address)}")
+    except ValueError:
+        entries.append(f"DNS:{address}")
+    c, k = shlex.quote(certificate), shlex.quote(key)
+    subject, alternatives = shlex.quote(f"/CN={names[0]}"), shlex.quote(f"subjectAltName={','.join(entries)}")
+    yield StringCommand(
+        f"set -e; umask 077; mkdir -p -m 755 $(dirname {c}); "
+        f"openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 3650 "
+        f"-subj {subject} -addext {alternatives} "
+        f"-keyout {k} -out {c} 2>/dev/null; chmod 644 {c}"
+    )

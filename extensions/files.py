@@ -1,0 +1,195 @@
+"""Files as whole trees: one question and at most one answer a host, judged before they are in place."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import io
+import shlex
+import tarfile
+from collections.abc import Collection, Generator, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jinja2
+from pyinfra import host
+from pyinfra.api import FactBase, StringCommand, operation
+from pyinfra.api.exceptions import PyinfraError
+
+TEMPLATES = Path(__file__).parent.parent / "templates"
+
+
+@dataclass(frozen=True)
+class File:
+    """A file as it must be on a host."""
+
+    path: str
+    content: str
+    mode: str = "644"
+    user: str = "root"
+    group: str = "root"
+
+    @property
+    def state(self) -> tuple[str, str, str, str]:
+        """What :class:`Paths` reports when the file is right."""
+        return hashlib.sha256(self.content.encode()).hexdigest(), self.mode, self.user, self.group
+
+
+def rendered(
+    role: str,
+    *,
+    owners: Mapping[str, tuple[str, str, str]] | None = None,
+    only: Collection[str] = (),
+    **variables: Any,
+) -> list[File]:
+    """Renders the templates of a role; a file's path below `templates/<role>/` is its path on the host.
+
+    :param owners: mode, user and group of the files that aren't 644 root:root, by path on the host.
+    :param only: paths on the host of the files wanted; by default all of the role's.
+    :raises PyinfraError: a variable is undefined or the template can't be read; no host was touched yet.
+    """
+    root = TEMPLATES / role
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(root),
+        undefined=jinja2.StrictUndefined,
+        keep_trailing_newline=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        autoescape=False,  # noqa: S701 -- configuration files, not HTML
+    )
+    environment.filters["toml"] = _toml
+    files = []
+    for template in sorted(root.glob("**/*.j2")):
+        name = template.relative_to(root).as_posix()
+        path = "/" + name.removesuffix(".j2")
+        if only and path not in only:
+            continue
+        try:
+            content = environment.get_template(name).render(
+                managed=f"Managed by bitrix-cdn from templates/{role}/{name}: edit that, not this.",
+                **variables,
+            )
+        except jinja2.TemplateError as error:
+            raise PyinfraError(f"templates/{role}/{name}: {error}") from None
+        mode, user, group = (owners or {}).get(path, ("644", "root", "root"))
+        files.append(File(path, content, mode, user, group))
+    if missing := {*(owners or {}), *only} - {file.path for file in files}:
+        raise PyinfraError(f"templates/{role}: no template for {', '.join(sorted(missing))}")
+    return files
+
+
+def _toml(value: object) -> str:
+    """A scalar or a list of scalars as TOML writes it."""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, int | float):
+        return repr(value)
+    if isinstance(value, str):
+        escaped = value.replace("\\", "\\\\").replace('"', '\\"')
+        return '"' + "".join(c if c.isprintable() else f"\\U{ord(c):08X}" for c in escaped) + '"'
+    if isinstance(value, Iterable):
+        return "[" + ", ".join(_toml(item) for item in value) + "]"
+    raise jinja2.TemplateRuntimeError(f"TOML has no form for {value!r}")
+
+
+class Paths(FactBase[dict[str, tuple[str, str, str, str]]]):
+    """The content and ownership of any number of files, in one command.
+
+    Returns ``{path: (sha256, mode, user, group)}``; a path that isn't a regular file is left out.
+    """
+
+    default = dict
+
+    def command(self, paths: Sequence[str]) -> str:
+        quoted = " ".join(map(shlex.quote, paths))
+        return (
+            f'export LC_ALL=C; for f in {quoted}; do [ -f "$f" ] && [ ! -L "$f" ] || continue; '
+            'stat -c \'%a %U %G %n\' -- "$f" && sha256sum < "$f"; done; true'
+        )
+
+    def process(self, output: Iterable[str]) -> dict[str, tuple[str, str, str, str]]:
+        found = {}
+        lines = iter(output)
+        for line in lines:
+            mode, user, group, path = line.split(" ", 3)
+            found[path] = (next(lines).split()[0], mode, user, group)
+        return found
+
+
+class Existing(FactBase[list[str]]):
+    """Those of the given paths that exist, as anything; dangling links count."""
+
+    default = list
+
+    def command(self, paths: Sequence[str]) -> str:
+        quoted = " ".join(map(shlex.quote, paths))
+        return f'for f in {quoted}; do if [ -e "$f" ] || [ -L "$f" ]; then echo "$f"; fi; done; true'
+
+    def process(self, output: Iterable[str]) -> list[str]:
+        return list(output)
+
+
+@operation()
+def tree(
+    files: Sequence[File],
+    root: str = "/etc",
+    check: str | None = None,
+    absent: Sequence[str] = (),
+) -> Generator[StringCommand, None, None]:
+    """Brings a set of files to the host, all or none, after the service's own checker agreed.
+
+    The checker runs in a mount namespace of its own where `root` already is as it will be, so that it
+    judges the whole configuration at its real paths while the running service still has the old one.
+
+    + files: the files as they must be
+    + root: the directory that the checker must see changed; all paths must be below it when checking
+    + check: a command that exits non-zero when it refuses the configuration
+    + absent: paths that must not exist, such as a distribution's example site
+    """
+    present = host.get_fact(Paths, paths=[file.path for file in files])
+    stale = [file for file in files if present.get(file.path) != file.state]
+    surplus = host.get_fact(Existing, paths=absent) if absent else []
+    if not stale and not surplus:
+        host.noop(f"all {len(files)} files are as they must be")
+        return
+    yield StringCommand(_install(stale, surplus, root, check), _stdin=_packed(stale))
+
+
+def _packed(files: Sequence[File]) -> str:
+    """The contents as base64 of a tar archive, since pyinfra's standard input is text."""
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w:gz") as archive:
+        for file in files:
+            data = file.content.encode()
+            info = tarfile.TarInfo(file.path.lstrip("/"))
+            info.size, info.mode = len(data), int(file.mode, 8)
+            archive.addfile(info, io.BytesIO(data))
+    return base64.encodebytes(buffer.getvalue()).decode()
+
+
+def _install(stale: Sequence[File], surplus: Sequence[str], root: str, check: str | None) -> str:
+    q = shlex.quote
+    script = ["set -eu", "umask 077", "S=$(mktemp -d)", "trap 'rm -rf \"$S\"' EXIT", 'mkdir "$S/new"']
+    # Only root gets as far as `$S`; below it, what a checker passes through is as open as it will be.
+    script.append('(umask 022; base64 -d | tar -xz -C "$S/new")')
+    if check:
+        script += [f"mkdir -p {q(root)}", f'cp -a {q(root)} "$S/root"']
+        script += [f'rm -f "$S/root"{q(path.removeprefix(root))}' for path in surplus]
+        script += [f'cp -a "$S/new"{q(root)}/. "$S/root/"'] if stale else []
+        # Owner and mode as they will be: sshd's checker looks at them, Varnish's reads as another user.
+        for f in stale:
+            new = f'"$S/root"{q(f.path.removeprefix(root))}'
+            script.append(f"chown {f.user}:{f.group} {new}; chmod {f.mode} {new}")
+        inner = f'mount --bind "$S/root" {q(root)} && {{ {check} ; }}'
+        script.append(f"S=$S unshare --mount --propagation private sh -c {q(inner)}")
+    for path in surplus:
+        script.append(f"rm -f {q(path)}")
+    for file in stale:
+        new = q(file.path + ".bitrix-cdn-new")
+        script += [
+            f"mkdir -p -m 755 {q(str(Path(file.path).parent))}",
+            f'install -m {file.mode} -o {file.user} -g {file.group} "$S/new"{q(file.path)} {new}',
+            f"mv -fT {new} {q(file.path)}",
+        ]
+    return "\n".join(script)

@@ -1,0 +1,41 @@
+"""Kernel settings."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Generator, Iterable
+
+from pyinfra import host
+from pyinfra.api import FactBase, StringCommand, operation
+
+
+class SysctlPending(FactBase[list[str]]):
+    """The lines of a sysctl.d file that the kernel doesn't have yet and that can be written here.
+
+    In a container some settings belong to the machine below and are read-only; those are left out.
+    """
+
+    default = list
+
+    def command(self, path: str) -> str:
+        return (
+            f"sed -nE 's/^([a-z][^ =]*) *= *(.*)$/\\1 \\2/p' {shlex.quote(path)} 2>/dev/null | "
+            "while read -r key value; do f=/proc/sys/$(echo $key | tr . /); "
+            '[ -w "$f" ] && [ "$(cat $f)" != "$value" ] && echo "$key"; done; true'
+        )
+
+    def process(self, output: Iterable[str]) -> list[str]:
+        return list(output)
+
+
+@operation()
+def sysctl_applied(path: str) -> Generator[StringCommand, None, None]:
+    """Loads a sysctl.d file as far as this kernel lets it.
+
+    + path: the file
+    """
+    pending = host.get_fact(SysctlPending, path=path)
+    if not pending:
+        host.noop(f"the kernel has what {path} says")
+        return
+    yield StringCommand(f"sysctl -q -p {shlex.quote(path)}")

@@ -1,0 +1,111 @@
+"""Services that run what their files say, also after a run that was cut short."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Generator, Iterable, Sequence
+
+from pyinfra import host
+from pyinfra.api import FactBase, StringCommand, operation
+
+STAMPS = "/var/lib/bitrix-cdn/applied"
+
+
+class Applied(FactBase[dict[str, str]]):
+    """What a service is, and what it was last started and reloaded with.
+
+    Returns ``active``, ``enabled``, ``start`` and ``reload`` (checksums of the files as they are) and
+    ``started`` and ``reloaded`` (checksums when the service last took them; empty: never).
+    """
+
+    default = dict
+
+    def command(self, unit: str, start: Sequence[str], reload: Sequence[str]) -> str:
+        u = shlex.quote(unit)
+        return "; ".join(
+            [
+                "export LC_ALL=C",
+                f"echo active $(systemctl is-active {u})",
+                f"echo enabled $(systemctl is-enabled {u} 2>/dev/null)",
+                f"echo start $({_checksum(start)})",
+                f"echo reload $({_checksum(reload)})",
+                f"cat {STAMPS}/{u} 2>/dev/null",
+                "true",
+            ]
+        )
+
+    def process(self, output: Iterable[str]) -> dict[str, str]:
+        return {key: value for key, _, value in (line.partition(" ") for line in output)}
+
+
+def _checksum(paths: Sequence[str]) -> str:
+    """A command that prints one checksum of all files; a missing one counts as empty."""
+    if not paths:
+        return "echo none"
+    quoted = " ".join(map(shlex.quote, paths))
+    return f'for f in {quoted}; do echo "$f"; cat "$f" 2>/dev/null; done | sha256sum | cut -c1-64'
+
+
+@operation()
+def running(
+    unit: str,
+    start: Sequence[str] = (),
+    reload: Sequence[str] = (),
+    ready: str = "true",
+    explain: str = "",
+) -> Generator[StringCommand, None, None]:
+    """Makes sure that a unit is enabled, runs, and runs with its files as they are now.
+
+    A checksum of those files is stamped when the unit has taken them. So a change is applied even if
+    the run that made it failed before it came to this operation, and nothing restarts without a reason.
+
+    + unit: name of the systemd unit, with its suffix
+    + start: files that need a restart when they change, such as the unit's own
+    + reload: files that need only a reload
+    + ready: a command that must succeed within 20 s after a start or reload
+    + explain: a command that says why it is not ready; by default the last lines of the unit's journal
+    """
+    now = host.get_fact(Applied, unit=unit, start=start, reload=reload)
+    if now.get("active") == "active" and now.get("started") == now.get("start"):
+        action = None if now.get("reloaded") == now.get("reload") else "reload"
+    else:
+        action = "restart"
+    if action is None and now.get("enabled") in {"enabled", "static", "generated", "indirect"}:
+        host.noop(f"{unit} runs with its files as they are")
+        return
+    yield StringCommand(
+        start_script(unit, start=start, reload=reload, ready=ready, explain=explain, action=action)
+    )
+
+
+def start_script(
+    unit: str,
+    *,
+    start: Sequence[str] = (),
+    reload: Sequence[str] = (),
+    ready: str = "true",
+    explain: str = "",
+    action: str | None = "restart",
+) -> str:
+    """A shell script that enables a unit, starts it and stamps with which files, as :func:`running` does.
+
+    :param action: `restart`, `reload`, or None: it runs already.
+    """
+    u = shlex.quote(unit)
+    script = ["set -e", "systemctl daemon-reload", f"systemctl enable -q {u}"]
+    if action:
+        # `reload-or-restart`: a unit without ExecReload takes its files by a restart.
+        verb = "restart" if action == "restart" else "reload-or-restart"
+        script += [
+            f"fail() {{ {{ {explain or f'journalctl -u {u} -n 15 --no-pager -o cat'} ; }} >&2; exit 1; }}",
+            f"systemctl reset-failed {u} 2>/dev/null || :",
+            f"systemctl {verb} {u} || fail",
+            f"for i in $(seq 100); do if {{ {ready} ; }} >/dev/null 2>&1; then break; fi; sleep 0.2; done",
+            f"{{ {ready} ; }} >/dev/null 2>&1 || {{ echo {u} does not get ready: >&2; fail; }}",
+        ]
+    script += [
+        f"mkdir -p {STAMPS}",
+        f"{{ echo started $({_checksum(start)}); echo reloaded $({_checksum(reload)}); }} > {STAMPS}/{u}.new",
+        f"mv -f {STAMPS}/{u}.new {STAMPS}/{u}",
+    ]
+    return "\n".join(script)

@@ -1,0 +1,1 @@
+"""What runs on the hosts, one module a service; `deploy.py` says which goes where."""

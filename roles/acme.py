@@ -1,0 +1,59 @@
+"""A certificate from an ACME authority, got and renewed by Debian's certbot."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Generator
+
+from pyinfra import host
+from pyinfra.api import StringCommand, deploy, operation
+from pyinfra.operations import apt, files
+
+from extensions.certificates import CertificateNames
+from extensions.files import rendered, tree
+from extensions.services import running
+from roles.nginx import ACME_ROOT, CERTIFICATE, KEY
+from settings import Settings
+
+HOOK = "/etc/letsencrypt/renewal-hooks/deploy/bitrix-cdn"
+LINEAGE = "bitrix-cdn"
+
+
+@deploy("ACME")
+def acme(settings: Settings) -> None:
+    apt.packages(name="Install certbot", packages=["certbot"], no_recommends=True)
+    files.directory(name="Make the place for the authority's questions", path=ACME_ROOT, mode="755")
+    tree(
+        name="Have nginx take each renewed certificate",
+        files=rendered("acme", certificate=CERTIFICATE, key=KEY, owners={HOOK: ("755", "root", "root")}),
+        root="/etc/letsencrypt",
+    )
+    issued(
+        name="Get the certificate",
+        names=settings.nginx.server_names,
+        email=settings.tls.acme_email,
+        directory=settings.tls.acme_directory,
+    )
+    running(name="Renew it in time", unit="certbot.timer")
+
+
+@operation()
+def issued(names: list[str], email: str, directory: str) -> Generator[StringCommand, None, None]:
+    """Gets a certificate for exactly these names and has nginx take it; renewals are certbot's own.
+
+    + names: the names, all of which must lead to this host already
+    + email: where the authority writes; empty: nowhere
+    + directory: the authority's ACME directory
+    """
+    lineage = f"/etc/letsencrypt/live/{LINEAGE}"
+    if set(host.get_fact(CertificateNames, path=f"{lineage}/fullchain.pem")) == set(names):
+        host.noop(f"the certificate is for {', '.join(names)}")
+        return
+    contact = f"--email {shlex.quote(email)}" if email else "--register-unsafely-without-email"
+    domains = " ".join(f"-d {shlex.quote(name)}" for name in names)
+    yield StringCommand(
+        f"certbot certonly --non-interactive --agree-tos {contact} --server {shlex.quote(directory)} "
+        f"--webroot -w {ACME_ROOT} --cert-name {LINEAGE} --renew-with-new-domains {domains}"
+    )
+    # certbot runs its deploy hooks at renewals only.
+    yield StringCommand(f"RENEWED_LINEAGE={lineage} {HOOK}")

@@ -1,0 +1,45 @@
+"""What every host has."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+
+from pyinfra import host
+from pyinfra.api import FactBase, StringCommand, deploy, operation
+from pyinfra.operations import apt
+
+from extensions.files import rendered, tree
+
+
+@deploy("Base")
+def base() -> None:
+    tree(name="Let apt wait for its lock", files=rendered("base"))
+    dpkg_finished(name="Finish what an interrupted dpkg left")
+    apt.packages(
+        name="Install sshfs and what the other roles' tools need",
+        packages=["fuse3", "openssh-server", "openssh-sftp-server", "sshfs", "ca-certificates"],
+        no_recommends=True,
+        update=True,
+        cache_time=86400,
+    )
+
+
+class DpkgInterrupted(FactBase[bool]):
+    """Whether dpkg was cut short, after which apt refuses to do anything."""
+
+    default = bool
+
+    def command(self) -> str:
+        return "ls -A /var/lib/dpkg/updates; dpkg --audit; true"
+
+    def process(self, output: list[str]) -> bool:
+        return any(line.strip() for line in output)
+
+
+@operation()
+def dpkg_finished() -> Generator[StringCommand, None, None]:
+    """Configures the packages that an interrupted dpkg unpacked."""
+    if not host.get_fact(DpkgInterrupted):
+        host.noop("dpkg has nothing left to do")
+        return
+    yield StringCommand("DEBIAN_FRONTEND=noninteractive dpkg --configure -a")

@@ -1,0 +1,127 @@
+"""The converter daemon: installed from wheels built here, one release a directory."""
+
+from __future__ import annotations
+
+import secrets
+import shlex
+from collections.abc import Generator
+from pathlib import Path
+
+from pyinfra import host
+from pyinfra.api import FactBase, FileUploadCommand, StringCommand, deploy, operation
+from pyinfra.operations import apt, files
+
+from extensions.files import rendered, tree
+from extensions.kernel import sysctl_applied
+from extensions.services import running
+from extensions.wheels import Bundle, bundle
+from roles.preflight import PYTHONS, machine
+from settings import Settings
+
+PROJECT = Path(__file__).parent.parent / "converter_app"
+HOME = "/opt/webp-converter"
+CONFIG = "/etc/webp-converter/config.toml"
+UNIT = "/etc/systemd/system/webp-converter.service"
+SYSCTL = "/etc/sysctl.d/60-webp-converter.conf"
+MISSES = "/etc/systemd/system/webp-converter-misses"
+SOCKET = "/run/webp-converter/misses.sock"
+"""Where nginx tells what visitors missed."""
+
+
+@deploy("Converter")
+def converter(settings: Settings) -> None:
+    here = machine(settings)
+    python = PYTHONS[here["version"]]
+    apt.packages(name="Install Python's venv", packages=["python3-venv"], no_recommends=True)
+    for path in (
+        f"{settings.cdn.root}/.webp-converter",
+        settings.cdn.variants,
+        f"{settings.cdn.variants}/.webp-converter",
+        f"{settings.cdn.variants}/upload",
+    ):
+        files.directory(name=f"Make {path}", path=path, mode=755, user="www-data", group="www-data")
+    files.directory(
+        name="Make the directory that the originals are mounted below, to hide it",
+        path=settings.cdn.originals_parent,
+    )
+    daemon = bundle(PROJECT, python, here["machine"])
+    release(name=f"Install release {daemon.id}", daemon=daemon, python=python)
+    configuration = rendered(
+        "converter",
+        settings=settings,
+        converter=settings.converter.model_dump(mode="json"),
+        misses=SOCKET,
+    )
+    tree(
+        name="Write the configuration, if the converter agrees",
+        files=configuration,
+        check=f"{HOME}/current/bin/webp-converter config check --config {CONFIG}",
+    )
+    sysctl_applied(name="Raise the limits of inotify", path=SYSCTL)
+    running(
+        name="Hold the socket of the misses",
+        unit="webp-converter-misses.socket",
+        start=[f"{MISSES}.socket"],
+        ready=f"test -S {SOCKET}",
+    )
+    running(name="Keep the misses for the converter", unit="webp-converter-misses.service")
+    running(
+        name="Run the converter",
+        unit="webp-converter.service",
+        start=[UNIT, CONFIG, f"{MISSES}.socket", f"{HOME}/current/release"],
+    )
+
+
+class CurrentRelease(FactBase[str]):
+    """The id of the release that is complete and current; empty: none."""
+
+    default = str
+
+    def command(self) -> str:
+        return f"cat {HOME}/current/release 2>/dev/null; true"
+
+
+@operation()
+def release(daemon: Bundle, python: str) -> Generator[StringCommand | FileUploadCommand, None, None]:
+    """Installs a release beside the others and makes it the current one, in one rename.
+
+    + daemon: the wheels to install from
+    + python: the Python that they were chosen for
+    """
+    if host.get_fact(CurrentRelease) == daemon.id:
+        host.noop(f"release {daemon.id} is current")
+        return
+    # A name of its own: what a killed run left working on the host may still use its archive, and removes it.
+    archive = f"{HOME}/{daemon.id}-{secrets.token_hex(4)}.tar"
+    refusal = f"{host.name}: the converter's wheels are for Python {python}, but python3 here is"
+    yield StringCommand(
+        f"""
+        mkdir -p {HOME}/releases
+        found=$(python3 -c 'import sys; print("%d.%d" % sys.version_info[:2])') || found=missing
+        [ "$found" = {python} ] || {{ echo {shlex.quote(refusal)} "$found" >&2; exit 1; }}
+        """
+    )
+    yield FileUploadCommand(str(daemon.archive), archive)
+    # What an interrupted run left has no `release` in it, and is made anew.
+    yield StringCommand(
+        f"""
+        set -e
+        exec 9>{HOME}/lock
+        flock 9
+        find {HOME} -maxdepth 1 -name '*.tar' -mmin +60 -delete
+        place={HOME}/releases/{daemon.id}
+        wheels=$(mktemp -d)
+        trap 'rm -rf "$wheels" {archive}' EXIT
+        if [ ! -e "$place/release" ]; then
+            tar -xf {archive} -C "$wheels"
+            rm -rf "$place"
+            python3 -m venv "$place"
+            "$place/bin/pip" install -q --disable-pip-version-check --no-index --require-hashes \\
+                --find-links "$wheels" -r "$wheels/requirements.txt"
+            "$place/bin/webp-converter" --help >/dev/null
+            echo {daemon.id} > "$place/release"
+        fi
+        ln -sfn releases/{daemon.id} {HOME}/current.new
+        mv -fT {HOME}/current.new {HOME}/current
+        """
+    )

@@ -1,0 +1,45 @@
+"""The small PHP site that stands in for Bitrix in the lab."""
+
+from __future__ import annotations
+
+from pyinfra.api import deploy
+from pyinfra.operations import apt, files
+
+from extensions.files import rendered, tree
+from extensions.services import running
+from roles.preflight import machine
+from settings import Settings
+
+# Debian release -> the PHP that it ships; the unit's name has the version in it.
+PHPS = {"12": "8.2", "13": "8.4"}
+
+
+@deploy("Lab site")
+def lab_site(settings: Settings) -> None:
+    php = PHPS[machine(settings)["version"]]
+    apt.packages(
+        name="Install nginx and PHP",
+        packages=["nginx", f"php{php}-fpm", f"php{php}-gd"],
+        no_recommends=True,
+    )
+    for directory in (settings.site.root, settings.site.upload, f"{settings.site.upload}/iblock"):
+        owned = directory != settings.site.root
+        files.directory(
+            name=f"Make {directory}",
+            path=directory,
+            user=settings.site.user if owned else "root",
+            group=settings.site.group if owned else "root",
+            mode="755",
+        )
+    rendered_files = rendered("lab_site", settings=settings)
+    configuration = [file for file in rendered_files if file.path.startswith("/etc/nginx/")]
+    tree(name="Write the pages", files=[file for file in rendered_files if file not in configuration])
+    tree(
+        name="Write nginx's configuration, if nginx agrees",
+        files=configuration,
+        root="/etc/nginx",
+        check="nginx -t -q",
+        absent=["/etc/nginx/sites-enabled/default"],
+    )
+    running(name="Run PHP", unit=f"php{php}-fpm.service", ready="test -S /run/php/php-fpm.sock")
+    running(name="Run nginx", unit="nginx.service", reload=[file.path for file in configuration])

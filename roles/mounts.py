@@ -1,0 +1,140 @@
+"""The sshfs mounts and their guards: `resize_cache` on the site's host, the originals on the CDN host."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Generator
+from pathlib import Path
+
+from pyinfra import host
+from pyinfra.api import FactBase, StringCommand, deploy, operation
+from pyinfra.operations import apt, files
+
+from extensions.files import File, rendered, tree
+from extensions.services import running
+from roles.sftp import KEY, KNOWN_HOSTS, peer
+from settings import Settings
+
+UNIT = "/etc/systemd/system/mount-guard@.service"
+SSH_CONFIG = "/etc/mount-guard/ssh_config"
+COMMAND = "/usr/local/bin/mount-guard"
+LIBRARY = "/usr/local/lib/mount-guard/mount_guard"
+
+RESIZE_CACHE = "resize-cache"
+
+_SOURCES = Path(__file__).parent.parent / "mount_guard"
+
+# What was measured best, see docs/sshfs.md.
+OPTIONS = {
+    # What is remembered of the other host is younger than any directory that the converter removes there:
+    # with sshfs's own 20 s, PHP takes a directory for present that is gone, and fails to write into it.
+    RESIZE_CACHE: "allow_other,default_permissions,dcache_timeout=2",
+    # No attribute cache: with one, a rewritten original is read as its new bytes cut to the old size, and
+    # a deletion shows seconds late.
+    "originals": "ro,allow_other,default_permissions,dir_cache=no,attr_timeout=0,entry_timeout=0,"
+    "negative_timeout=0",
+}
+
+
+@deploy("Mounts")
+def mounts(settings: Settings) -> None:
+    if "bitrix" in host.groups:
+        name, path = RESIZE_CACHE, settings.site.resize_cache
+        account = settings.sftp.cache_account
+    else:
+        name, path = "originals", settings.cdn.originals
+        account = settings.sftp.originals_account
+
+    apt.packages(name="Install Python for the guard", packages=["python3"], no_recommends=True)
+    other = peer()
+    configuration = rendered(
+        "mounts",
+        owners={COMMAND: ("755", "root", "root")},
+        only=[path for path in inputs(name) if path != KNOWN_HOSTS and not path.startswith(LIBRARY)],
+        settings=settings,
+        mount_point=path,
+        options=OPTIONS[name],
+        peer=other,
+        account=account,
+        key=KEY,
+        known_hosts=KNOWN_HOSTS,
+    )
+    tree(
+        name="Write the guard, its unit and the settings of this host's mount",
+        files=[*library(), *configuration],
+        root="/",
+    )
+    if settings.mounts.metrics:
+        files.directory(name="Make the directory of the metrics", path=settings.mounts.metrics, mode=755)
+    if "bitrix" in host.groups:
+        # After the files are written: `make adopt` starts the mount with them.
+        leave_local_pictures_alone(name="Refuse to hide pictures that are only here", path=path)
+    running(
+        name="Mount the other host's files",
+        unit=unit_of(name),
+        start=inputs(name),
+        ready=ready(path),
+        explain=explanation(name),
+    )
+
+
+def library() -> list[File]:
+    """The guard's own modules."""
+    return [File(f"{LIBRARY}/{path.name}", path.read_text()) for path in sorted(_SOURCES.glob("*.py"))]
+
+
+def unit_of(name: str) -> str:
+    """The unit of a mount."""
+    return f"mount-guard@{name}.service"
+
+
+def inputs(name: str) -> list[str]:
+    """The files that a mount is started with."""
+    modules = [file.path for file in library()]
+    return [f"/etc/mount-guard/{name}.toml", SSH_CONFIG, UNIT, COMMAND, *modules, KNOWN_HOSTS]
+
+
+def ready(path: str) -> str:
+    """A command that succeeds when the mount over `path` answers."""
+    return f"mountpoint -q {path} && stat -f {path}"
+
+
+def explanation(name: str) -> str:
+    """A command that says why a mount isn't there."""
+    return f"journalctl -u {unit_of(name)} -t mount-guard -n 3 --no-pager -o cat"
+
+
+class LocalPictures(FactBase[int]):
+    """How many files a directory holds on the host itself that no guard will push; counted to 1,000, and
+    0 below a mount.
+
+    Where a guard has been up over an empty directory, what is in it now was written during an outage.
+    """
+
+    def command(self, path: str) -> str:
+        p = shlex.quote(path)
+        return (
+            f"[ -e /var/lib/mount-guard/{RESIZE_CACHE}/spool ] || findmnt -n --mountpoint {p} >/dev/null || "
+            f"find {p} -type f 2>/dev/null | head -n 1000 | wc -l"
+        )
+
+    def process(self, output: list[str]) -> int:
+        return int(output[0]) if output and output[0].isdigit() else 0
+
+
+@operation()
+def leave_local_pictures_alone(path: str) -> Generator[StringCommand, None, None]:
+    """Fails when mounting over a directory would hide files from the site.
+
+    + path: the mount point
+    """
+    count = host.get_fact(LocalPictures, path=path)
+    if count:
+        many = "1,000 or more files" if count >= 1000 else f"{count} files"
+        message = (
+            f"{path} holds {many}, which the mount would hide from the site; copy them to the CDN host with: "
+            "make adopt INVENTORY=... (then deploy again)"
+        )
+        yield StringCommand(f"echo {shlex.quote(message)} >&2; exit 1")
+        return
+    host.noop(f"{path} holds no files of its own")

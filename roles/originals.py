@@ -1,0 +1,43 @@
+"""The bulkhead: a second nginx, which alone reads the mount of the originals."""
+
+from __future__ import annotations
+
+from pathlib import PurePosixPath
+
+from pyinfra.api import deploy
+
+from extensions.files import rendered, tree
+from extensions.services import running
+from roles.converter import SOCKET
+from roles.nginx import PICTURES, REFUSED
+from settings import Settings
+
+UNIT = "/etc/systemd/system/nginx-originals.service"
+SHARED = ("/etc/nginx/conf.d/types.conf", "/etc/nginx/conf.d/negotiation.conf")
+"""What it includes of the edge's configuration."""
+
+
+@deploy("Originals")
+def originals(settings: Settings) -> None:
+    files = rendered(
+        "originals",
+        settings=settings,
+        mount=str(PurePosixPath(settings.cdn.originals).parent),
+        pictures=PICTURES,
+        refused=REFUSED,
+        misses=SOCKET,
+    )
+    configuration = [file for file in files if file.path != UNIT]
+    tree(name="Write the unit", files=[file for file in files if file.path == UNIT], root="/etc/systemd")
+    tree(
+        name="Write the configuration, if nginx agrees",
+        files=configuration,
+        root="/etc/nginx-originals",
+        check="nginx -t -q -c /etc/nginx-originals/nginx.conf",
+    )
+    running(
+        name="Read the originals",
+        unit="nginx-originals.service",
+        start=[UNIT],
+        reload=[*(file.path for file in configuration), *SHARED],
+    )

@@ -1,0 +1,110 @@
+"""Questions asked before anything is changed on any host."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterable
+
+from pyinfra import host
+from pyinfra.api import FactBase, Host
+from pyinfra.api.exceptions import PyinfraError
+
+from settings import Settings
+
+# Debian release -> the Python that it ships, for which the daemon's wheels are brought along.
+PYTHONS = {"12": "3.11", "13": "3.13"}
+
+# Machines for which all of the daemon's dependencies exist as wheels.
+MACHINES = ("x86_64", "aarch64")
+
+
+def settings_of(host: Host) -> Settings:
+    """The settings that the inventory checked.
+
+    :raises PyinfraError: the host comes from something else than such an inventory.
+    """
+    data = host.data.get("settings")
+    if data is None:
+        raise PyinfraError(
+            f"{host.name}: has no settings; deploy with an inventory made like inventories/production.py"
+        )
+    return Settings.model_validate(data)
+
+
+class Machine(FactBase[dict[str, str]]):
+    """Distribution, version, hardware, and the mount options of the given directory, in one command."""
+
+    default = dict
+
+    def command(self, directory: str) -> str:
+        return (
+            ". /etc/os-release; echo id $ID; echo version $VERSION_ID; echo machine $(uname -m); "
+            "echo systemd $(test -d /run/systemd/system && echo yes || echo no); "
+            f"d={shlex.quote(directory)}; "
+            'while [ ! -d "$d" ]; do d=$(dirname "$d"); done; '
+            'echo options $(findmnt -n -o OPTIONS --target "$d")'
+        )
+
+    def process(self, output: Iterable[str]) -> dict[str, str]:
+        return {key: value for key, _, value in (line.partition(" ") for line in output)}
+
+
+class Shop(FactBase[list[str]]):
+    """What of a shop is missing on a host: its `upload/`, its account, its group; in words."""
+
+    default = list
+
+    def command(self, upload: str, user: str, group: str) -> str:
+        directory, account, members = map(shlex.quote, (upload, user, group))
+        return (
+            f"test -d {directory} || echo directory {directory}; "
+            f"id -u {account} >/dev/null 2>&1 || echo account {account}; "
+            f"getent group {members} >/dev/null || echo group {members}"
+        )
+
+    def process(self, output: Iterable[str]) -> list[str]:
+        return list(output)
+
+
+def machine(settings: Settings) -> dict[str, str]:
+    """What this host is; see :class:`Machine`."""
+    return host.get_fact(Machine, directory=settings.cdn.root)
+
+
+def preflight(settings: Settings) -> None:
+    """Stops the deploy, with one line, if this host can't become what it should.
+
+    :raises PyinfraError: nothing has been changed on any host yet.
+    """
+    if host.state.failed_hosts:
+        away = ", ".join(sorted(other.name for other in host.state.failed_hosts))
+        raise PyinfraError(
+            f"{away}: can't be reached, and the hosts need each other's keys; nothing was changed"
+        )
+    here = machine(settings)
+    if here.get("id") != "debian" or here.get("version") not in PYTHONS:
+        raise PyinfraError(
+            f"{host.name}: {here.get('id', 'unknown')} {here.get('version') or '(no version)'} is not "
+            f"supported; Debian {' or '.join(PYTHONS)} is"
+        )
+    if here["systemd"] != "yes":
+        raise PyinfraError(f"{host.name}: systemd does not run here; a host booted by systemd is needed")
+    if "cdn" in host.groups:
+        if here["machine"] not in MACHINES:
+            raise PyinfraError(
+                f"{host.name}: {here['machine']}: the converter has no wheels for it; "
+                f"it has for {' and '.join(MACHINES)}"
+            )
+        if "noatime" in here["options"].split(","):
+            raise PyinfraError(
+                f"{host.name}: {settings.cdn.root} is mounted noatime, which hides what visitors read; "
+                "mount it relatime"
+            )
+    if "bitrix" in host.groups and not settings.lab_site.enabled:
+        site = settings.site
+        missing = host.get_fact(Shop, upload=site.upload, user=site.user, group=site.group)
+        if missing:
+            raise PyinfraError(
+                f"{host.name}: there is no {', no '.join(missing)}; "
+                "settings.site must say where the shop is and what it runs as"
+            )

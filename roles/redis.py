@@ -1,0 +1,49 @@
+"""Two Redis instances: a cache that may forget, a queue that may not."""
+
+from __future__ import annotations
+
+from pyinfra.api import deploy
+from pyinfra.operations import apt, files, systemd
+
+from extensions.files import rendered, tree
+from extensions.kernel import sysctl_applied
+from extensions.services import running
+from settings import Settings
+
+INSTANCES = ("cache", "queue")
+
+
+@deploy("Redis")
+def redis(settings: Settings) -> None:
+    apt.packages(name="Install Redis", packages=["redis-server", "redis-tools"], no_recommends=True)
+    systemd.service(
+        name="Stop the distribution's instance, which has the cache's port",
+        service="redis-server.service",
+        running=False,
+        enabled=False,
+    )
+    configuration = {instance: f"/etc/redis/redis-{instance}.conf" for instance in INSTANCES}
+    sysctl = "/etc/sysctl.d/60-redis.conf"
+    tree(
+        name="Write the configuration of both instances",
+        files=rendered(
+            "redis",
+            settings=settings,
+            owners=dict.fromkeys(configuration.values(), ("640", "redis", "redis")),
+        ),
+    )
+    sysctl_applied(name="Let Redis fork when memory is tight", path=sysctl)
+    for instance in INSTANCES:
+        files.directory(
+            name=f"Make the directory of the {instance}'s data",
+            path=f"/var/lib/redis/{instance}",
+            mode=750,
+            user="redis",
+            group="redis",
+        )
+        running(
+            name=f"Run the {instance}",
+            unit=f"redis-server@{instance}.service",
+            start=[configuration[instance]],
+            ready=f"redis-cli -s /run/redis-{instance}/redis.sock ping | grep -qx PONG",
+        )

@@ -1,0 +1,124 @@
+"""Keys, trust and the two sftp accounts through which the hosts reach each other's files."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+
+from pyinfra import host, inventory
+from pyinfra.api import StringCommand, deploy, operation
+from pyinfra.api.host import Host
+from pyinfra.operations import files, server
+
+from extensions.files import File, rendered, tree
+from extensions.keys import PublicKey, key_pair
+from extensions.services import running
+from settings import Settings
+
+# The directory is closed to all but root; ssh reads both as root, in the service of the mount.
+KEY = "/etc/bitrix-cdn/ssh/id_ed25519"
+KNOWN_HOSTS = "/etc/bitrix-cdn/ssh/known_hosts"
+HOST_KEY = "/etc/ssh/ssh_host_ed25519_key.pub"
+
+
+def peer() -> Host:
+    """The host on the other side of this one's mount."""
+    return inventory.get_group("cdn" if "bitrix" in host.groups else "bitrix")[0]
+
+
+def accepted_account(settings: Settings) -> str:
+    """The account of this host that its peer logs in to."""
+    return settings.sftp.cache_account if "cdn" in host.groups else settings.sftp.originals_account
+
+
+@deploy("Keys")
+def keys() -> None:
+    key_pair(
+        name="Make the key of this host's mount",
+        path=KEY,
+        comment=f"bitrix-cdn mount on {host.name}",
+    )
+
+
+@deploy("sftp")
+def sftp(settings: Settings) -> None:
+    if "cdn" in host.groups:
+        server.user(
+            name="Add the account that writes resize_cache, with www-data's uid",
+            user=settings.sftp.cache_account,
+            uid=33,
+            group="www-data",
+            unique=False,
+            home="/nonexistent",
+            ensure_home=False,
+            shell="/usr/sbin/nologin",
+            comment="Bitrix CDN, writes resize_cache over sftp",
+        )
+        # sshd refuses a chroot that anyone but root may write to, parents included.
+        for directory in (settings.cdn.root, settings.cdn.upload):
+            files.directory(
+                name=f"Keep {directory} root's, as a chroot must be",
+                path=directory,
+                mode=755,
+                user="root",
+                group="root",
+            )
+        files.directory(
+            name="Make resize_cache",
+            path=settings.cdn.resize_cache,
+            mode=755,
+            user="www-data",
+            group="www-data",
+        )
+    if "bitrix" in host.groups:
+        server.user(
+            name="Add the account that reads the originals",
+            user=settings.sftp.originals_account,
+            group=settings.site.group,
+            system=True,
+            home="/nonexistent",
+            ensure_home=False,
+            shell="/usr/sbin/nologin",
+            comment="Bitrix CDN, reads upload over sftp",
+        )
+        files.directory(
+            name="Make the chroot of the originals",
+            path=settings.sftp.export,
+            mode=755,
+            user="root",
+            group="root",
+        )
+        unit = rendered("sftp", settings=settings)
+        tree(name="Write the unit that exports upload", files=unit, root="/etc/systemd")
+        running(
+            name="Export upload, read-only and without the CDN's own mount in it",
+            unit="originals-export.service",
+            start=[file.path for file in unit],
+        )
+    trust(
+        name="Trust the other host, and no other key",
+        account=accepted_account(settings),
+    )
+
+
+@operation()
+def trust(account: str) -> Generator[StringCommand, None, None]:
+    """Lets the peer's key in to an sftp account, and pins the peer's host key.
+
+    Both public halves are read over the operator's own connections; nothing is taken from the network
+    unseen. During a dry run on fresh hosts the peer's key isn't made yet: that counts as a change.
+
+    + account: the account of this host that the peer may use
+    """
+    other = peer()
+    key = other.get_fact(PublicKey, path=f"{KEY}.pub")
+    host_key = other.get_fact(PublicKey, path=HOST_KEY)
+    if not key or not host_key:
+        missing = f"{KEY}.pub" if not key else HOST_KEY
+        yield StringCommand(f"echo '{other.name} has no {missing}' >&2; exit 1")
+        return
+    yield from tree._inner(
+        files=[
+            File(f"/etc/ssh/authorized_keys.d/{account}", f"restrict {key} {other.name}\n"),
+            File(KNOWN_HOSTS, f"{other.name} {host_key}\n"),
+        ]
+    )

@@ -1,0 +1,83 @@
+"""The SSH server: hardened, and never so that the operator is shut out."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Generator
+from typing import Any
+
+from pyinfra import host, logger
+from pyinfra.api import FunctionCommand, Host, State, StringCommand, deploy, operation
+from pyinfra.api.exceptions import ConnectError
+
+from extensions.files import File, Paths, rendered, tree
+from extensions.ssh import new_connection
+from settings import Settings
+
+DROP_IN = "/etc/ssh/sshd_config.d/10-bitrix-cdn.conf"
+ROLLBACK = "bitrix-cdn-sshd-rollback"
+
+
+@deploy("SSH server")
+def sshd(settings: Settings) -> None:
+    [drop_in] = rendered(
+        "sshd",
+        settings=settings,
+        accepts_mirror=("cdn" in host.groups),
+        accepts_readers=("bitrix" in host.groups),
+    )
+    confirmed_sshd_config(
+        name="Harden the SSH server, or take it back",
+        drop_in=drop_in,
+        timeout=settings.sshd.confirm_timeout,
+    )
+
+
+@operation()
+def confirmed_sshd_config(drop_in: File, timeout: int) -> Generator[Any, None, None]:
+    """Changes sshd's configuration under a dead man's switch.
+
+    Before the server takes the new file, the host arms a timer that restores the old one. Only a new
+    connection from the operator's side, made with the new configuration in force, disarms it.
+
+    + drop_in: the file below `/etc/ssh/sshd_config.d/`
+    + timeout: seconds until the host takes the change back by itself
+    """
+    if host.get_fact(Paths, paths=(drop_in.path,)).get(drop_in.path) == drop_in.state:
+        host.noop(f"{drop_in.path} is as it must be")
+        return
+    path = shlex.quote(drop_in.path)
+    old = f"/run/{ROLLBACK}.conf"
+    restore = (
+        f"if [ -e {old} ]; then cp -p {old} {path}; else rm -f {path}; fi; systemctl reload-or-restart ssh"
+    )
+    yield StringCommand(
+        f"set -e; rm -f {old}; [ ! -e {path} ] || cp -p {path} {old}; "
+        f"systemctl stop {ROLLBACK}.timer 2>/dev/null || :; "
+        f"systemd-run --quiet --collect --unit={ROLLBACK} --on-active={timeout} "
+        f"--timer-property=AccuracySec=1s "
+        f"sh -c {shlex.quote(restore)}"
+    )
+    yield from tree._inner(
+        files=[drop_in],
+        root="/etc/ssh",
+        # sshd's own check wants the directory that its unit makes.
+        check="mkdir -p /run/sshd && sshd -t",
+    )
+    yield StringCommand("systemctl reload-or-restart ssh")
+    yield FunctionCommand(_confirm, (timeout,), {})
+
+
+def _confirm(state: State, host: Host, timeout: int) -> bool:
+    """Logs in anew and disarms the timer; False when nobody can log in any more."""
+    try:
+        with new_connection(host) as connection:
+            disarm = StringCommand(f"systemctl stop {ROLLBACK}.timer")
+            done, _ = connection.run_shell_command(disarm, _sudo=bool(host.data.get("_sudo")))
+            return done
+    except ConnectError as error:
+        logger.error(
+            f"{host.print_prefix}a new login fails with the new sshd configuration ({error}); "
+            f"the host restores the old one within {timeout} s"
+        )
+        return False

@@ -1,0 +1,13 @@
+"""Replaces the keys that the hosts' mounts log in with; the mounts stay up.
+
+pyinfra inventories/production.py rotate_keys.py
+"""
+
+from pyinfra import host
+
+from extensions.ssh import send_at_once
+from roles.preflight import settings_of
+from roles.rotation import rotation
+
+send_at_once(host)
+rotation(settings=settings_of(host))
