@@ -1,0 +1,1 @@
+"""Measurements on the lab that decide settings; their results are in `docs/`."""

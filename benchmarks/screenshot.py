@@ -1,0 +1,30 @@
+"""``python -m benchmarks.screenshot FILE``: the lab's gallery as Chromium shows it, in 256 colours."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from PIL import Image
+
+from lab import state
+from tests.e2e.browser import proxy, visit
+
+WIDTH, HEIGHT = 1280, 860
+
+
+def main(target: Path) -> int:
+    address = state.load().host("bitrix").address
+    with TemporaryDirectory() as directory, proxy() as seen:
+        file = Path(directory) / "gallery.png"
+        visit(f"http://{address}/", seen, file, width=WIDTH, height=HEIGHT)
+        with Image.open(file) as shot:
+            shot.convert("RGB").quantize(256, dither=Image.Dither.FLOYDSTEINBERG).save(target, optimize=True)
+    types = sorted({loaded.type for loaded in seen.pictures().values()})
+    print(f"{target}: {target.stat().st_size:,} bytes; {len(seen.pictures())} pictures as {', '.join(types)}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(Path(sys.argv[1])))
