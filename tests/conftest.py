@@ -1,0 +1,122 @@
+"""The labs that the tests run on.
+
+Without options, each suite of Debian gets a lab of its own, booted from bare hosts, deployed twice and
+taken down at the end. With `--lab NAME` the tests run on that lab as it is, and with `--inventory FILE`
+those of `tests/testinfra` ask the hosts of that inventory.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import pytest
+
+from lab import state
+from lab.errors import LabError
+from tests.deployment import INVENTORY, ROOT, Run, deploy, pyinfra
+
+SUITES = ("trixie", "bookworm")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    group = parser.getgroup("lab")
+    group.addoption("--inventory", help="ask the hosts of this inventory (tests/testinfra only)")
+    group.addoption("--lab", help="run on this lab, which is up and deployed, and leave it up")
+    group.addoption(
+        "--suite", action="append", choices=SUITES, help="boot labs of this suite only (may be repeated)"
+    )
+
+
+@dataclass(frozen=True)
+class Deployment:
+    """Deployed hosts, and what the deploys said; the runs are None where they were deployed before."""
+
+    inventory: str
+    lab: state.Lab | None
+    rehearsal: Run | None = None
+    """`--dry` on the bare hosts."""
+    first: Run | None = None
+    """The deploy onto the bare hosts."""
+    second: Run | None = None
+    """The same again."""
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "deployment" in metafunc.fixturenames:
+        given = metafunc.config.getoption("--inventory") or metafunc.config.getoption("--lab")
+        suites = metafunc.config.getoption("--suite") or SUITES
+        metafunc.parametrize("deployment", [given] if given else suites, indirect=True, scope="session")
+
+
+_figures = pytest.StashKey[list[str]]()
+
+
+@pytest.fixture(scope="session")
+def deployment(request: pytest.FixtureRequest) -> Iterator[Deployment]:
+    """The lab of one suite, from bare hosts to deployed twice."""
+    name: str = request.param
+    if request.config.getoption("--inventory"):
+        yield Deployment(name, None)
+        return
+    if request.config.getoption("--lab"):
+        os.environ["LAB_NAME"] = name
+        yield Deployment(INVENTORY, _loaded())
+        return
+
+    lab = f"test-{name}"
+    os.environ["LAB_NAME"] = lab
+    _lab("down")
+    _lab("up", "--suite", name)
+    try:
+        rehearsal = pyinfra("--dry", "--json", lab=lab)
+        first = deploy(lab)
+        second = deploy(lab)
+        request.config.stash.setdefault(_figures, []).append(
+            f"{name}: bare hosts to a working CDN {first.seconds:.0f} s (figure: 240), "
+            f"the same deploy again {second.seconds:.1f} s (figure: 15) "
+            f"with {sum(map(len, second.changed().values()))} changes (figure: 0)"
+        )
+        yield Deployment(INVENTORY, _loaded(), rehearsal, first, second)
+    finally:
+        _lab("down")
+
+
+@pytest.fixture(scope="session")
+def lab(deployment: Deployment) -> state.Lab:
+    """The lab, for tests that break hosts."""
+    if deployment.lab is None:
+        pytest.skip("needs a lab: these are somebody's hosts")
+    return deployment.lab
+
+
+@pytest.fixture(scope="session")
+def figure(request: pytest.FixtureRequest) -> Callable[[str], None]:
+    """Takes a line for the summary of the run."""
+    return request.config.stash.setdefault(_figures, []).append
+
+
+def _loaded() -> state.Lab:
+    try:
+        return state.load()
+    except LabError as error:
+        pytest.fail(str(error), pytrace=False)
+
+
+def _lab(*arguments: str) -> None:
+    result = subprocess.run(
+        [sys.executable, "-m", "lab", *arguments], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    if result.returncode:
+        pytest.fail(f"python -m lab {' '.join(arguments)}: {result.stdout}{result.stderr}", pytrace=False)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    figures = config.stash.get(_figures, [])
+    if figures:
+        terminalreporter.section("figures")
+        for line in figures:
+            terminalreporter.line(line)

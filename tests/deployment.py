@@ -1,0 +1,90 @@
+"""pyinfra as an operator runs it, and what a run said."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parent.parent
+INVENTORY = "inventories/lab.py"
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run of pyinfra."""
+
+    status: int
+    output: str
+    """What it printed for people, without colours."""
+    report: dict[str, Any] | None
+    """What it printed for programs, where that was asked for."""
+    seconds: float
+
+    def changed(self) -> dict[str, list[str]]:
+        """The operations that changed something, each with its hosts."""
+        assert self.report is not None, self.output
+        return {op["name"]: op["success"] for op in self.report["results"]["operations"] if op["success"]}
+
+    def planned(self) -> dict[str, list[str]]:
+        """The operations that would change something, each with its hosts."""
+        assert self.report is not None, self.output
+        return {op["name"]: op["hosts_with_change"] for op in self.report["plan"] if op["hosts_with_change"]}
+
+    def hosts(self) -> set[str]:
+        """The hosts that took part: one that can't be reached is silently missing from a plan."""
+        return (
+            set()
+            if "Connected" not in self.output
+            else {
+                line.split("[", 1)[1].split("]", 1)[0]
+                for line in self.output.splitlines()
+                if "Connected" in line
+            }
+        )
+
+
+def pyinfra(
+    *arguments: str,
+    inventory: str = INVENTORY,
+    operations: str = "deploy.py",
+    lab: str | None = None,
+    timeout: float = 600,
+) -> Run:
+    """Runs `pyinfra ARGUMENTS INVENTORY OPERATIONS` from the root of the repository.
+
+    :param lab: name of the lab that `inventories/lab.py` shall mean.
+    """
+    environment = {key: value for key, value in os.environ.items() if not key.startswith("PYINFRA_")}
+    if lab is not None:
+        environment["LAB_NAME"] = lab
+    started = time.monotonic()
+    result = subprocess.run(
+        [Path(sys.executable).parent / "pyinfra", *arguments, inventory, operations],
+        cwd=ROOT,
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        check=False,
+    )
+    seconds = time.monotonic() - started
+    report = json.loads(result.stdout) if "--json" in arguments and result.stdout.strip() else None
+    output = result.stderr if report is not None else result.stdout + result.stderr
+    return Run(result.returncode, output, report, seconds)
+
+
+def deploy(lab: str) -> Run:
+    """Deploys onto a lab.
+
+    :raises AssertionError: the deploy failed; its output is the message.
+    """
+    run = pyinfra("-y", "--json", lab=lab)
+    assert run.status == 0, f"the deploy onto {lab} exits {run.status}:\n{run.output[-4000:]}"
+    return run

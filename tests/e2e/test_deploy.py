@@ -1,0 +1,269 @@
+"""The deploy: from bare hosts, again, rehearsed, and with everything that can be wrong with a host."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from lab import state
+from tests.conftest import Deployment
+from tests.deployment import ROOT, Run, pyinfra
+from tests.e2e.conftest import Cdn
+from tests.support import Remote, wait_until
+
+BOTH = {"bitrix", "cdn"}
+
+
+@contextmanager
+def put_right(host: Remote, *script: str) -> Iterator[None]:
+    """Runs a script on the host at the end, whatever happened."""
+    try:
+        yield
+    finally:
+        host.run("sh", "-c", "\n".join(script))
+
+
+def refusal(run: Run, *words: str) -> None:
+    """Checks that a run failed, with one line that has all the words in it and no traceback."""
+    assert run.status != 0, run.output
+    assert "Traceback" not in run.output, run.output
+    assert any(all(word in line for word in words) for line in run.output.splitlines()), run.output[-3000:]
+
+
+def test_bare_hosts_can_be_rehearsed(deployment: Deployment) -> None:
+    run = deployment.rehearsal
+    if run is None:
+        pytest.skip("these hosts were deployed before")
+    assert run.status == 0, run.output
+    assert {host for hosts in run.planned().values() for host in hosts} == BOTH
+
+
+def test_a_second_deploy_changes_nothing_on_any_host(lab: state.Lab) -> None:
+    run = pyinfra("-y", "--json", lab=lab.name)
+    assert run.status == 0, run.output
+    assert run.hosts() == BOTH
+    assert run.changed() == {}
+
+
+def test_a_rehearsal_afterwards_plans_nothing(lab: state.Lab) -> None:
+    run = pyinfra("--dry", "--json", lab=lab.name)
+    assert (run.status, run.hosts(), run.planned()) == (0, BOTH, {})
+
+
+def test_what_was_broken_is_repaired_and_the_rest_left_alone(
+    lab: state.Lab, bitrix: Remote, cdn: Cdn
+) -> None:
+    redis = cdn.remote.run("systemctl", "show", "-p", "MainPID", "--value", "redis-server@cache")
+    cdn.remote.run(
+        "sh",
+        "-c",
+        "rm /etc/nginx/conf.d/negotiation.conf; chmod 666 /etc/webp-converter/config.toml; "
+        "systemctl disable -q --now redis-server@queue webp-converter",
+    )
+    bitrix.run("systemctl", "disable", "-q", "--now", "mount-guard@resize-cache")
+    run = pyinfra("-y", "--json", lab=lab.name)
+    assert run.status == 0, run.output
+    assert set(run.changed()) == {
+        "nginx | Write the configuration, if nginx agrees",
+        "Redis | Run the queue",
+        "Converter | Write the configuration, if the converter agrees",
+        "Converter | Run the converter",
+        "Mounts | Mount the other host's files",
+    }
+    assert cdn.remote.run("systemctl", "show", "-p", "MainPID", "--value", "redis-server@cache") == redis
+    assert pyinfra("--dry", "--json", lab=lab.name).planned() == {}
+
+
+@pytest.fixture
+def deploy_only(tmp_path: Path, lab: state.Lab) -> Callable[..., Run]:
+    """Runs a few lines of pyinfra on one host."""
+
+    def run(host: str, code: str) -> Run:
+        script = tmp_path / "operations.py"
+        script.write_text(code)
+        return pyinfra("-y", "--limit", host, operations=str(script), lab=lab.name)
+
+    return run
+
+
+def test_a_configuration_that_nginx_refuses_never_arrives(cdn: Cdn, deploy_only: Callable[..., Run]) -> None:
+    before = cdn.remote.run("sh", "-c", "cat /etc/nginx/nginx.conf /etc/nginx/conf.d/*")
+    run = deploy_only(
+        "cdn",
+        "from extensions.files import File, tree\n"
+        "tree(name='Break nginx', root='/etc/nginx', check='nginx -t -q', files=[\n"
+        "    File('/etc/nginx/conf.d/cdn.conf', 'nonsense;\\n'),\n"
+        "    File('/etc/nginx/conf.d/new.conf', '# harmless\\n'),\n"
+        "])\n",
+    )
+    refusal(run, "nonsense", "unknown directive")
+    assert cdn.remote.run("sh", "-c", "cat /etc/nginx/nginx.conf /etc/nginx/conf.d/*") == before
+    assert cdn.remote.run("sh", "-c", "ls -d /tmp/tmp.* 2>/dev/null; true") == ""
+
+
+def test_a_change_that_shuts_the_operator_out_is_taken_back(
+    lab: state.Lab, cdn: Cdn, deploy_only: Callable[..., Run], tmp_path: Path
+) -> None:
+    drop_in = "/etc/ssh/sshd_config.d/10-bitrix-cdn.conf"
+    before = cdn.remote.run("cat", drop_in)
+
+    def login() -> int:
+        # A login of its own, not over the connection that the tests have open.
+        return subprocess.run(
+            [
+                *("ssh", "-i", str(lab.ssh_key), "-o", f"UserKnownHostsFile={lab.known_hosts}"),
+                *("-o", "BatchMode=yes", "-o", "ControlPath=none", f"root@{cdn.remote.address}", "true"),
+            ],
+            capture_output=True,
+            check=False,
+        ).returncode
+
+    run = deploy_only(
+        "cdn",
+        "from extensions.files import File\n"
+        "from roles.sshd import confirmed_sshd_config\n"
+        "confirmed_sshd_config(name='Let nobody in', timeout=6,\n"
+        f"    drop_in=File('{drop_in}', 'AllowUsers nobody\\n'))\n",
+    )
+    # Before anything is asserted: the tests that follow need the host.
+    wait_until("a login as root", login, lambda status: status == 0, timeout=20)
+    refusal(run, "restores the old one within 6 s")
+    assert cdn.remote.run("cat", drop_in) == before
+
+
+def test_another_distribution_is_refused_before_anything_changes(lab: state.Lab, bitrix: Remote) -> None:
+    bitrix.run("sh", "-c", "printf 'ID=ubuntu\\nVERSION_ID=\"24.04\"\\n' > /run/os-release")
+    bitrix.run("mount", "--bind", "/run/os-release", "/usr/lib/os-release")
+    with put_right(bitrix, "umount /usr/lib/os-release"):
+        run = pyinfra("-y", lab=lab.name)
+    refusal(run, "bitrix: ubuntu 24.04 is not supported", "Debian 12 or 13 is")
+    assert "Starting operation" not in run.output
+
+
+def test_a_shop_that_is_elsewhere_is_asked_for(lab: state.Lab, tmp_path: Path) -> None:
+    inventory = tmp_path / "shop.py"
+    text = (ROOT / "inventories/lab.py").read_text()
+    inventory.write_text(
+        text.replace(
+            '"lab_site": {"enabled": True', '"site": {"root": "/srv/shop"}, "lab_site": {"enabled": False'
+        )
+    )
+    run = pyinfra("-y", inventory=str(inventory), lab=lab.name)
+    refusal(run, "bitrix: there is no directory /srv/shop/upload", "settings.site")
+    assert "Starting operation" not in run.output
+
+
+def test_a_python_without_wheels_is_refused(lab: state.Lab, cdn: Cdn) -> None:
+    release = "/opt/webp-converter/current/release"
+    cdn.remote.run(
+        "sh",
+        "-c",
+        "printf '#!/bin/sh\\necho 3.9\\n' > /usr/local/bin/python3; chmod 755 /usr/local/bin/python3; "
+        f"mv {release} {release}.away",
+    )
+    with put_right(cdn.remote, "rm /usr/local/bin/python3", f"mv {release}.away {release}"):
+        run = pyinfra("-y", lab=lab.name)
+    refusal(run, "wheels are for Python", "python3 here is 3.9")
+    assert pyinfra("--dry", "--json", lab=lab.name).planned() == {}
+
+
+def test_a_mount_whose_other_side_refuses_the_key_says_so(lab: state.Lab, bitrix: Remote, cdn: Cdn) -> None:
+    deny = "/etc/ssh/sshd_config.d/00-deny.conf"
+    account = cdn.settings.sftp.cache_account
+    cdn.remote.run("sh", "-c", f"echo 'DenyUsers {account}' > {deny}; systemctl reload ssh")
+    with put_right(cdn.remote, f"rm {deny}", "systemctl reload ssh"):
+        bitrix.run("systemctl", "stop", "mount-guard@resize-cache")
+        run = pyinfra("-y", lab=lab.name)
+        refusal(run, "Permission denied (publickey)")
+    assert pyinfra("-y", "--json", lab=lab.name).status == 0
+    assert bitrix.run("findmnt", "-n", "-o", "FSTYPE", cdn.settings.site.resize_cache) == "fuse.sshfs\n"
+
+
+def test_pictures_that_are_only_here_are_not_hidden(lab: state.Lab, bitrix: Remote, cdn: Cdn) -> None:
+    path = cdn.settings.site.resize_cache
+    bitrix.run("systemctl", "stop", "mount-guard@resize-cache")
+    # As on a host whose mount was never up: the guard knows nothing of an outage.
+    bitrix.run("rm", "/var/lib/mount-guard/resize-cache/spool")
+    bitrix.run("sh", "-c", f"mkdir -p {path}/a && echo only here > {path}/a/b.jpg")
+    with put_right(bitrix, f"rm -rf {path}/a"):
+        run = pyinfra("-y", lab=lab.name)
+        refusal(run, path, "1 files", "make adopt")
+        assert bitrix.run("cat", f"{path}/a/b.jpg") == "only here\n"
+    assert pyinfra("-y", lab=lab.name).status == 0
+
+
+def test_pictures_of_an_outage_are_pushed_and_no_reason_to_refuse(
+    lab: state.Lab, bitrix: Remote, cdn: Cdn
+) -> None:
+    path, name = cdn.settings.site.resize_cache, "outage.jpg"
+    bitrix.run("systemctl", "stop", "mount-guard@resize-cache")
+    bitrix.run("sh", "-c", f"echo made during the outage > {path}/{name}")
+    assert pyinfra("-y", lab=lab.name).status == 0
+    assert cdn.remote.run("cat", f"{cdn.settings.cdn.resize_cache}/{name}") == "made during the outage\n"
+    assert bitrix.run("cat", f"{path}/{name}") == "made during the outage\n"
+    bitrix.run("rm", f"{path}/{name}")
+
+
+def test_a_host_that_is_away_stops_the_deploy(lab: state.Lab, tmp_path: Path) -> None:
+    # An address of the lab's network that no host has.
+    nobody = lab.host("cdn").address.rsplit(".", 1)[0] + ".250"
+    inventory = tmp_path / "away.py"
+    text = (ROOT / "inventories/lab.py").read_text()
+    inventory.write_text(text.replace('_entry("cdn")', f'_entry("cdn") | {{"ssh_hostname": "{nobody}"}}'))
+    run = pyinfra("-y", inventory=str(inventory), lab=lab.name)
+    refusal(run, "[cdn]", "Could not connect")
+    assert "Starting operation" not in run.output
+
+
+def test_an_operator_with_sudo_can_do_all_of_it(
+    lab: state.Lab, bitrix: Remote, cdn: Cdn, tmp_path: Path
+) -> None:
+    hosts = (bitrix, cdn.remote)
+    made = ["ssh-keygen", "-y", "-f", str(lab.ssh_key)]
+    public = subprocess.run(made, capture_output=True, text=True, check=True).stdout
+    for host in hosts:
+        host.run("useradd", "--create-home", "--shell", "/bin/sh", "deployer")
+        host.put("/etc/sudoers.d/deployer", b"deployer ALL=(ALL) NOPASSWD: ALL\n")
+        host.run("install", "-d", "-m", "700", "-o", "deployer", "/home/deployer/.ssh")
+        host.put("/home/deployer/.ssh/authorized_keys", public.encode())
+    inventory = tmp_path / "sudo.py"
+    text = (ROOT / "inventories/lab.py").read_text()
+    inventory.write_text(text.replace('"ssh_key":', '"ssh_user": "deployer", "sudo": True, "ssh_key":'))
+    cdn.remote.run("rm", "/etc/nginx/conf.d/negotiation.conf")
+    try:
+        run = pyinfra("-y", "--json", inventory=str(inventory), lab=lab.name)
+        assert run.status == 0, run.output
+        assert set(run.changed()) == {"nginx | Write the configuration, if nginx agrees"}
+    finally:
+        for host in hosts:
+            host.run("sh", "-c", "userdel -rf deployer 2>/dev/null; rm -f /etc/sudoers.d/deployer")
+
+
+def test_a_deploy_killed_halfway_is_finished_by_the_next(lab: state.Lab, cdn: Cdn) -> None:
+    # The release is to be installed anew; the kill comes while it is.
+    cdn.remote.run("systemctl", "stop", "webp-converter")
+    cdn.remote.run("rm", "-rf", "/opt/webp-converter")
+    try:
+        process = subprocess.Popen(
+            [str(ROOT / ".venv/bin/pyinfra"), "-y", "inventories/lab.py", "deploy.py"],
+            cwd=ROOT,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        wait_until(
+            "the release being installed",
+            lambda: cdn.remote.run("sh", "-c", "ls -d /opt/webp-converter/releases/*/bin || true"),
+            timeout=60,
+        )
+        process.kill()
+        process.wait()
+    finally:
+        run = pyinfra("-y", lab=lab.name)
+    assert run.status == 0, run.output
+    assert pyinfra("--dry", "--json", lab=lab.name).planned() == {}
+    wait_until("a healthy daemon", cdn.daemon_ready)

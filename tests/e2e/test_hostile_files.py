@@ -1,0 +1,127 @@
+"""Files that are no pictures, and trees that appear all at once."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+
+from tests.e2e.conftest import BROWSER, Cdn, Shop
+from tests.support import opened, wait_until
+
+_BURST = """
+import os, time
+root, picture = arguments
+picture = bytes.fromhex(picture)
+os.makedirs(root, mode=0o755, exist_ok=True)
+result = []
+for tree in range(30):
+    path = f"{root}/{tree}/a/b/c/120_120_2"
+    started = time.perf_counter()
+    os.makedirs(path)
+    for number in range(3):
+        with open(f"{path}/{number}.jpg", "wb") as file:
+            file.write(picture)
+    result.append(time.perf_counter() - started)
+"""
+
+
+def no_pictures(shop: Shop) -> dict[str, bytes]:
+    whole = shop.photo(450, 300)
+    return {
+        "page.jpg": b"<!doctype html><title>Not found</title>" * 50,
+        "empty.jpg": b"",
+        "truncated.jpg": whole[: len(whole) * 2 // 3],
+        "header-only.jpg": whole[:20],
+        "truncated.png": shop.photo(200, 200, form="PNG")[:5000],
+        "zeros.png": bytes(10_000),
+    }
+
+
+def test_a_picture_that_is_no_picture_crashes_nothing_and_is_not_published(shop: Shop, cdn: Cdn) -> None:
+    before = cdn.daemon()
+    directory = shop.directory("450_450_1")
+    files = no_pictures(shop)
+    for name, content in files.items():
+        shop.write(f"{directory}/{name}", content)
+
+    # Written last: once it is published, the others have been looked at.
+    shop.write(f"{directory}/real.jpg", shop.photo(450, 300))
+    real = cdn.variant(f"{directory}/real.jpg")
+    wait_until("the real picture among them to be published", lambda: cdn.exist([real]))
+    time.sleep(3)
+
+    published = cdn.exist([cdn.variant(f"{directory}/{name}") for name in files])
+    assert published == []
+    for name in files:
+        answer = cdn.client.get(f"{directory}/{name}", headers={"Accept": BROWSER})
+        assert answer.headers.get("Content-Type") != "image/webp"
+    assert cdn.daemon_ready()
+    assert cdn.daemon() == before, "the daemon was restarted"
+
+
+@pytest.mark.parametrize("name", ["empty.jpg", "truncated.jpg", "truncated.png"])
+def test_a_cut_off_picture_at_rest_is_removed_so_that_bitrix_makes_it_again(
+    shop: Shop, cdn: Cdn, name: str
+) -> None:
+    directory = shop.directory("450_450_1")
+    shop.write(f"{directory}/{name}", no_pictures(shop)[name])
+    shop.write(f"{directory}/whole.jpg", shop.photo(450, 300))
+    file, whole = cdn.file(f"{directory}/{name}"), cdn.file(f"{directory}/whole.jpg")
+
+    rest = cdn.settings.converter.watch.damaged_rest_s
+    wait_until(
+        "the damaged file to be removed",
+        lambda: cdn.exist([file]),
+        lambda found: not found,
+        timeout=rest + 30,
+        interval=0.5,
+    )
+    assert cdn.exist([whole]) == [whole]
+
+
+def test_a_tree_made_and_filled_within_a_millisecond_is_not_forgotten(shop: Shop, cdn: Cdn) -> None:
+    before = cdn.daemon()
+    path = shop.directory("burst")
+    owner = cdn.settings.converter.store.owner
+    cdn.remote.run("mkdir", "-p", cdn.file(path).rsplit("/", 1)[0], user=owner)
+    # On the CDN host's own disk: over the mount no tree is made that fast.
+    seconds = cdn.remote.python(_BURST, cdn.file(path), shop.photo(120, 120).hex(), user=owner)
+    assert min(seconds) < 0.002, f"the quickest tree took {1000 * min(seconds):.1f} ms: nothing was tested"
+
+    pictures = [f"{path}/{tree}/a/b/c/120_120_2/{number}.jpg" for tree in range(30) for number in range(3)]
+    all_are_published(cdn, pictures)
+    assert cdn.daemon() == before, "the daemon was restarted"
+
+
+def test_a_tree_made_through_the_mount_is_not_forgotten(shop: Shop, cdn: Cdn) -> None:
+    path = shop.directory("burst")
+    pictures = [f"{path}/{tree}/{number}.jpg" for tree in range(20) for number in range(2)]
+    local = f"/tmp/{shop.token}.jpg"
+    shop.bitrix.put(local, shop.photo(120, 120))
+    script = (
+        'for t in $(seq 0 19); do mkdir -p "$1/$t" && cp "$2" "$1/$t/0.jpg" && cp "$2" "$1/$t/1.jpg"; done'
+    )
+    try:
+        shop.bitrix.run("sh", "-ec", script, "sh", shop.mounted(path), local, user=shop.settings.site.user)
+        all_are_published(cdn, pictures)
+    finally:
+        shop.bitrix.run("rm", "-f", local)
+
+
+def all_are_published(cdn: Cdn, pictures: list[str]) -> None:
+    """Wait for the WebP of each picture, and decode what visitors get."""
+    variants = [cdn.variant(picture) for picture in pictures]
+    wait_until(
+        f"{len(variants)} variants",
+        lambda: sorted(set(variants) - set(cdn.exist(variants))),
+        lambda missing: not missing,
+        timeout=60,
+        interval=0.5,
+    )
+    # nginx may remember for a second that there was none.
+    time.sleep(1.5)
+    for picture in pictures:
+        answer = cdn.client.get(picture, headers={"Accept": BROWSER})
+        assert answer.headers["Content-Type"] == "image/webp", picture
+        assert opened(answer.content).format == "WEBP"

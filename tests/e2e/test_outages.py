@@ -1,0 +1,593 @@
+"""The network and the hosts fail while the shop is used; each test prints what that cost.
+
+`FAULTS=full` (`make faults`) makes the cuts as long and the kills as many as the promises say; without it
+the same tests take minutes.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import pytest
+
+from lab import state
+from tests.deployment import pyinfra
+from tests.e2e.conftest import Cdn, Shop
+from tests.e2e.traffic import traffic
+from tests.support import Remote, wait_until
+
+FULL = os.environ.get("FAULTS") == "full"
+
+Figure = Callable[[str], None]
+
+STALL = 5.0
+"""Seconds that a request may wait, once, when the other host vanishes."""
+BACK = 10.0
+"""Seconds from the end of a fault to the mount."""
+
+
+def scaled(full: int, quick: int) -> int:
+    return full if FULL else quick
+
+
+def lab_command(*arguments: str) -> None:
+    subprocess.run([sys.executable, "-m", "lab", *arguments], check=True, timeout=180)
+
+
+@contextmanager
+def partitioned(host: str) -> Iterator[None]:
+    lab_command("partition", host)
+    try:
+        yield
+    finally:
+        lab_command("heal", host)
+
+
+_MOUNTED = """
+import json, time
+name, since, timeout = arguments
+deadline = time.time() + timeout
+while time.time() < deadline:
+    try:
+        status = json.load(open(f"/run/mount-guard/{name}/status.json"))
+        if status["state"] == "mounted" and status["since"] > since:
+            result = status["since"]
+            break
+    except (OSError, ValueError):
+        pass
+    time.sleep(0.02)
+"""
+
+
+def mounted_since(remote: Remote, name: str, since: float, timeout: float = 60) -> float:
+    """Waits until the guard says that it has mounted after `since`; returns when that was."""
+    when = remote.python(_MOUNTED, name, since, timeout, timeout=timeout + 30)
+    if when is None:
+        log = remote.run("journalctl", "-u", "mount-guard@*", "-n", "20", "--no-pager", "-o", "short-precise")
+        raise AssertionError(f"{remote.name}: not mounted within {timeout} s:\n{log}")
+    return float(when)
+
+
+def guard_pid(remote: Remote, name: str) -> int:
+    return int(remote.run("systemctl", "show", f"mount-guard@{name}", "-p", "MainPID", "--value"))
+
+
+def reconnects(remote: Remote, name: str) -> int:
+    return int(
+        remote.python(
+            f'import json; result = json.load(open("/run/mount-guard/{name}/status.json"))["reconnects"]'
+        )
+    )
+
+
+@pytest.fixture(autouse=True)
+def both_mounted(shop: Shop, cdn: Cdn, bitrix: Remote) -> Iterator[None]:
+    """Each test begins and ends with both mounts up and an empty spool."""
+    yield
+    for remote, name in ((bitrix, "resize-cache"), (cdn.remote, "originals")):
+        mounted_since(remote, name, 0, 60)
+    wait_until("an empty spool", lambda: spooled(bitrix), lambda files: not files, timeout=60)
+
+
+def spooled(bitrix: Remote) -> list[str]:
+    """The files in the directory below the mount."""
+    below = "/run/mount-guard/resize-cache/below/resize_cache"
+    # Not there while the guard itself is being restarted.
+    script = f"until [ -d {below} ]; do sleep 0.05; done; find {below} -type f"
+    return bitrix.run("sh", "-c", script).splitlines()
+
+
+def test_a_cdn_host_that_vanishes_from_the_network_stalls_the_site_once_and_loses_nothing(
+    shop: Shop, cdn: Cdn, bitrix: Remote, figure: Figure
+) -> None:
+    length = scaled(60, 15)
+    with traffic(shop) as seen:
+        time.sleep(4)
+        cut = time.time()
+        with partitioned("cdn"):
+            time.sleep(length)
+            again = seen.made_again
+        healed = time.time()
+        mounted = mounted_since(bitrix, "resize-cache", cut + 1)
+        back = mounted - healed
+        time.sleep(4)
+    cdn.remote.disconnect()
+    usual, stall = seen.usual(cut), seen.stall(cut - STALL, cut + 2 * STALL)
+    later = seen.stall(cut + 2 * STALL)
+    lost = seen.lost(cdn)
+    figure(
+        f"CDN host cut off for {length} s: longest wait {stall:.1f} s (figure: {STALL:g}), afterwards "
+        f"{later:.2f} s (before: {usual:.2f} s); mounted {back:.1f} s after healing (figure: {BACK:g}); "
+        f"{len(seen.requests)} requests, {len(seen.failures(0))} failed; {len(seen.made)} pictures, "
+        f"{again} made again during the cut, {len(lost)} lost (figure: 0)"
+    )
+    assert lost == []
+    assert 1 < stall <= STALL
+    assert later <= max(1.5, 2 * usual)
+    # What was under way in the moment of the change may have met both sides of it.
+    assert seen.failures(cut + STALL, mounted - 1) == []
+    assert seen.failures(mounted + 0.5) == []
+    assert back <= BACK
+
+
+def test_a_cdn_host_that_loses_power_in_the_middle_of_a_write_loses_nothing(
+    shop: Shop, cdn: Cdn, bitrix: Remote, figure: Figure
+) -> None:
+    with traffic(shop, pause=0.02) as seen:
+        time.sleep(4)
+        cut = time.time()
+        lab_command("kill", "cdn")
+        time.sleep(scaled(30, 5))
+        cdn.remote.disconnect()
+        powered = time.time()
+        lab_command("start", "cdn")
+        started = time.time()
+        mounted = mounted_since(bitrix, "resize-cache", cut + 1)
+        back = mounted - started
+        time.sleep(2)
+    stall, later = seen.stall(cut - STALL, cut + 2 * STALL), seen.stall(cut + 2 * STALL)
+    wait_until("a healthy daemon", cdn.daemon_ready, timeout=60)
+    lost = seen.lost(cdn)
+    figure(
+        f"CDN host without power: longest wait {stall:.1f} s (figure: {STALL:g}), afterwards {later:.2f} s; "
+        f"mounted {mounted - powered:.1f} s after power on, its boot included; {len(seen.made)} pictures, "
+        f"{len(lost)} lost (figure: 0)"
+    )
+    assert lost == []
+    assert stall <= STALL
+    assert back <= BACK
+    assert seen.failures(cut + STALL, mounted - 1) == []
+    assert seen.failures(mounted + 0.5) == []
+
+
+def test_the_cdn_host_serves_on_while_the_site_is_cut_off(
+    shop: Shop, cdn: Cdn, bitrix: Remote, figure: Figure
+) -> None:
+    pictures = [shop.resized(300, 300) for _ in range(3)]
+    for picture in pictures:
+        cdn.as_webp(picture)
+    slowest, answers = 0.0, 0
+    cut = time.time()
+    with partitioned("bitrix"):
+        until = time.monotonic() + scaled(60, 12)
+        while time.monotonic() < until:
+            for picture in pictures:
+                started = time.monotonic()
+                assert cdn.get(picture).headers["Content-Type"] == "image/webp"
+                slowest, answers = max(slowest, time.monotonic() - started), answers + 1
+            time.sleep(0.05)
+    healed = time.time()
+    back = mounted_since(cdn.remote, "originals", cut + 1) - healed
+    figure(
+        f"Bitrix host cut off: {answers} answers of the CDN host, slowest {slowest * 1000:.0f} ms; originals "
+        f"mounted {back:.1f} s after healing (figure: {BACK:g})"
+    )
+    assert slowest < 1
+    assert back <= BACK
+
+
+def test_a_killed_sshfs_is_back_in_seconds_however_often(
+    shop: Shop, cdn: Cdn, bitrix: Remote, figure: Figure
+) -> None:
+    times = []
+    kills = scaled(50, 5)
+    with traffic(shop) as seen:
+        time.sleep(2)
+        for _ in range(kills):
+            killed = time.time()
+            bitrix.run("pkill", "-KILL", "-x", "sshfs")
+            times.append(mounted_since(bitrix, "resize-cache", killed, 20) - killed)
+            time.sleep(random.uniform(0.2, 1))
+    lost = seen.lost(cdn)
+    figure(
+        f"sshfs killed {kills} times: back in {sorted(times)[kills // 2]:.2f} s, at most {max(times):.2f} s "
+        f"(figure: 3); longest wait {seen.stall(0):.1f} s; {len(seen.made)} pictures, "
+        f"{len(lost)} lost (figure: 0)"
+    )
+    assert lost == []
+    assert max(times) <= 3
+
+
+def test_a_restarted_sshd_is_not_noticed(shop: Shop, cdn: Cdn, bitrix: Remote, figure: Figure) -> None:
+    times = scaled(20, 3)
+    before = [reconnects(bitrix, "resize-cache"), reconnects(cdn.remote, "originals")]
+    with traffic(shop) as seen:
+        time.sleep(2)
+        for _ in range(times):
+            for remote in (bitrix, cdn.remote):
+                # systemd itself refuses more than five a minute.
+                remote.run("sh", "-c", "systemctl reset-failed ssh; systemctl restart ssh")
+            time.sleep(0.3)
+        time.sleep(2)
+    after = [reconnects(bitrix, "resize-cache"), reconnects(cdn.remote, "originals")]
+    figure(
+        f"sshd restarted {times} times on either side: longest wait {seen.stall(0):.2f} s, reconnects {after}"
+    )
+    assert seen.failures(0) == []
+    assert seen.stall(0) < 2
+    assert after == before
+
+
+# Not every kernel has netem: a relay on the site's host delays what the guard's ssh sends and receives.
+_RELAY = """
+import asyncio, sys
+address, delay = sys.argv[1], float(sys.argv[2])
+
+async def pump(reader, writer):
+    line = asyncio.Queue()
+    async def deliver():
+        while True:
+            due, data = await line.get()
+            await asyncio.sleep(due - asyncio.get_running_loop().time())
+            if not data:
+                return writer.close()
+            writer.write(data)
+    delivery = asyncio.create_task(deliver())
+    while True:
+        data = await reader.read(65536)
+        line.put_nowait((asyncio.get_running_loop().time() + delay, data))
+        if not data:
+            return await delivery
+
+async def relay(reader, writer):
+    there_reader, there_writer = await asyncio.open_connection(address, 22)
+    await asyncio.gather(pump(reader, there_writer), pump(there_reader, writer), return_exceptions=True)
+
+async def main():
+    async with await asyncio.start_server(relay, "127.0.0.1", 2222) as server:
+        await server.serve_forever()
+
+asyncio.run(main())
+"""
+
+
+@contextmanager
+def slow_and_lossy(bitrix: Remote, cdn: Remote) -> Iterator[None]:
+    """100 ms each way and 5 % of the packets lost each way, for the guard of the site's host."""
+    config = "/etc/mount-guard/ssh_config"
+    one, other = bitrix.address, cdn.address
+    loss = "table bridge bitrix-cdn-lossy {\nchain forward {\ntype filter hook forward priority filter;\n"
+    for source, target in ((one, other), (other, one)):
+        loss += f"ip saddr {source} ip daddr {target} numgen random mod 100 < 5 drop\n"
+    bitrix.put("/run/relay.py", _RELAY.encode())
+    bitrix.run("systemd-run", "-q", "--collect", "--unit=relay", "python3", "/run/relay.py", other, "0.1")
+    bitrix.run("sh", "-c", f"cp -a {config} /run/ssh_config && sed -i 's/HostName.*/HostName 127.0.0.1/; "
+               f"s/Port .*/Port 2222/' {config}")  # fmt: skip
+    try:
+        since = time.time()
+        bitrix.run("pkill", "-KILL", "-x", "sshfs")
+        mounted_since(bitrix, "resize-cache", since)
+        subprocess.run(["nft", "-f", "-"], input=(loss + "}\n}\n").encode(), check=True)
+        yield
+    finally:
+        subprocess.run(["nft", "delete", "table", "bridge", "bitrix-cdn-lossy"], check=False)
+        since = time.time()
+        bitrix.run(
+            "sh", "-c", f"cp -a /run/ssh_config {config}; systemctl stop relay; pkill -KILL -x sshfs; true"
+        )
+        mounted_since(bitrix, "resize-cache", since)
+
+
+def test_a_slow_and_lossy_line_is_no_outage(shop: Shop, cdn: Cdn, bitrix: Remote, figure: Figure) -> None:
+    with slow_and_lossy(bitrix, cdn.remote):
+        before = reconnects(bitrix, "resize-cache")
+        with traffic(shop, originals=1, pause=0.5) as seen:
+            time.sleep(scaled(60, 25))
+        after = reconnects(bitrix, "resize-cache")
+    figure(
+        f"200 ms and 5 % loss: {len(seen.requests)} requests, longest wait {seen.stall(0):.1f} s, "
+        f"{len(seen.made)} pictures, false alarms {after - before} (figure: 0)"
+    )
+    assert len(seen.made) > 0
+    assert after == before
+    assert seen.lost(cdn) == []
+
+
+def test_a_full_disk_on_the_cdn_host_sends_pictures_into_the_spool(
+    shop: Shop, cdn: Cdn, bitrix: Remote, figure: Figure
+) -> None:
+    path = cdn.settings.cdn.resize_cache
+    # Less room than `min_free_mb`: a small file system over the directory, seen by new sftp sessions too.
+    cdn.remote.run("mount", "-t", "tmpfs", "-o", "size=8m,uid=33,gid=33,mode=755", "tmpfs", path)
+    started = time.time()
+    try:
+        # The session of the mount still has the directory below.
+        bitrix.run("pkill", "-KILL", "-x", "sshfs")
+        full = wait_until(
+            "the guard to say that the CDN host is full",
+            lambda: bitrix.run("mount-guard", "status", "resize-cache", check=False),
+            lambda said: "full" in said,
+            timeout=20,
+        )
+        with traffic(shop) as seen:
+            time.sleep(4)
+        waiting = len(spooled(bitrix))
+        metrics = bitrix.run("cat", f"{cdn.settings.mounts.metrics}/mount_guard_resize-cache.prom")
+    finally:
+        cdn.remote.run("umount", "-l", path)
+        bitrix.run("pkill", "-KILL", "-x", "sshfs")
+    back = mounted_since(bitrix, "resize-cache", started)
+    lost = seen.lost(cdn)
+    figure(
+        f"CDN host full: {len(seen.requests)} requests, longest wait {seen.stall(0):.2f} s, "
+        f"{waiting} files in the spool, {len(lost)} of {len(seen.made)} pictures lost (figure: 0)"
+    )
+    assert "MB left" in full
+    assert 'mount_guard_full{mount="resize-cache"} 1.0' in metrics
+    assert waiting >= len(seen.made) > 0
+    assert seen.failures(0) == []
+    assert lost == []
+    assert back > started
+
+
+_SPOOL = """
+import hashlib, os
+root, files, size, seed = arguments
+os.umask(0o022)
+result = {}
+for number in range(files):
+    directory = f"{root}/{number % 50}"
+    os.makedirs(directory, exist_ok=True)
+    path = f"{directory}/{number}.bin"
+    content = hashlib.sha256(f"{seed} {number}".encode()).digest() * (size // 32)
+    with open(path, "wb") as file:
+        file.write(content)
+    os.chmod(path, 0o640 if number % 2 else 0o644)
+    os.utime(path, (1_600_000_000 + number, 1_600_000_000 + number))
+"""
+
+_TREE = """
+import hashlib, os
+root, = arguments
+result = {}
+for directory, _, names in os.walk(root):
+    for name in names:
+        path = os.path.join(directory, name)
+        status = os.stat(path)
+        with open(path, "rb") as file:
+            digest = hashlib.sha256(file.read()).hexdigest()
+        result[os.path.relpath(path, root)] = [digest, status.st_mode & 0o777, int(status.st_mtime)]
+"""
+
+
+@contextmanager
+def outage(bitrix: Remote) -> Iterator[None]:
+    """The CDN host is away, and the guard has noticed."""
+    with partitioned("cdn"):
+        wait_until(
+            "the guard to notice",
+            lambda: bitrix.run("mount-guard", "status", "resize-cache", check=False),
+            lambda said: "waiting" in said or "connecting" in said,
+        )
+        yield
+
+
+def spool_files(bitrix: Remote, shop: Shop, directory: str, files: int) -> dict[str, list[object]]:
+    user = shop.settings.site.user
+    bitrix.run("mkdir", "-p", shop.mounted(directory), user=user)
+    bitrix.python(_SPOOL, shop.mounted(directory), files, 20_480, shop.token, user=user, timeout=120)
+    tree: dict[str, list[object]] = bitrix.python(_TREE, shop.mounted(directory), timeout=120)
+    assert len(tree) == files
+    return tree
+
+
+def test_a_spool_of_an_outage_is_pushed_whole_and_once(
+    shop: Shop, cdn: Cdn, bitrix: Remote, figure: Figure
+) -> None:
+    files = scaled(5000, 1000)
+    directory = shop.directory("spool")
+    before = bitrix.python(_PUSHED)
+    with outage(bitrix):
+        tree = spool_files(bitrix, shop, directory, files)
+    healed = time.time()
+    mounted = mounted_since(bitrix, "resize-cache", healed, 120) - healed
+    wait_until("an empty spool", lambda: spooled(bitrix), lambda left: not left, timeout=60)
+    seconds = time.time() - healed
+    pushed = bitrix.python(_PUSHED) - before
+    figure(
+        f"{files} files spooled: mounted {mounted:.1f} s and all pushed {seconds:.1f} s after healing "
+        f"(figure: 60), {pushed - files} twice (figure: 0)"
+    )
+    assert cdn.remote.python(_TREE, cdn.file(directory), timeout=120) == tree
+    assert pushed == files
+    assert seconds <= 60
+
+
+_PUSHED = """
+import json
+result = json.load(open("/run/mount-guard/resize-cache/status.json"))["pushed_files"]
+"""
+
+
+def test_a_guard_killed_at_any_moment_of_a_push_loses_and_doubles_nothing(
+    shop: Shop, cdn: Cdn, bitrix: Remote, figure: Figure
+) -> None:
+    kills, files = scaled(30, 4), 1000
+    directory = shop.directory("killed")
+    temporary = f"{cdn.settings.cdn.resize_cache}/.mount-guard"
+    with outage(bitrix):
+        tree = spool_files(bitrix, shop, directory, files)
+    chance = random.Random(shop.token)
+    moments = []
+    for _ in range(kills):
+        time.sleep(chance.uniform(0.5, 7))
+        moments.append(len(spooled(bitrix)))
+        bitrix.run("kill", "-KILL", str(guard_pid(bitrix, "resize-cache")), check=False)
+    mounted_since(bitrix, "resize-cache", 0, 120)
+    wait_until("an empty spool", lambda: spooled(bitrix), lambda left: not left, timeout=120)
+    there = cdn.remote.python(_TREE, cdn.file(directory), timeout=120)
+    left = wait_until(
+        "no temporary files", lambda: cdn.remote.run("ls", temporary, check=False), lambda ls: not ls
+    )
+    figure(f"guard killed {kills} times during a push of {files}: files in the spool at each kill {moments}")
+    assert there == tree
+    assert left == ""
+
+
+def test_open_removed_and_rewritten_files_of_the_spool_end_as_the_site_left_them(
+    shop: Shop, cdn: Cdn, bitrix: Remote
+) -> None:
+    directory = shop.directory("states")
+    path = shop.mounted(directory)
+    user = shop.settings.site.user
+    shop.write(f"{directory}/old.bin", b"before the outage")
+    shop.write(f"{directory}/same.bin", b"the same on both sides")
+    with outage(bitrix):
+        for name, content in (
+            ("old.bin", b"during the outage"),
+            ("same.bin", b"the same on both sides"),
+            ("removed.bin", b"removed"),
+        ):
+            shop.write(f"{directory}/{name}", content)
+        bitrix.run("rm", f"{path}/removed.bin", user=user)
+        bitrix.run("ln", "-s", "/etc/passwd", f"{path}/link.bin", user=user)
+        # As PHP that has begun a picture: half of it written, the rest after the mount is back.
+        bitrix.run(
+            *("sh", "-c", 'exec >/dev/null 2>&1 </dev/null; setsid sh -c "$1" sh "$2" & '),
+            *(
+                "sh",
+                'exec 3>"$1"; printf half >&3; while [ ! -e /tmp/go ]; do sleep 0.1; done; printf whole >&3',
+            ),
+            f"{path}/open.bin",
+            user=user,
+        )
+    healed = time.time()
+    mounted_since(bitrix, "resize-cache", healed)
+    below = (
+        f"/run/mount-guard/resize-cache/below/resize_cache{directory.removeprefix('/upload/resize_cache')}"
+    )
+    wait_until("only the open file below", lambda: spooled(bitrix), [f"{below}/open.bin"].__eq__)
+    assert not cdn.exist([cdn.file(f"{directory}/open.bin")])
+    bitrix.run("touch", "/tmp/go")
+    wait_until("an empty spool", lambda: spooled(bitrix), lambda files: not files)
+    bitrix.run("rm", "/tmp/go")
+    bitrix.run("rm", "-f", f"{below}/link.bin")
+
+    def served(name: str) -> str:
+        return cdn.remote.run("cat", cdn.file(f"{directory}/{name}"), check=False)
+
+    assert served("old.bin") == "during the outage"
+    assert served("same.bin") == "the same on both sides"
+    assert served("open.bin") == "halfwhole"
+    assert not cdn.exist([cdn.file(f"{directory}/{name}") for name in ("removed.bin", "link.bin")])
+
+
+def test_a_changed_host_key_is_refused_and_said_so(
+    lab: state.Lab, shop: Shop, cdn: Cdn, bitrix: Remote, figure: Figure
+) -> None:
+    pinned = "/etc/bitrix-cdn/ssh/known_hosts"
+    bitrix.run(
+        "sh",
+        "-c",
+        f"cp -a {pinned} {pinned}.kept; ssh-keygen -q -t ed25519 -N '' -f /tmp/other; "
+        f"echo \"cdn $(cut -d' ' -f1,2 /tmp/other.pub)\" > {pinned}; rm /tmp/other*",
+    )
+    try:
+        bitrix.run("pkill", "-KILL", "-x", "sshfs")
+        said = wait_until(
+            "the guard to refuse the other host",
+            lambda: bitrix.run("mount-guard", "status", "resize-cache", check=False),
+            lambda said: "another host key than the one pinned" in said,
+        )
+        metrics = bitrix.run("cat", f"{cdn.settings.mounts.metrics}/mount_guard_resize-cache.prom")
+        assert 'mount_guard_refused{mount="resize-cache",reason="host_key"} 1.0' in metrics
+        shop.site.health()
+    finally:
+        bitrix.run("rm", f"{pinned}.kept")
+    figure(f"host key changed: {said.strip()}")
+    # The next deploy reads the right key over the operator's connection.
+    run = pyinfra("-y", "--json", lab=lab.name)
+    assert run.status == 0, run.output
+    assert "sftp | Trust the other host, and no other key" in run.changed()
+    mounted_since(bitrix, "resize-cache", 0, 20)
+
+
+def test_keys_are_rotated_without_an_outage(
+    lab: state.Lab, shop: Shop, cdn: Cdn, bitrix: Remote, figure: Figure
+) -> None:
+    key = "/etc/bitrix-cdn/ssh/id_ed25519"
+    hosts = ((bitrix, "resize-cache"), (cdn.remote, "originals"))
+    before = [(remote.run("cat", f"{key}.pub"), reconnects(remote, name)) for remote, name in hosts]
+    with traffic(shop) as seen:
+        run = pyinfra("-y", "--json", operations="rotate_keys.py", lab=lab.name)
+        assert run.status == 0, run.output
+    for (remote, name), (old, count) in zip(hosts, before, strict=True):
+        assert remote.run("cat", f"{key}.pub") != old
+        assert remote.run("ls", "/etc/bitrix-cdn/ssh").split() == [
+            "id_ed25519",
+            "id_ed25519.pub",
+            "known_hosts",
+        ]
+        assert reconnects(remote, name) == count
+        # The new one opens, and is the only one that does.
+        since = time.time()
+        remote.run("pkill", "-KILL", "-x", "sshfs")
+        mounted_since(remote, name, since, 20)
+    accepted = cdn.remote.run("cat", f"/etc/ssh/authorized_keys.d/{cdn.settings.sftp.cache_account}")
+    assert len(accepted.splitlines()) == 1
+    assert pyinfra("--dry", "--json", lab=lab.name).planned() == {}
+    figure(f"keys rotated: {len(seen.requests)} requests meanwhile, longest wait {seen.stall(0):.2f} s")
+    assert seen.failures(0) == []
+
+
+def test_both_hosts_rebooting_at_once_find_each_other(
+    shop: Shop, cdn: Cdn, bitrix: Remote, figure: Figure
+) -> None:
+    for name in ("bitrix", "cdn"):
+        lab_command("kill", name)
+    for remote in (bitrix, cdn.remote):
+        remote.disconnect()
+    powered = time.time()
+    for name in ("bitrix", "cdn"):
+        lab_command("start", name)
+    booting = time.time() - powered
+    times = [
+        mounted_since(remote, name, powered) - powered
+        for remote, name in ((bitrix, "resize-cache"), (cdn.remote, "originals"))
+    ]
+    figure(
+        f"both hosts without power: mounted {times[0]:.1f} s and {times[1]:.1f} s after power on, of which "
+        f"{booting:.1f} s are their boot"
+    )
+    assert max(times) - booting <= BACK
+    wait_until("a healthy daemon", cdn.daemon_ready, timeout=60)
+
+
+def test_a_guard_stops_within_seconds_while_the_other_host_is_away(
+    shop: Shop, bitrix: Remote, figure: Figure
+) -> None:
+    with partitioned("cdn"):
+        started = time.time()
+        bitrix.run("systemctl", "stop", "mount-guard@resize-cache", timeout=30)
+        seconds = time.time() - started
+        left = bitrix.run("pgrep", "-x", "sshfs", check=False)
+    bitrix.run("systemctl", "start", "mount-guard@resize-cache")
+    figure(f"stopped in {seconds:.1f} s while the CDN host was away")
+    assert seconds < 8
+    assert left == ""

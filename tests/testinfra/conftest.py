@@ -1,0 +1,82 @@
+"""testinfra on the hosts of the pyinfra inventory."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import testinfra
+from testinfra.host import Host
+
+from settings import Settings
+from tests.conftest import Deployment
+from tests.deployment import ROOT
+
+
+class Inventory:
+    """The hosts of a pyinfra inventory, by group, as testinfra asks them."""
+
+    def __init__(self, file: str, sockets: Path) -> None:
+        result = subprocess.run(
+            [Path(sys.executable).parent / "pyinfra", "--json", file, "debug-inventory"],
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert result.returncode == 0, result.stderr
+        self._entries = json.loads(result.stdout)
+        self._sockets = sockets
+        self.settings = Settings.model_validate(self._entries[0]["data"]["settings"])
+
+    def data(self, group: str) -> dict[str, str]:
+        """What the inventory says of the group's first host."""
+        data: dict[str, str] = next(entry for entry in self._entries if group in entry["groups"])["data"]
+        return data
+
+    def host(self, group: str) -> Host:
+        """The group's first host."""
+        data = self.data(group)
+        name = next(entry["name"] for entry in self._entries if group in entry["groups"])
+        options = {
+            "ControlMaster": "auto",
+            "ControlPersist": "60",
+            # Without a path nothing is shared, and each question is a login.
+            "ControlPath": f"{self._sockets}/%C",
+            "StrictHostKeyChecking": data["ssh_strict_host_key_checking"],
+        }
+        if "ssh_known_hosts_file" in data:
+            options["UserKnownHostsFile"] = data["ssh_known_hosts_file"]
+        address = data.get("ssh_hostname", name)
+        return testinfra.get_host(
+            f"ssh://{data['ssh_user']}@{address}:{data['ssh_port']}",
+            ssh_identity_file=data.get("ssh_key"),
+            ssh_extra_args=shlex.join(f"-o{key}={value}" for key, value in options.items()),
+            sudo=data["_sudo"],
+        )
+
+
+@pytest.fixture(scope="session")
+def inventory(deployment: Deployment, tmp_path_factory: pytest.TempPathFactory) -> Inventory:
+    return Inventory(deployment.inventory, tmp_path_factory.mktemp("ssh"))
+
+
+@pytest.fixture(scope="session")
+def settings(inventory: Inventory) -> Settings:
+    return inventory.settings
+
+
+@pytest.fixture(scope="session")
+def bitrix(inventory: Inventory) -> Host:
+    """The host that the site runs on."""
+    return inventory.host("bitrix")
+
+
+@pytest.fixture(scope="session")
+def cdn(inventory: Inventory) -> Host:
+    """The host that serves the pictures."""
+    return inventory.host("cdn")

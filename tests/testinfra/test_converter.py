@@ -1,0 +1,70 @@
+"""Role converter: installed without a package index, run in a sandbox, alive."""
+
+import json
+
+import pytest
+from testinfra.host import Host
+
+from settings import Settings
+
+UNIT = "webp-converter.service"
+
+
+def test_it_runs_as_www_data(cdn: Host) -> None:
+    pid = cdn.check_output("systemctl show -p MainPID --value %s", UNIT)
+    assert cdn.check_output("ps -o user= -p %s", pid) == "www-data"
+    assert cdn.service(UNIT).is_enabled
+
+
+def test_it_calls_itself_healthy(cdn: Host, settings: Settings) -> None:
+    health = json.loads(_fetch(cdn, f"http://127.0.0.1:{settings.converter.api.port}/health"))
+    assert health["status"] == "ok"
+
+
+def test_prometheus_can_ask_it(cdn: Host, settings: Settings) -> None:
+    metrics = _fetch(cdn, f"http://127.0.0.1:{settings.converter.metrics.port}/metrics")
+    assert "webp_" in metrics
+
+
+def test_its_ports_are_for_this_host_alone(cdn: Host, settings: Settings) -> None:
+    for port in (settings.converter.api.port, settings.converter.metrics.port):
+        listening = cdn.check_output("ss -Htln sport = :%s", str(port)).split()
+        assert listening[3] == f"127.0.0.1:{port}"
+
+
+def test_its_configuration_is_what_it_checks_as_good(cdn: Host) -> None:
+    checked = cdn.run(
+        "/opt/webp-converter/current/bin/webp-converter config check --config /etc/webp-converter/config.toml"
+    )
+    assert checked.rc == 0, checked.stderr
+
+
+@pytest.mark.parametrize(
+    ("path", "writable"),
+    [("{cdn.root}/.webp-converter", True), ("{cdn.variants}/upload", True), ("/etc", False), ("/opt", False)],
+)
+def test_it_can_write_where_it_must_and_nowhere_else(
+    cdn: Host, settings: Settings, path: str, writable: bool
+) -> None:
+    pid = cdn.check_output("systemctl show -p MainPID --value %s", UNIT)
+    place = path.format(cdn=settings.cdn)
+    # Root, in the daemon's own view of the file system.
+    tried = cdn.run(
+        'nsenter -t %s -m -- sh -c \'touch "$1/testinfra" && rm "$1/testinfra"\' sh %s', pid, place
+    )
+    assert (tried.rc == 0) == writable, tried.stderr
+
+
+def test_it_never_sees_the_mount_of_the_originals(cdn: Host, settings: Settings) -> None:
+    # A process that is blocked in FUSE can't be killed.
+    pid = cdn.check_output("systemctl show -p MainPID --value %s", UNIT)
+    assert cdn.run("nsenter -t %s -m -- ls %s/", pid, settings.cdn.originals).stdout == ""
+
+
+def _fetch(cdn: Host, url: str) -> str:
+    output: str = cdn.check_output(
+        "python3 -c 'import sys, urllib.request; "
+        "print(urllib.request.urlopen(sys.argv[1], timeout=5).read().decode())' %s",
+        url,
+    )
+    return output

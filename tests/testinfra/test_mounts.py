@@ -1,0 +1,103 @@
+"""Role mounts: each host sees the other's files where the contract says."""
+
+import json
+from uuid import uuid4
+
+import pytest
+from testinfra.host import Host
+
+from settings import Settings
+from tests.support import wait_until
+
+
+@pytest.mark.parametrize("group", ["bitrix", "cdn"])
+def test_the_mount_is_there_and_answers(group: str, bitrix: Host, cdn: Host, settings: Settings) -> None:
+    host, path = (bitrix, settings.site.resize_cache) if group == "bitrix" else (cdn, settings.cdn.originals)
+    assert host.check_output("findmnt -n -o FSTYPE --mountpoint %s", path) == "fuse.sshfs"
+    assert host.run("timeout 5 stat -f %s", path).rc == 0
+
+
+def test_what_php_writes_belongs_to_www_data_on_the_cdn_host(
+    bitrix: Host, cdn: Host, settings: Settings
+) -> None:
+    name = f"testinfra-{uuid4().hex}.txt"
+    here, there = f"{settings.site.resize_cache}/{name}", f"{settings.cdn.resize_cache}/{name}"
+    bitrix.check_output("runuser -u %s -- sh -c 'echo picture > %s'", settings.site.user, here)
+    try:
+        found = cdn.file(there)
+        assert found.content_string == "picture\n"
+        assert (found.uid, found.gid, found.mode) == (33, 33, 0o644)
+        assert bitrix.file(here).user == settings.site.user
+    finally:
+        bitrix.check_output("rm %s", here)
+
+
+def test_originals_can_be_read_but_not_written(cdn: Host, settings: Settings) -> None:
+    assert cdn.run("runuser -u www-data -- ls %s", settings.cdn.originals).rc == 0
+    assert cdn.run("touch %s/x", settings.cdn.originals).rc != 0
+    assert "ro" in cdn.check_output("findmnt -n -o OPTIONS --mountpoint %s", settings.cdn.originals).split(
+        ","
+    )
+
+
+@pytest.mark.parametrize("group", ["bitrix", "cdn"])
+def test_a_killed_sshfs_comes_back(group: str, bitrix: Host, cdn: Host, settings: Settings) -> None:
+    host, path, name = (
+        (bitrix, settings.site.resize_cache, "resize-cache")
+        if group == "bitrix"
+        else (cdn, settings.cdn.originals, "originals")
+    )
+    before = host.check_output("pgrep -x sshfs")
+    guard = host.check_output("systemctl show -p MainPID --value %s", f"mount-guard@{name}")
+    host.check_output("kill -KILL %s", before)
+
+    def back() -> bool:
+        return (
+            host.run("pgrep -x sshfs").stdout.strip() not in {before, ""}
+            and host.run(f"mountpoint -q {path} && stat -f {path}").rc == 0
+        )
+
+    wait_until(f"{path} mounted again", back, bool, timeout=20)
+    # It is the guard that brought it back, not a restart of the guard.
+    assert guard == host.check_output("systemctl show -p MainPID --value %s", f"mount-guard@{name}")
+
+
+@pytest.mark.parametrize("group", ["bitrix", "cdn"])
+def test_the_guard_says_the_same_to_people_programs_and_prometheus(
+    group: str, bitrix: Host, cdn: Host, settings: Settings
+) -> None:
+    host, name = (bitrix, "resize-cache") if group == "bitrix" else (cdn, "originals")
+    assert f"{name}: mounted for" in host.check_output("mount-guard status")
+    [status] = json.loads(host.check_output("mount-guard status --json"))
+    assert (status["name"], status["state"], status["spool_files"]) == (name, "mounted", 0)
+    metrics = host.file(f"{settings.mounts.metrics}/mount_guard_{name}.prom").content_string
+    assert f'mount_guard_up{{mount="{name}"}} 1.0' in metrics
+    shown = host.check_output("systemctl show -p StatusText --value %s", f"mount-guard@{name}")
+    assert shown.startswith(f"{name}: mounted for")
+
+
+@pytest.mark.parametrize("group", ["bitrix", "cdn"])
+def test_a_stopped_guard_leaves_an_ordinary_directory_and_no_process(
+    group: str, bitrix: Host, cdn: Host, settings: Settings
+) -> None:
+    host, path, name = (
+        (bitrix, settings.site.resize_cache, "resize-cache")
+        if group == "bitrix"
+        else (cdn, settings.cdn.originals, "originals")
+    )
+    host.check_output("systemctl stop %s", f"mount-guard@{name}")
+    try:
+        assert host.run("mountpoint -q %s", path).rc != 0
+        assert host.check_output("stat -c %%U %s", path) == "www-data"
+        assert host.run("pgrep -x sshfs").stdout == ""
+        assert host.run("mount-guard status").rc != 0
+        assert "/run/mount-guard" not in host.check_output("cat /proc/mounts")
+    finally:
+        host.check_output("systemctl start %s", f"mount-guard@{name}")
+    wait_until(f"{path} mounted", lambda: host.run("mount-guard status").rc, (0).__eq__, timeout=20)
+
+
+def test_all_processes_of_the_host_see_the_mount(bitrix: Host, settings: Settings) -> None:
+    # A service in a mount namespace of its own sees it come, too.
+    seen = "systemd-run -q --wait --pipe -p PrivateTmp=yes findmnt -n -o FSTYPE --mountpoint %s"
+    assert bitrix.check_output(seen, settings.site.resize_cache) == "fuse.sshfs"

@@ -1,0 +1,37 @@
+"""Role sshd: hardened, and the operator is still in."""
+
+import pytest
+from testinfra.host import Host
+
+from settings import Settings
+
+
+def effective(host: Host, user: str = "root") -> dict[str, str]:
+    """What sshd does for a user, as it says itself."""
+    lines = host.check_output(f"/usr/sbin/sshd -T -C user={user},host=x,addr=192.0.2.1").splitlines()
+    return dict(line.split(" ", 1) for line in lines if " " in line)
+
+
+def test_passwords_are_refused_unless_asked_for(bitrix: Host, cdn: Host, settings: Settings) -> None:
+    expected = "yes" if settings.sshd.password_authentication else "no"
+    for host in (bitrix, cdn):
+        assert effective(host)["passwordauthentication"] == expected
+        assert effective(host)["kbdinteractiveauthentication"] == expected
+
+
+def test_no_rollback_is_pending(bitrix: Host, cdn: Host) -> None:
+    for host in (bitrix, cdn):
+        assert not host.service("bitrix-cdn-sshd-rollback.timer").is_running
+
+
+@pytest.mark.parametrize("group", ["bitrix", "cdn"])
+def test_sftp_accounts_can_do_sftp_only(group: str, bitrix: Host, cdn: Host, settings: Settings) -> None:
+    host, user = {
+        "bitrix": (bitrix, settings.sftp.originals_account),
+        "cdn": (cdn, settings.sftp.cache_account),
+    }[group]
+    rules = effective(host, user)
+    assert rules["forcecommand"].startswith("internal-sftp")
+    assert rules["permittty"] == "no"
+    assert rules["disableforwarding"] == "yes"
+    assert rules["authenticationmethods"] == "publickey"

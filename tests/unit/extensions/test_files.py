@@ -1,0 +1,109 @@
+"""Rendering templates, and the script that brings a set of files to a host."""
+
+from __future__ import annotations
+
+import grp
+import os
+import pwd
+import subprocess
+import tomllib
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pyinfra.api.exceptions import PyinfraError
+
+from extensions import files as module
+from extensions.files import File, _install, _packed, _toml, rendered
+
+OWNER = pwd.getpwuid(os.getuid()).pw_name
+GROUP = grp.getgrgid(os.getgid()).gr_name
+
+
+@pytest.fixture
+def template(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str, str], None]:
+    monkeypatch.setattr(module, "TEMPLATES", tmp_path)
+
+    def write(path: str, text: str) -> None:
+        file = tmp_path / "role" / path
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(text)
+
+    return write
+
+
+def test_the_path_below_the_role_is_the_path_on_the_host(template: Callable[[str, str], None]) -> None:
+    template("etc/a/b.conf.j2", "# {{ managed }}\nport {{ port }}\n")
+    [file] = rendered("role", port=80, owners={"/etc/a/b.conf": ("600", "redis", "redis")})
+    assert file.path == "/etc/a/b.conf"
+    assert file.content.splitlines()[1] == "port 80"
+    assert "templates/role/etc/a/b.conf.j2" in file.content
+    assert (file.mode, file.user, file.group) == ("600", "redis", "redis")
+
+
+def test_a_misspelt_variable_names_the_template(template: Callable[[str, str], None]) -> None:
+    template("etc/a.conf.j2", "{{ prot }}\n")
+    with pytest.raises(PyinfraError, match=r"templates/role/etc/a\.conf\.j2: 'prot' is undefined"):
+        rendered("role", port=80)
+
+
+def test_an_owner_of_a_file_that_is_not_there_is_a_mistake(template: Callable[[str, str], None]) -> None:
+    template("etc/a.conf.j2", "x\n")
+    with pytest.raises(PyinfraError, match="/etc/b"):
+        rendered("role", owners={"/etc/b": ("600", "root", "root")})
+
+
+@given(
+    st.one_of(
+        st.booleans(),
+        st.integers(-(2**63), 2**63 - 1),
+        st.floats(allow_nan=False, allow_infinity=False),
+        st.text(st.characters(exclude_categories=["Cs"])),
+        st.lists(st.text(st.characters(exclude_categories=["Cs"]))),
+    )
+)
+def test_values_survive_toml(value: object) -> None:
+    assert tomllib.loads(f"x = {_toml(value)}")["x"] == value
+
+
+def file(path: Path, content: str, mode: str = "640") -> File:
+    return File(str(path), content, mode, OWNER, GROUP)
+
+
+def install(files: list[File], absent: list[str] | None = None) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        ["sh", "-c", _install(files, absent or [], "/etc", None)],
+        input=_packed(files),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_files_arrive_with_their_modes_and_others_go(tmp_path: Path) -> None:
+    old, target = tmp_path / "old.conf", tmp_path / "new dir" / "it's.conf"
+    old.write_text("x")
+    result = install([file(target, "Привет\n", "600")], [str(old)])
+    assert result.returncode == 0, result.stderr
+    assert target.read_text() == "Привет\n"
+    assert target.stat().st_mode & 0o777 == 0o600
+    assert not old.exists()
+    assert [path.name for path in target.parent.iterdir()] == ["it's.conf"]
+
+
+def test_a_file_is_replaced_not_rewritten(tmp_path: Path) -> None:
+    # Who has it open goes on reading the old one whole.
+    target = tmp_path / "a.conf"
+    target.write_text("old")
+    with target.open() as reader:
+        assert install([file(target, "new\n")]).returncode == 0
+        assert reader.read() == "old"
+    assert target.read_text() == "new\n"
+
+
+def test_what_paths_reports_is_what_a_right_file_compares_with() -> None:
+    wanted = File("/etc/x y", "content\n", "644", "root", "root")
+    found = module.Paths().process(["644 root root /etc/x y", f"{wanted.state[0]}  -"])
+    assert found == {"/etc/x y": wanted.state}

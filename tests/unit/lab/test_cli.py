@@ -1,0 +1,162 @@
+"""What the command line says when it can't do what it is asked."""
+
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+
+from lab import cli, machine, state
+from lab.layout import Layout
+from lab.state import HostRecord, Record
+
+
+@pytest.fixture(autouse=True)
+def _own_directories(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("LAB_STATE", str(tmp_path / "state"))
+    monkeypatch.setenv("LAB_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("LAB_NAME", "unit")
+    # Nothing here may reach the machine, whoever runs the tests.
+    monkeypatch.setattr(
+        machine, "PROGRAMS", {"mmdebstrap-of-the-unit-tests": "mmdebstrap", "no-nft": "nftables"}
+    )
+
+
+def as_root(monkeypatch: pytest.MonkeyPatch, uid: int = 0) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: uid)
+
+
+def one_line(capsys: pytest.CaptureFixture[str]) -> str:
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith("lab: ")
+    assert err.count("\n") == 1
+    return err
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["up"],
+        ["down"],
+        ["status"],
+        ["status", "--json"],
+        ["exec", "cdn", "--", "true"],
+        ["partition", "cdn"],
+        ["heal", "cdn"],
+        ["kill", "cdn"],
+        ["start", "cdn"],
+        ["reset", "cdn"],
+    ],
+)
+def test_without_root(
+    command: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    as_root(monkeypatch, 1000)
+    assert cli.main(command) == 2
+    assert "needs root" in one_line(capsys)
+    assert not (tmp_path / "state").exists()
+
+
+def test_without_packages(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    as_root(monkeypatch)
+    monkeypatch.setattr(machine, "KEYRING", Path("/nonexistent"))
+    assert cli.main(["up"]) == 2
+    assert "apt-get install mmdebstrap nftables debian-archive-keyring" in one_line(capsys)
+
+
+def test_without_fuse_or_overlayfs(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    as_root(monkeypatch)
+    monkeypatch.setattr(machine, "PROGRAMS", {})
+    monkeypatch.setattr(machine, "KEYRING", Path("/"))
+    monkeypatch.setattr(Path, "is_char_device", lambda self: False)
+    assert cli.main(["up"]) == 2
+    assert "modprobe fuse" in one_line(capsys)
+    monkeypatch.setattr(Path, "is_char_device", lambda self: True)
+    monkeypatch.setattr(Path, "read_text", lambda self: "nodev\tproc\n\text4\n")
+    monkeypatch.setattr(shutil, "which", lambda program: None)
+    assert cli.main(["up"]) == 2
+    assert "needs overlayfs" in one_line(capsys)
+
+
+@pytest.mark.parametrize(
+    "command", [["status"], ["exec", "cdn", "--", "true"], ["kill", "cdn"], ["heal", "cdn"]]
+)
+def test_without_a_lab(
+    command: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    as_root(monkeypatch)
+    assert cli.main(command) == 1
+    assert "there is no lab unit: start it with" in one_line(capsys)
+
+
+@pytest.mark.parametrize(
+    "command", [["exec", "edge", "--", "true"], ["partition", "edge"], ["reset", "edge"]]
+)
+def test_a_host_that_is_not_in_the_lab(
+    command: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    as_root(monkeypatch)
+    monkeypatch.setattr(machine, "require", lambda: None)
+    state.write(Layout("unit"), Record("unit", 7, "trixie", (HostRecord("cdn", 3, "base"),)))
+    assert cli.main(command) == 1
+    assert "no host 'edge'" in one_line(capsys)
+
+
+def test_another_suite_than_the_labs(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    as_root(monkeypatch)
+    monkeypatch.setattr(machine, "require", lambda: None)
+    state.write(Layout("unit"), Record("unit", 7, "bookworm", (HostRecord("cdn", 3, "base"),)))
+    assert cli.main(["up", "--suite", "trixie"]) == 1
+    assert "is of bookworm: run `python -m lab down` first" in one_line(capsys)
+
+
+@pytest.mark.parametrize("name", ["Lab", "../etc", "x" * 40])
+def test_a_name_that_cannot_be(
+    name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("LAB_NAME", name)
+    assert cli.main(["up"]) == 2
+    assert "is no name for a lab" in one_line(capsys)
+
+
+def test_a_disk_that_is_full(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def fails() -> None:
+        raise OSError(28, "No space left on device", "/var/cache")
+
+    as_root(monkeypatch)
+    monkeypatch.setattr(machine, "require", fails)
+    assert cli.main(["up"]) == 1
+    assert "No space left on device: '/var/cache'" in one_line(capsys)
+
+
+def test_a_host_name_that_cannot_be(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    as_root(monkeypatch)
+    assert cli.main(["up", "--host", "edge1", "Edge_2"]) == 2
+    assert "'Edge_2' is no name for a host" in one_line(capsys)
+
+
+def test_exec_without_a_command(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["exec", "cdn", "--"]) == 2
+    assert "exec needs a command" in one_line(capsys)
+
+
+@pytest.mark.parametrize("command", [[], ["fly"], ["up", "--suite", "sid"], ["exec"], ["kill"]])
+def test_a_wrong_command(command: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        cli.main(command)
+    assert caught.value.code == 2
+    assert "usage:" in capsys.readouterr().err
+
+
+def test_packages_are_those_that_the_programs_come_from(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(["packages"]) == 0
+    assert capsys.readouterr().out.split() == ["debian-archive-keyring", "mmdebstrap", "nftables"]
