@@ -14,19 +14,21 @@ STAMPS = "/var/lib/bitrix-cdn/applied"
 class Applied(FactBase[dict[str, str]]):
     """What a service is, and what it was last started and reloaded with.
 
-    Returns ``active``, ``enabled``, ``start`` and ``reload`` (checksums of the files as they are) and
-    ``started`` and ``reloaded`` (checksums when the service last took them; empty: never).
+    Returns ``active``, ``enabled``, ``ready`` (``yes`` or ``no``), ``start`` and ``reload`` (checksums of
+    the files as they are) and ``started`` and ``reloaded`` (checksums when the service last took them;
+    empty: never).
     """
 
     default = dict
 
-    def command(self, unit: str, start: Sequence[str], reload: Sequence[str]) -> str:
+    def command(self, unit: str, start: Sequence[str], reload: Sequence[str], ready: str) -> str:
         u = shlex.quote(unit)
         return "; ".join(
             [
                 "export LC_ALL=C",
                 f"echo active $(systemctl is-active {u})",
                 f"echo enabled $(systemctl is-enabled {u} 2>/dev/null)",
+                f"echo ready $({{ {ready} ; }} >/dev/null 2>&1 && echo yes || echo no)",
                 f"echo start $({_checksum(start)})",
                 f"echo reload $({_checksum(reload)})",
                 f"cat {STAMPS}/{u} 2>/dev/null",
@@ -54,20 +56,22 @@ def running(
     ready: str = "true",
     explain: str = "",
 ) -> Generator[StringCommand, None, None]:
-    """Makes sure that a unit is enabled, runs, and runs with its files as they are now.
+    """Makes sure that a unit is enabled, runs with its files as they are now, and is ready.
 
     A checksum of those files is stamped when the unit has taken them. So a change is applied even if
     the run that made it failed before it came to this operation, and nothing restarts without a reason.
+    A unit that runs and isn't ready is reloaded and waited for: its cause may have been put right since.
 
     + unit: name of the systemd unit, with its suffix
     + start: files that need a restart when they change, such as the unit's own
     + reload: files that need only a reload
-    + ready: a command that must succeed within 20 s after a start or reload
+    + ready: a command that must succeed, within 20 s after a start or reload; it never waits for long
     + explain: a command that says why it is not ready; by default the last lines of the unit's journal
     """
-    now = host.get_fact(Applied, unit=unit, start=start, reload=reload)
+    now = host.get_fact(Applied, unit=unit, start=start, reload=reload, ready=ready)
     if now.get("active") == "active" and now.get("started") == now.get("start"):
-        action = None if now.get("reloaded") == now.get("reload") else "reload"
+        settled = now.get("reloaded") == now.get("reload") and now.get("ready") == "yes"
+        action = None if settled else "reload"
     else:
         action = "restart"
     if action is None and now.get("enabled") in {"enabled", "static", "generated", "indirect"}:

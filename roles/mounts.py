@@ -96,7 +96,8 @@ def inputs(name: str) -> list[str]:
 
 def ready(path: str) -> str:
     """A command that succeeds when the mount over `path` answers."""
-    return f"mountpoint -q {path} && stat -f {path}"
+    # A mount that hangs is one that isn't ready; nothing must wait for it.
+    return f"findmnt -n --mountpoint {path} >/dev/null && timeout 5 stat -f {path}"
 
 
 def explanation(name: str) -> str:
