@@ -73,7 +73,7 @@ def test_importing_it_needs_pydantic_alone() -> None:
     """The deploy imports the model on a machine without the daemon's own dependencies."""
     program = (
         "import sys, webp_converter.config;"
-        "print([m for m in ('PIL', 'numpy', 'redis', 'pebble', 'fastapi', 'typer') if m in sys.modules])"
+        "print([m for m in ('PIL', 'numpy', 'redis', 'fastapi', 'typer') if m in sys.modules])"
     )
     result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert result.stdout.strip() == "[]"

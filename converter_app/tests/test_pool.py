@@ -32,6 +32,8 @@ def misbehave(orders: Sequence[Order]) -> list[Report | str]:
         if order.path == b"hang":
             signal.signal(signal.SIGTERM, signal.SIG_IGN)
             time.sleep(60)
+        if order.path == b"doze":
+            time.sleep(0.5)
         if order.path == b"eat":
             try:
                 bytearray(2 << 30)
@@ -61,7 +63,6 @@ class Answers:
         deadline = time.monotonic() + 15
         while len(answers) < count:
             assert time.monotonic() < deadline
-            self.pool.supervise()
             try:
                 pairs = self._queue.get(timeout=0.1)
             except queue.Empty:
@@ -110,7 +111,7 @@ def test_a_crash_costs_its_job_one_try_and_nothing_else(answers: Answers) -> Non
     assert failure.counts
     assert "crashed" in failure.reason
     assert all(isinstance(answer, Report) for answer in result.values())
-    assert answers.pool.rebuilt == 0
+    assert answers.pool.replaced == 2  # in company, and then alone
 
 
 def test_a_hang_is_ended(answers: Answers) -> None:
@@ -138,8 +139,7 @@ def test_idle_workers_killed_from_outside(answers: Answers) -> None:
     parent = int(Path(f"/proc/{worker}/stat").read_text().rpartition(")")[2].split()[1])
     for pid in children_of(parent):
         os.kill(pid, signal.SIGKILL)
-    wait_until(lambda: answers.pool.supervise())
-    assert answers.pool.rebuilt == 1
+    wait_until(lambda: answers.pool.replaced)
     answers.submit(b"2")
     result = answers.get(1)[b"2"]
     assert isinstance(result, Report)
@@ -181,3 +181,23 @@ def test_a_hanging_worker_dies_with_a_killed_daemon(tmp_path: Path) -> None:
     daemon.kill()
     daemon.wait()
     wait_until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in workers), timeout_s=5)
+
+
+def test_the_first_worker_comes_with_the_first_work_and_the_last_goes_with_it(tmp_path: Path) -> None:
+    workers = Workers(count=2, minimum=0, idle_s=1)
+    answers = Answers(Config(workers=workers), Temporary(tmp_path / "tmp").path)
+    try:
+        assert answers.pool.workers == 0
+        answers.submit(b"1")
+        answers.get(1)
+        assert answers.pool.workers == 1
+        answers.submit(b"doze")
+        answers.submit(b"3")
+        wait_until(lambda: answers.pool.workers == 2)
+        assert set(answers.get(2)) == {b"doze", b"3"}
+        wait_until(lambda: answers.pool.workers == 0)
+        answers.submit(b"2")
+        assert isinstance(answers.get(1)[b"2"], Report)
+        assert answers.pool.replaced == 0
+    finally:
+        answers.pool.close()

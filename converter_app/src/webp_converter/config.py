@@ -176,7 +176,13 @@ class Workers(Section):
     """The worker processes."""
 
     count: int = Field(default=0, ge=0, le=256)
-    """Worker processes (1 to 256); 0: one for each core."""
+    """Most worker processes (1 to 256) at a time; 0: one for each core."""
+
+    minimum: int = Field(default=1, ge=0, le=256)
+    """Worker processes (0 to 256, not above `count`) that are kept when there is little to do."""
+
+    idle_s: float = Field(default=60.0, ge=1, le=86_400)
+    """Seconds (1 to 86400) without work after which a worker above the minimum ends."""
 
     time_limit_s: float = Field(default=60.0, ge=1, le=3600)
     """Seconds (1 to 3600) that one picture may take; past that its worker is ended and a try counted."""
@@ -192,7 +198,7 @@ class Workers(Section):
     """Seconds (0 to 80) that pictures under way get to finish when the daemon stops."""
 
     def processes(self) -> int:
-        """The number of worker processes: `count`, or the cores this process may use."""
+        """The most worker processes: `count`, or the cores this process may use."""
         return self.count or len(os.sched_getaffinity(0))
 
 

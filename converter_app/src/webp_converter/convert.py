@@ -56,7 +56,6 @@ def convert(config: Config, paths: Sequence[bytes]) -> Iterator[Converted]:
         waiting = [Job(path, time.time_ns(), entry=str(number)) for number, path in enumerate(paths)]
         left = len(waiting)
         while left:
-            pool.supervise()
             if waiting and (count := pool.wait_for_room(len(waiting), 0.01)):
                 pool.submit(waiting[:count])
                 del waiting[:count]

@@ -65,6 +65,7 @@ class Daemon:
         start_fork_server()
         self._pool = Pool(config, self._temporary.path, self._answered)
 
+        self._replaced = 0
         self._queue_problem = "starting"
         self._queue_lengths: dict[str, int] = {}
         self._fetched: list[Job] = []
@@ -122,9 +123,10 @@ class Daemon:
         interval = systemd.watchdog_interval_s()
         checked = time.monotonic()
         while not self._stopping.wait(min(_TICK_S, interval or _TICK_S)):
-            if self._pool.supervise():
-                self._metrics.rebuilt.inc()
-                log.error("worker pool rebuilt", times=self._pool.rebuilt)
+            if not self._pool.alive:
+                log.error("loop failed", loop="pool")
+                self._failed = True
+                return
             if time.monotonic() - checked > _HOUSEKEEPING_S:
                 checked = time.monotonic()
                 self._check_disk()
@@ -546,6 +548,9 @@ class Daemon:
                 for stream, length in self._queue_lengths.items():
                     self._metrics.queue.labels(stream).set(length)
         self._metrics.running.set(len(self._pool))
+        self._metrics.workers.set(self._pool.workers)
+        self._metrics.replaced.inc(self._pool.replaced - self._replaced)
+        self._replaced = self._pool.replaced
         self._metrics.directories.set(self._directories)
         for part, problem in self._parts().items():
             self._metrics.up.labels(part).set(not problem)
@@ -556,7 +561,7 @@ class Daemon:
             "queue": self._queue_problem,
             "cache": "" if self._statistics.available else "Redis is away",
             "watch": self._watch_problem,
-            "pool": "" if self._pool.healthy else "the worker pool is being rebuilt",
+            "pool": self._pool.problem,
             "disk": self._disk_problem,
         }
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import pickle
 import resource
 import signal
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from enum import StrEnum
+from multiprocessing.connection import Connection
 from typing import NamedTuple
 
 from webp_converter import images, linux
@@ -86,6 +89,20 @@ def start(config: Config, temporary: bytes) -> None:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     _config, _store = config, Store(config, temporary)
     _originals = Originals(config, temporary)
+
+
+def serve(
+    connection: Connection,
+    config: Config,
+    temporary: bytes,
+    work: Callable[[Sequence[Order]], list[Report | str]],
+) -> None:
+    """Answers tasks until the other end is closed; the first answer, None, says that it is ready for them."""
+    start(config, temporary)
+    connection.send_bytes(pickle.dumps(None))
+    with contextlib.suppress(EOFError):
+        while True:
+            connection.send_bytes(pickle.dumps(work(connection.recv())))
 
 
 def convert_all(orders: Sequence[Order]) -> list[Report | str]:

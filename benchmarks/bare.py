@@ -1,0 +1,47 @@
+"""The daemon's encoding and nothing else: what a bare loop on all cores makes of a list of pictures.
+
+    python -m benchmarks.bare LIST CORES
+
+The list has a source and a target on each line, a tab between them. Prints the seconds that it took. Each
+picture is read, converted as the daemon converts it by default, and written; nothing is queued, compared,
+marked, synced or renamed.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import sys
+import time
+from pathlib import Path
+
+from webp_converter.config import Encoding
+from webp_converter.images import Variant, convert
+
+_ENCODING = Encoding()
+
+
+def work(pair: tuple[str, str]) -> None:
+    source, target = pair
+    decision = convert(Path(source).read_bytes(), _ENCODING)
+    if isinstance(decision, Variant):
+        Path(target).write_bytes(decision.data)
+
+
+def main() -> None:
+    file, cores = sys.argv[1:]
+    pairs = _pairs(Path(file))
+    with multiprocessing.get_context("fork").Pool(int(cores)) as pool:
+        pool.map(work, pairs[: 2 * int(cores)], chunksize=1)  # everything is loaded
+        started = time.monotonic()
+        for _ in pool.imap_unordered(work, pairs, chunksize=16):
+            pass
+        print(time.monotonic() - started)
+
+
+def _pairs(file: Path) -> list[tuple[str, str]]:
+    lines = file.read_text().splitlines()
+    return [(source, target) for source, _, target in (line.partition("\t") for line in lines)]
+
+
+if __name__ == "__main__":
+    main()
