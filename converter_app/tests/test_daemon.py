@@ -419,7 +419,7 @@ def test_redis_away_at_the_start(start_daemon: StartDaemon, redis_server: RedisS
 
 
 def test_an_idle_worker_killed_from_outside(start_daemon: StartDaemon) -> None:
-    daemon = start_daemon()
+    daemon = start_daemon(workers={"count": 2, "minimum": 2})
     server = next(pid for pid in descendants(daemon) if len(children_of(pid)) >= 2)
     for pid in children_of(server):
         os.kill(pid, signal.SIGKILL)
