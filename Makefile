@@ -59,6 +59,11 @@ test: .venv/packages ## unit tests, then labs of both suites: deploy, deploy aga
 outages: .venv/packages ## the faults between the hosts, in short: cuts of seconds, a few kills
 	pytest tests/e2e/test_outages.py
 
+.PHONY: bench
+bench: .venv/packages ## the converter against its own encoding in a bare loop, cwebp and sharp: [CORPUS=dir]
+	@command -v cwebp >/dev/null || apt-get install -y -qq --no-install-recommends webp
+	python -m benchmarks.converter $(if $(CORPUS),--corpus $(CORPUS))
+
 .PHONY: bench-http
 bench-http: .venv/packages ## negotiation, cache and misses under load, on the lab that `make demo` left up
 	@command -v wrk >/dev/null || apt-get install -y -qq --no-install-recommends wrk

@@ -2,20 +2,23 @@
 
     python -m benchmarks.bare LIST CORES
 
-The list has a source and a target on each line, a tab between them. Prints the seconds that it took. Each
-picture is read, converted as the daemon converts it by default, and written; nothing is queued, compared,
-marked, synced or renamed.
+The list has a source and a target on each line, a tab between them. Prints the seconds that it took, and
+those of CPU time. Each picture is read, converted as the daemon converts it by default, and written;
+nothing is queued, compared, marked, synced or renamed.
 """
 
 from __future__ import annotations
 
 import multiprocessing
+import os
 import sys
 import time
 from pathlib import Path
 
 from webp_converter.config import Encoding
 from webp_converter.images import Variant, convert
+
+from benchmarks.meter import Meter
 
 _ENCODING = Encoding()
 
@@ -32,10 +35,12 @@ def main() -> None:
     pairs = _pairs(Path(file))
     with multiprocessing.get_context("fork").Pool(int(cores)) as pool:
         pool.map(work, pairs[: 2 * int(cores)], chunksize=1)  # everything is loaded
-        started = time.monotonic()
-        for _ in pool.imap_unordered(work, pairs, chunksize=16):
-            pass
-        print(time.monotonic() - started)
+        with Meter(os.getpid()) as meter:
+            started = time.monotonic()
+            for _ in pool.imap_unordered(work, pairs, chunksize=16):
+                pass
+            seconds = time.monotonic() - started
+        print(seconds, meter.cpu_s)
 
 
 def _pairs(file: Path) -> list[tuple[str, str]]:

@@ -12,8 +12,8 @@ that whatever else the machine does meets all of them; what is printed is the me
 - `cwebp`: quality 85, method 4, a process for each picture, as many as cores (`xargs -P`).
 - `sharp`: quality 85, effort 4, where Node is there.
 
-CPU seconds are those of all processes of a contestant, Redis included; memory is their largest common
-proportional set size.
+CPU seconds are those of all processes of a contestant, Redis included, without the loading of Python; memory
+is their largest common proportional set size.
 """
 
 from __future__ import annotations
@@ -26,7 +26,6 @@ import statistics
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -39,12 +38,11 @@ from rich.console import Console
 from rich.table import Table
 from skimage.metrics import structural_similarity
 
+from benchmarks.meter import Meter
 from converter_app.tests.harness import DaemonProcess, RedisServer
 from demo.photographs import photographs
 
 CORES = len(os.sched_getaffinity(0))
-_SAMPLE_S = 0.1
-_TICKS = os.sysconf("SC_CLK_TCK")
 _CACHE = Path(__file__).parent.parent / ".cache"
 
 
@@ -90,55 +88,6 @@ class Score:
         return pictures / statistics.median(run.seconds for run in self.runs)
 
 
-class Meter:
-    """Adds up the CPU time and the memory of processes and all that they start."""
-
-    def __init__(self, *roots: int) -> None:
-        self._roots = roots
-        self._peak = 0.0
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._watch, daemon=True)
-
-    def __enter__(self) -> Meter:
-        self._before = self._cpu()
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.cpu_s = self._cpu() - self._before
-        self._stop.set()
-        self._thread.join()
-        self.peak_mib = self._peak
-
-    def _pids(self) -> list[int]:
-        found, left = [], list(self._roots)
-        while left:
-            pid = left.pop()
-            found.append(pid)
-            with contextlib.suppress(OSError):
-                for task in Path(f"/proc/{pid}/task").iterdir():
-                    left += [int(child) for child in (task / "children").read_text().split()]
-        return found
-
-    def _cpu(self) -> float:
-        total = 0
-        for pid in self._pids():
-            with contextlib.suppress(OSError):
-                fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-                total += sum(map(int, fields[11:15]))  # its own, and those of children that ended
-        return total / _TICKS
-
-    def _watch(self) -> None:
-        while not self._stop.wait(_SAMPLE_S):
-            size = 0
-            for pid in self._pids():
-                with contextlib.suppress(OSError):
-                    for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
-                        if line.startswith("Pss:"):
-                            size += int(line.split()[1])
-            self._peak = max(self._peak, size / 1024)
-
-
 def tasks(place: Path, corpus: Path | None, sizes: Sequence[int], pictures: int) -> Iterator[Task]:
     """Makes the resized pictures, as Bitrix does: JPEG, quality 90."""
     if corpus:
@@ -166,12 +115,13 @@ def tasks(place: Path, corpus: Path | None, sizes: Sequence[int], pictures: int)
 
 
 def command(arguments: Sequence[str], stdin: Path | None = None) -> Run:
-    """Runs a program that prints its seconds; those of the whole where it prints none."""
+    """Runs a program. One that loads much before it begins prints the seconds that count, and those of CPU
+    time if it measured them itself."""
     with contextlib.ExitStack() as stack:
         source = stack.enter_context(stdin.open("rb")) if stdin else None
+        before = os.times()
         started = time.monotonic()
         process = subprocess.Popen(arguments, stdin=source, stdout=subprocess.PIPE, text=True)
-        before = os.times()
         with Meter(process.pid) as meter:
             output, _ = process.communicate()
         seconds = time.monotonic() - started
@@ -179,7 +129,8 @@ def command(arguments: Sequence[str], stdin: Path | None = None) -> Run:
         raise BenchmarkError(f"{arguments[0]} exits {process.returncode}")
     after = os.times()
     cpu_s = after.children_user + after.children_system - before.children_user - before.children_system
-    return Run(float(output) if output.strip() else seconds, cpu_s, meter.peak_mib)
+    told = [*map(float, output.split()), *(seconds, cpu_s)[len(output.split()) :]]
+    return Run(told[0], told[1], meter.peak_mib)
 
 
 def listed(task: Task, contestant: str) -> Path:

@@ -15,6 +15,8 @@ _libc.syscall.restype = ctypes.c_long
 _PR_SET_PDEATHSIG = 1
 _RENAME_NOREPLACE = 1
 _SYNC_FILE_RANGE_WRITE = 2
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
+_MMAP_THRESHOLD_MOST = 32 * 1024 * 1024
 # The same number on every architecture (include/uapi/asm-generic/unistd.h).
 _SYS_OPENAT2 = 437
 _RESOLVE_NO_MAGICLINKS, _RESOLVE_NO_SYMLINKS, _RESOLVE_BENEATH = 0x02, 0x04, 0x08
@@ -55,6 +57,15 @@ def start_write_back(fd: int) -> None:
 def rename_without_replacing(source_fd: int, source: bytes, target_fd: int, target: bytes) -> None:
     """Renames within one file system; raises FileExistsError rather than replace `target`."""
     _check(_libc.renameat2(source_fd, source, target_fd, target, _RENAME_NOREPLACE), target)
+
+
+def keep_freed_memory(maximum_bytes: int) -> None:
+    """Has glibc's malloc keep up to `maximum_bytes` of freed memory in this process. Otherwise it gives the
+    memory of each picture back, and the kernel has to fill the next one's with zeros, page by page: a seventh
+    of the time that a picture of 450x450 takes. Without effect under another C library."""
+    if hasattr(_libc, "mallopt"):
+        _libc.mallopt(_M_MMAP_THRESHOLD, _MMAP_THRESHOLD_MOST)
+        _libc.mallopt(_M_TRIM_THRESHOLD, maximum_bytes)
 
 
 def die_with_parent() -> None:

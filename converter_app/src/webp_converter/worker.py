@@ -19,6 +19,8 @@ from webp_converter.config import Config
 from webp_converter.originals import Originals, OriginAwayError
 from webp_converter.store import FULL, KEEP, WEBP, Finished, Identity, Mark, Standing, Store
 
+_KEPT_BYTES = 64 * 1024 * 1024
+
 
 class Outcome(StrEnum):
     """What a worker found."""
@@ -84,6 +86,7 @@ def start(config: Config, temporary: bytes) -> None:
     linux.die_with_parent()
     # A Python handler would have to wait for C code that hangs; the default action doesn't.
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    linux.keep_freed_memory(_KEPT_BYTES)
     limit = config.workers.memory_limit_mib * 1024 * 1024
     resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
