@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shlex
 import subprocess
 import sys
@@ -80,3 +81,14 @@ def bitrix(inventory: Inventory) -> Host:
 def cdn(inventory: Inventory) -> Host:
     """The host that serves the pictures."""
     return inventory.host("cdn")
+
+
+def gixy(cdn: Host, configuration: str, place: Path) -> set[str]:
+    """What gixy finds in a configuration as the host's nginx reads it, with everything it includes."""
+    dump = place / "nginx.conf"
+    dump.write_text(cdn.check_output("nginx -T -c %s 2>/dev/null", configuration))
+    result = subprocess.run(
+        [Path(sys.executable).parent / "gixy", dump], capture_output=True, text=True, check=False
+    )
+    assert "Results" in result.stdout, result.stderr
+    return set(re.findall(r"Problem: \[(\w+)\]", result.stdout))

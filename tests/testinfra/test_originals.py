@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from uuid import uuid4
 
 import pytest
@@ -12,8 +13,10 @@ from testinfra.host import Host
 
 from settings import Settings
 from tests.support import wait_until
+from tests.testinfra.conftest import gixy
 
 UNIT = "nginx-originals.service"
+CONFIGURATION = "/etc/nginx-originals/nginx.conf"
 
 _ASK = """
 import http.client, json, sys
@@ -181,3 +184,8 @@ def test_without_the_mount_it_refuses_and_afterwards_reads_again(bulkhead: Bulkh
     finally:
         cdn.check_output("systemctl start mount-guard@originals.service")
     wait_until("the original again", lambda: bulkhead.get(path), lambda answer: answer.body == "original")
+
+
+def test_gixy_finds_no_weakness(cdn: Host, tmp_path: Path) -> None:
+    # Nothing of the mount is cached on purpose: a file of the site's may change at any moment.
+    assert gixy(cdn, CONFIGURATION, tmp_path) == {"try_files_is_evil_too"}
