@@ -25,16 +25,19 @@ class CertificateNames(FactBase[Iterable[str]]):
 
 @operation()
 def self_signed_certificate(
-    certificate: str, key: str, names: Sequence[str], address: str
+    certificate: str, key: str, names: Sequence[str], address: str, *, placeholder: bool = False
 ) -> Generator[StringCommand, None, None]:
-    """Makes a certificate that no browser trusts, with a key that never leaves the host, where there is none.
+    """Makes a certificate that no browser trusts, with a key that never leaves the host, where there is none
+    or one for others.
 
     + certificate: its path
     + key: the path of its private key, in the same directory
     + names: what it is for
-    + address: the host's own, which it is for as well where it is one
+    + address: the host's own, which it is for as well
+    + placeholder: any certificate will do until an authority's takes its place
     """
-    if host.get_fact(CertificateNames, path=certificate):
+    present = set(host.get_fact(CertificateNames, path=certificate))
+    if present == {*names, address} or (present and placeholder):
         host.noop(f"{certificate} exists")
         return
     entries = [f"DNS:{name}" for name in names]

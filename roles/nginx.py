@@ -56,6 +56,7 @@ def nginx(settings: Settings) -> None:
             key=KEY,
             names=[name for name in settings.nginx.server_names if not set(name) & set("_*")] or [host.name],
             address=host.data.address,
+            placeholder=tls.mode == "acme",
         )
     configuration = rendered(
         "nginx",
@@ -78,8 +79,10 @@ def nginx(settings: Settings) -> None:
         check="nginx -t -q",
         absent=["/etc/nginx/sites-enabled/default"],
     )
+    # certbot's hook reloads nginx by itself, at each renewal.
+    kept_by_us = tls.mode in {"self-signed", "files"}
     running(
         name="Serve the pictures",
         unit="nginx.service",
-        reload=[file.path for file in configuration] + ([certificate] if tls.enabled else []),
+        reload=[file.path for file in configuration] + ([certificate] if kept_by_us else []),
     )
