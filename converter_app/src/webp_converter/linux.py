@@ -10,11 +10,12 @@ _libc = ctypes.CDLL(None, use_errno=True)
 _libc.sync_file_range.argtypes = [ctypes.c_int, ctypes.c_int64, ctypes.c_int64, ctypes.c_uint]
 _libc.renameat2.argtypes = [ctypes.c_int, ctypes.c_char_p, ctypes.c_int, ctypes.c_char_p, ctypes.c_uint]
 
-_libc.syscall.restype = ctypes.c_long
 
 _PR_SET_PDEATHSIG = 1
 _RENAME_NOREPLACE = 1
 _SYNC_FILE_RANGE_WRITE = 2
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
+_MMAP_THRESHOLD_MOST = 32 * 1024 * 1024
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 _MMAP_THRESHOLD_MOST = 32 * 1024 * 1024
 # The same number on every architecture (include/uapi/asm-generic/unistd.h).
@@ -27,26 +28,6 @@ def _check(result: int, name: bytes | None = None) -> None:
     if result != 0:
         number = ctypes.get_errno()
         raise OSError(number, os.strerror(number), name)
-
-
-class _OpenHow(ctypes.Structure):
-    _fields_ = (("flags", ctypes.c_uint64), ("mode", ctypes.c_uint64), ("resolve", ctypes.c_uint64))
-
-
-_BENEATH = ctypes.byref(
-    _OpenHow(_OPEN_DIRECTORY, 0, _RESOLVE_NO_MAGICLINKS | _RESOLVE_NO_SYMLINKS | _RESOLVE_BENEATH)
-)
-_HOW_BYTES = ctypes.sizeof(_OpenHow)
-
-
-def open_directory_beneath(root: int, path: bytes) -> int:
-    """Opens a directory by its path below another, following no symbolic link on the way; one call however
-    deep it lies. Raises OSError: ENOENT or ENOTDIR where there is none, ELOOP where a part is a link."""
-    fd = int(_libc.syscall(_SYS_OPENAT2, root, path, _BENEATH, _HOW_BYTES))
-    if fd < 0:
-        number = ctypes.get_errno()
-        raise OSError(number, os.strerror(number), path)
-    return fd
 
 
 def start_write_back(fd: int) -> None:

@@ -261,25 +261,26 @@ class Store:
         """
         if not path.startswith(self.root + b"/"):
             raise ValueError(f"{os.fsdecode(path)} lies outside of {os.fsdecode(self.root)}")
-        parent, _, name = path[len(self.root) + 1 :].rpartition(b"/")
-        if b".." in parent.split(b"/") or name in (b"", b".", b".."):
+        *parents, name = path[len(self.root) + 1 :].split(b"/")
+        if b".." in parents or name in (b"", b".", b".."):
             raise ValueError(f"{os.fsdecode(path)} is no file's path")
+        fd = -1
         try:
-            fd = os.open(self.root, _OPEN_DIRECTORY)
-            if parent:
-                root = fd
-                try:
-                    fd = linux.open_directory_beneath(root, parent)
-                finally:
-                    os.close(root)
-        except OSError as error:
-            if error.errno in _NO_SUCH:
-                raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path) from error
-            raise
-        try:
+            try:
+                fd = os.open(self.root, _OPEN_DIRECTORY)
+                # One by one: openat2(2), which could do it at once, isn't there under RestrictSUIDSGID.
+                for part in parents:
+                    child = os.open(part, _OPEN_DIRECTORY, dir_fd=fd)
+                    os.close(fd)
+                    fd = child
+            except OSError as error:
+                if error.errno in _NO_SUCH:
+                    raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path) from error
+                raise
             yield fd, name
         finally:
-            os.close(fd)
+            if fd >= 0:
+                os.close(fd)
 
     # Reading, in a worker
 
