@@ -2,16 +2,17 @@
 
     python converter_app/tools/fuzz.py [--seconds 300] [--seed 1] [--processes N] [--only NUMBER]
 
-Real files of every format, made by Pillow, are mutated and given to `inspect` and `convert`. A variant, a verdict,
-`DamagedError`, and `MemoryError` under the limit on memory are answers. Anything else is a finding: another
-exception, a crash, a hang, a variant that can't be decoded. Each is saved below `.cache/fuzz` with the command
-that repeats it. All follows from the seed: mutant NUMBER of a seed is always the same.
+Real files of every format, made by Pillow, are mutated and given to `inspect` and `convert`. A variant, a
+verdict, `DamagedError`, and `MemoryError` under the limit on memory are answers. Anything else is a finding:
+another exception, a crash, a hang, a variant that can't be decoded. Each is saved below `.cache/fuzz` with
+the command that repeats it. All follows from the seed: mutant NUMBER of a seed is always the same.
 """
 
 from __future__ import annotations
 
 import argparse
 import collections
+import faulthandler
 import io
 import math
 import multiprocessing
@@ -23,6 +24,7 @@ import struct
 import sys
 import time
 import traceback
+import warnings
 import zlib
 from collections.abc import Callable
 from functools import cache
@@ -153,10 +155,10 @@ def _truncate(data: bytearray, rng: random.Random) -> None:
 
 def _edit_header(data: bytearray, rng: random.Random) -> None:
     """A field of two or four bytes, where sizes and offsets are."""
-    width, order = rng.choice((2, 4)), rng.choice(("big", "little"))
+    form, width = rng.choice(((">H", 2), ("<H", 2), (">I", 4), ("<I", 4)))
     at = rng.randrange(min(len(data), _HEADER_BYTES))
     value = rng.choice((*_INTERESTING, rng.randrange(20_000))) % (1 << 8 * width)
-    data[at : at + width] = value.to_bytes(width, order)
+    data[at : at + width] = struct.pack(form, value)
 
 
 def _block(data: bytearray, rng: random.Random) -> slice:
@@ -206,14 +208,14 @@ def repaired(data: bytes) -> bytes:
 
 def mutant(seed: int, number: int) -> Mutant:
     """The mutant of that number; 0 and up. Always the same for a seed."""
-    rng = random.Random(f"{seed}:{number}")
+    rng = random.Random(f"{seed}:{number}")  # noqa: S311 (no secret)
     name, original = rng.choice(list(originals().items()))
     data = bytearray(original)
     for _ in range(rng.choice((1, 1, 1, 2, 3, 6))):
         if data:
             rng.choice(_MUTATIONS)(data, rng)
     if data.startswith(b"\x89PNG") and rng.random() < 0.7:
-        data = bytearray(repaired(data))
+        data = bytearray(repaired(bytes(data)))
     return Mutant(name, bytes(data), rng.choice(ENCODINGS))
 
 
@@ -256,6 +258,8 @@ def _child(
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     # The default action ends a process that hangs in C; a handler would wait for it.
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    faulthandler.disable()
+    warnings.simplefilter("ignore")
     outcomes: collections.Counter[str] = collections.Counter()
     findings: list[Finding] = []
     for number in numbers:
@@ -295,7 +299,7 @@ class Fuzzer:
         for share in range(processes):
             children[share] = self._start(context, range(share, executions, processes), deadline)
         while children:
-            for share, (process, current, numbers, receiver) in list(children.items()):
+            for share, (process, current, receiver) in list(children.items()):
                 try:
                     while receiver.poll(0.02):
                         outcomes, findings = receiver.recv()
@@ -320,7 +324,7 @@ class Fuzzer:
                 rest = range(current.value + processes, executions, processes)
                 children[share] = self._start(context, rest, deadline)
 
-    def _start(self, context: Any, numbers: range, deadline: float) -> tuple[Any, Any, range, Connection]:
+    def _start(self, context: Any, numbers: range, deadline: float) -> tuple[Any, Any, Connection]:
         receiver, sender = context.Pipe(duplex=False)
         current = context.Value("q", numbers.start, lock=False)
         process = context.Process(
@@ -329,7 +333,7 @@ class Fuzzer:
         )
         process.start()
         sender.close()
-        return process, current, numbers, receiver
+        return process, current, receiver
 
     def save(self, finding: Finding, directory: Path) -> Path:
         """Saves a finding's picture, and beside it what happened and how to repeat it."""
@@ -350,7 +354,7 @@ def main() -> None:
     parser.add_argument("--processes", type=int, default=len(os.sched_getaffinity(0)))
     parser.add_argument("--only", type=int, default=None, help="try this mutant alone, in this process")
     options = parser.parse_args()
-    seed = random.randrange(1_000_000) if options.seed is None else options.seed
+    seed = int.from_bytes(os.urandom(3), "big") if options.seed is None else options.seed
     if options.only is not None:
         tried = mutant(seed, options.only)
         print(f"{tried.name}, {len(tried.data)} bytes: {image_path(tried.data, tried.encoding)}")
@@ -363,9 +367,8 @@ def main() -> None:
     executions = sum(fuzzer.outcomes.values())
     for outcome, count in fuzzer.outcomes.most_common():
         print(f"{count:>10,}  {count / executions:6.1%}  {outcome}")
-    print(
-        f"{executions:>10,}  in {seconds:.0f} s: {executions / seconds:,.0f}/s; {len(fuzzer.findings)} findings"
-    )
+    rate = f"{executions / seconds:,.0f}/s"
+    print(f"{executions:>10,}  in {seconds:.0f} s: {rate}; {len(fuzzer.findings)} findings")
     for finding in fuzzer.findings:
         print(f"{fuzzer.save(finding, FINDINGS)}: {finding.outcome}")
     sys.exit(bool(fuzzer.findings))
