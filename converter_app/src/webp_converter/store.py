@@ -89,10 +89,10 @@ class Mark(NamedTuple):
     @classmethod
     def parse(cls, text: bytes) -> Self | None:
         """The mark, or None for a text of another version or none of ours."""
-        fields = text.decode("ascii", "replace").split(" ")
-        if len(fields) != 7 or fields[0] != str(_MARK_VERSION):
-            return None
         try:
+            fields = text.decode("ascii").split(" ")
+            if len(fields) != 7 or fields[0] != str(_MARK_VERSION):
+                return None
             similarity = math.nan if fields[4] == "-" else float(fields[4])
             return cls(int(fields[1]), int(fields[2]), fields[3], similarity, int(fields[5]), int(fields[6]))
         except ValueError:
