@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from webp_converter.bitrix import Box, box_of
 from webp_converter.config import Config, Encoding
 from webp_converter.config import Store as StoreConfig
-from webp_converter.images import DamagedError, Header, Keep, Variant, convert, inspect, signature
+from webp_converter.images import DamagedError, Keep, Variant, convert
 from webp_converter.misses import Miss, Places, merged, parse
 from webp_converter.originals import canonical_url
 from webp_converter.predictor import score
@@ -121,19 +121,11 @@ class TestPictures:
     @given(st.sampled_from((b"", *MAGICS)), st.binary(max_size=300))
     def test_any_bytes_are_judged(self, magic: bytes, rest: bytes) -> None:
         data = magic + rest
-        assert magic == b"" or signature(data) is not None
-        try:
-            header = inspect(data)
-        except DamagedError:
-            header = None
-        assert header is None or isinstance(header, Header | Keep)
         try:
             decision = convert(data, Encoding())
         except DamagedError:
             return
         assert isinstance(decision, Variant | Keep)
-        # What can't even be inspected can't be converted.
-        assert header is not None
 
     @given(st.floats(-1, 1), st.floats(-1, 1))
     def test_a_higher_similarity_has_a_higher_score(self, one: float, other: float) -> None:
