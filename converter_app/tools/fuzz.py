@@ -4,8 +4,8 @@
 
 Real files of every format, made by Pillow, are mutated and given to `convert`. A variant, a verdict,
 `DamagedError`, and `MemoryError` under the limit on memory are answers. Anything else is a finding: another
-exception, a crash, a hang, a variant that can't be decoded. Each is saved below `.cache/fuzz` with the command
-that repeats it. All follows from the seed: mutant NUMBER of a seed is always the same.
+exception, a crash, a hang, a variant that can't be decoded. Each is saved below `.cache/fuzz` with the
+command that repeats it. All follows from the seed: mutant NUMBER of a seed is always the same.
 """
 
 from __future__ import annotations
