@@ -16,6 +16,7 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -70,10 +71,10 @@ def degraded(daemon: DaemonProcess, part: str) -> None:
 
 
 def test_the_daemon_killed_at_random_moments(daemon: DaemonProcess, shop: Shop, queue: redis.Redis) -> None:
-    for number in range(scaled(50, 8)):
+    for number in range(scaled(50, 6)):
         if number:
             daemon.start(ready=False)
-        if number % 4 == 3:  # while it starts, watches and scans
+        if number % 4 == 2:  # while it starts, watches and scans
             shop.busy(shop.random.uniform(0, 1.2))
             daemon.kill()
             shop.storm()
@@ -225,6 +226,7 @@ def verdict(path: Path) -> str | None:
     return mark.verdict if mark else None
 
 
+@cache
 def expensive() -> bytes:
     """A picture that takes any machine more than a second."""
     return pictures.encoded(Image.effect_noise((6000, 6000), 80).convert("RGB"))
