@@ -23,7 +23,7 @@ import pytest
 import redis
 from converter_app.tests import pictures
 from converter_app.tests.harness import DaemonProcess, RedisServer, StartDaemon, wait_until
-from converter_app.tests.shop import Shop, reader, settle
+from converter_app.tests.shop import Shop, contents, reader, settle
 from PIL import Image
 
 from webp_converter.jobs import GROUP
@@ -331,7 +331,9 @@ def test_a_queue_that_is_too_small_for_the_tree(
     """What fits into it is worked off, and the next scan brings more, with nobody's help."""
     daemon.kill()
     directory = shop.root / ("long name " * 20) / ("longer name " * 20)
-    shop.write(1600, directory)
+    page = next(data for data in contents() if data.startswith(b"<"))  # decided at once
+    for k in range(1600):
+        shop.put(directory / f"{k}.jpg", page)
     queue.config_set("maxmemory", int(queue.info("memory")["used_memory"]) + 1_000_000)
     daemon.start(ready=False)
     settle(shop, queue, daemon)
