@@ -74,8 +74,17 @@ screenshot: .venv/packages ## the picture of the lab's gallery in the README
 	python -m benchmarks.screenshot docs/gallery.png
 
 .PHONY: faults
-faults: .venv/packages ## the fault table in full: 60 s cuts, 50 kills, 5,000 spooled files
-	FAULTS=full pytest tests/e2e/test_outages.py
+faults: .venv/packages ## the fault tables in full: 60 s cuts, 50 kills, 5,000 spooled files
+	FAULTS=full pytest converter_app/tests/test_faults.py tests/e2e/test_outages.py
+
+.PHONY: fuzz
+fuzz: .venv/installed ## mutated pictures of every format through the image path: [SECONDS=300] [SEED=1]
+	python converter_app/tools/fuzz.py --seconds $(or $(SECONDS),300) $(if $(SEED),--seed $(SEED))
+
+.PHONY: bench-scan
+bench-scan: .venv/packages ## scan and watch of a large tree: [FILES=1000000] [DIRECTORIES=100000] [KEEP=1]
+	python -m benchmarks.scan --files $(or $(FILES),1000000) --directories $(or $(DIRECTORIES),100000) \
+	  $(if $(KEEP),--keep)
 
 .PHONY: soak
 soak: .venv/packages ## half an hour of random faults, then both trees compared: [SEED=1] [SOAK=30]

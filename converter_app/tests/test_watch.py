@@ -159,3 +159,28 @@ def test_the_root_s_end_is_told(watch: Watch, root: Path) -> None:
 def test_a_missing_root(tmp_path: Path) -> None:
     with pytest.raises(WatchError, match="missing"):
         Watch(os.fsencode(tmp_path / "absent"), frozenset({b"jpg"}))
+
+
+@pytest.mark.parametrize("links", [None, 1, 2, 5])
+def test_every_directory_is_watched_however_the_file_system_counts_links(
+    root: Path, links: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Some count subdirectories, some say 1 or 2 of any directory."""
+    for name in ("a/b/c", "a/d", "e", "f/g/h/i"):
+        (root / name).mkdir(parents=True)
+    stat = os.stat
+
+    def lying(path: bytes, **options: bool) -> os.stat_result:
+        values = list(stat(path, **options))
+        values[3] = links or values[3]
+        return os.stat_result(values)
+
+    monkeypatch.setattr(os, "stat", lying)
+    watch = Watch(os.fsencode(root), frozenset({b"jpg"}))
+    monkeypatch.undo()
+    assert len(watch) == 1 + 9
+    (root / "f/g/h/i/x.jpg").touch()
+    (root / "a/b/c/new").mkdir()
+    (root / "a/b/c/new/x.jpg").touch()
+    assert set(seen(watch)) == {str(root / "f/g/h/i/x.jpg"), str(root / "a/b/c/new/x.jpg")}
+    watch.close()

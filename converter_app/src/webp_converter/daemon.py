@@ -14,6 +14,7 @@ import threading
 import time
 from collections.abc import Callable
 from multiprocessing.process import BaseProcess
+from pathlib import Path
 
 import redis
 
@@ -28,7 +29,18 @@ from webp_converter.originals import Originals, OriginAwayError
 from webp_converter.pool import Answered, Failure, Pool, context, start_fork_server
 from webp_converter.scan import Tally, scan_share
 from webp_converter.statistics import Picture, Statistics
-from webp_converter.store import KEEP, WEBP, Finished, Mark, Result, Store, StoreError, Temporary, owner_of
+from webp_converter.store import (
+    FULL,
+    KEEP,
+    WEBP,
+    Finished,
+    Mark,
+    Result,
+    Store,
+    StoreError,
+    Temporary,
+    owner_of,
+)
 from webp_converter.watch import Change, Watch, WatchError
 from webp_converter.worker import Outcome, Report
 
@@ -67,6 +79,7 @@ class Daemon:
 
         self._replaced = 0
         self._queue_problem = "starting"
+        self._queue_full = False
         self._queue_lengths: dict[str, int] = {}
         self._fetched: list[Job] = []
         self._publishing: dict[str, Job] = {}
@@ -130,6 +143,7 @@ class Daemon:
             if time.monotonic() - checked > _HOUSEKEEPING_S:
                 checked = time.monotonic()
                 self._check_disk()
+                self._remove_lost()
                 self._statistics.check()
                 self._measure()
                 systemd.notify(STATUS=self._status())
@@ -215,6 +229,8 @@ class Daemon:
         if jobs and not self._queue_problem:
             try:
                 self._jobs.push(jobs)
+            except redis.OutOfMemoryError:
+                self._no_room()
             except redis.RedisError as error:
                 # Nothing is lost: the scan that follows an outage finds these.
                 self._queue_lost(error)
@@ -241,6 +257,8 @@ class Daemon:
                 continue
             try:
                 self._metrics.asked.inc(self._jobs.ask(jobs))
+            except redis.OutOfMemoryError:
+                self._no_room()
             except redis.RedisError as error:
                 # Whoever asks next says it again.
                 self._queue_lost(error)
@@ -313,6 +331,13 @@ class Daemon:
         if self._queue_problem in ("", "starting"):
             log.error("queue away", reason=str(error))
         self._queue_problem = f"Redis is away: {error}"
+
+    def _no_room(self) -> None:
+        """Redis takes no more jobs. Those it has are worked off, which makes room: a scan brings the rest."""
+        if not self._queue_full:
+            log.error("queue full")
+        self._queue_full = True
+        self._scan_wanted.set()
 
     def _under_way(self) -> dict[str, Job]:
         """All that was fetched and isn't finished, by entry."""
@@ -444,15 +469,28 @@ class Daemon:
         if tries < self._config.queue.tries:
             return Done(job, job._replace(tries=tries), self._config.queue.retry_pause_s * 2**job.tries)
         # The verdict keeps every later scan from trying it again; a new content makes it stale.
+        if not self._publish_failure(job):
+            return Done(job, job, _FULL_PAUSE_S)
         self._metrics.dead.inc()
         log.error("given up", path=job.path, tries=tries, reason=failure.reason)
+        return Done(job._replace(tries=tries), dead=failure.reason)
+
+    def _publish_failure(self, job: Job) -> bool:
+        """Publishes the verdict about a picture that workers fail on; False when the disk is full."""
         store = self._store_of(job.path)
         identity = store.identity_of(job.path)
-        if identity:
-            mark = Mark(identity.size, identity.mtime_ns, Reason.FAILED.value)
+        if identity is None:
+            return True
+        mark = Mark(identity.size, identity.mtime_ns, Reason.FAILED.value)
+        try:
             unfinished = store.write(b"", identity.mtime_ns)
-            store.publish([Finished(job.path, identity, mark, job.event_ns, unfinished, KEEP)])
-        return Done(job._replace(tries=tries), dead=failure.reason)
+        except OSError as error:
+            if error.errno not in FULL:
+                raise
+            self._disk_full(str(error))
+            return False
+        [result] = store.publish([Finished(job.path, identity, mark, job.event_ns, unfinished, KEEP)])
+        return result is not Result.FULL
 
     # The scan
 
@@ -464,6 +502,7 @@ class Daemon:
             self._scanning = True
             missed = self._scan()
             self._scanning = False
+            self._queue_full &= missed
             if missed:
                 # The queue's return asks for another scan; if it only refused for a moment, nobody else does.
                 self._stopping.wait(_SCAN_PAUSE_S)
@@ -533,6 +572,17 @@ class Daemon:
                 log.info("disk usable again")
         self._disk_problem = problem
 
+    def _remove_lost(self) -> None:
+        """Removes unfinished files that nobody will publish: a worker that dies leaves what it wrote.
+
+        Whatever was there before a moment at which nothing is under way is such a file.
+        """
+        lost = [path for store in (self._store, self._originals) for path in store.unfinished()]
+        if not lost or len(self._pool) or self._publishing or not self._answers.empty():
+            return
+        for path in lost:
+            Path(os.fsdecode(path)).unlink(missing_ok=True)
+
     def _disk_full(self, reason: str) -> None:
         if not self._disk_problem:
             log.error("disk", reason=reason)
@@ -558,7 +608,7 @@ class Daemon:
     def _parts(self) -> dict[str, str]:
         """What is wrong with each part; empty: nothing."""
         return {
-            "queue": self._queue_problem,
+            "queue": self._queue_problem or ("Redis is out of memory" if self._queue_full else ""),
             "cache": "" if self._statistics.available else "Redis is away",
             "watch": self._watch_problem,
             "pool": self._pool.problem,

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
-from collections.abc import Callable, Sequence
+import mmap
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import lru_cache
@@ -25,6 +27,10 @@ WEBP_MAXIMUM_SIDE = 16383
 
 SIMILARITY_MARGIN = 0.001
 """Added to the target, since the similarity is sampled."""
+
+_DECODER_PIXEL_BYTES = 8
+"""What a decoder keeps beside the picture, at most: the coefficients of a progressive JPEG, two bytes of each
+of four components."""
 
 _LOSSLESS_PROSPECT = 2.0
 """A quick lossless trial larger than this many times the lossy variant is not worth a thorough one."""
@@ -190,6 +196,7 @@ def _decoded(data: bytes, header: Header, image: Image.Image) -> Image.Image:
         raise
     except Exception as error:  # a decoder given hostile bytes raises anything
         _require_decoder(header.format)
+        _require_memory(header)
         raise DamagedError(f"{header.format}: {error}") from error
     # Decoders are content when the last rows are there. A file may still lack its end, or have a hole for it.
     if header.format == "jpeg" and b"\xff\xd9" not in data[_first_scan(data) :]:
@@ -221,6 +228,18 @@ def _require_decoder(name: str) -> None:
         Image.open(BytesIO(_SAMPLES[name]), formats=[_DECODED[name]]).load()
     except Exception as error:
         raise DecoderError(f"the {name} decoder is broken: {type(error).__name__}: {error}") from error
+
+
+def _require_memory(header: Header) -> None:
+    """Proves that a decoder could have had what it needs, before a picture that it refuses is called damaged:
+    to libjpeg, out of memory is but another reason to give up.
+
+    Raises MemoryError.
+    """
+    try:
+        mmap.mmap(-1, max(1, _DECODER_PIXEL_BYTES * header.width * header.height)).close()
+    except (OSError, OverflowError) as error:
+        raise MemoryError(f"{header.width}x{header.height} pixels") from error
 
 
 def _first_scan(data: bytes) -> int:
@@ -290,15 +309,29 @@ def _srgb_transform(profile: bytes, mode: str) -> ImageCms.ImageCmsTransform | N
         return None
 
 
+@contextlib.contextmanager
+def _memory_errors() -> Iterator[None]:
+    """Calls libwebp's lack of memory by its name: VP8_ENC_ERROR_OUT_OF_MEMORY and
+    VP8_ENC_ERROR_BITSTREAM_OUT_OF_MEMORY."""
+    try:
+        yield
+    except ValueError as error:
+        if str(error) in ("encoding error 1", "encoding error 2"):
+            raise MemoryError(f"libwebp: {error}") from error
+        raise
+
+
 def _encode(image: Image.Image, encoding: Encoding, quality: int) -> bytes:
     output = BytesIO()
-    image.save(output, "WEBP", quality=quality, method=encoding.method)
+    with _memory_errors():
+        image.save(output, "WEBP", quality=quality, method=encoding.method)
     return output.getvalue()
 
 
 def _encode_lossless(image: Image.Image, effort: int, method: int) -> bytes:
     output = BytesIO()
-    image.save(output, "WEBP", lossless=True, quality=effort, method=method)
+    with _memory_errors():
+        image.save(output, "WEBP", lossless=True, quality=effort, method=method)
     return output.getvalue()
 
 

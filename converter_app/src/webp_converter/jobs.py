@@ -99,8 +99,13 @@ local function push(path, priority, event, tries, rested)
 end
 """
 
+# Redis out of memory must neither grow further nor keep what it holds from being worked off.
+_REFUSED_WHEN_FULL = "#!lua"
+_RUN_WHEN_FULL = "#!lua flags=allow-oom"
+
 _PUSH = (
-    _SHARED
+    _REFUSED_WHEN_FULL
+    + _SHARED
     + """
 local added = 0
 for i = 1, #ARGV, 5 do
@@ -111,7 +116,8 @@ return added
 )
 
 _ASK = (
-    _SHARED
+    _REFUSED_WHEN_FULL
+    + _SHARED
     + """
 local added = 0
 for i = 1, #ARGV, 5 do
@@ -124,7 +130,8 @@ return added
 )
 
 _BEGIN = (
-    _SHARED
+    _RUN_WHEN_FULL
+    + _SHARED
     + """
 local live = {}
 for i = 1, #ARGV, 2 do
@@ -139,7 +146,8 @@ return live
 )
 
 _FINISH = (
-    _SHARED
+    _RUN_WHEN_FULL
+    + _SHARED
     + """
 local now = redis.call('TIME')
 local now_ms = now[1] * 1000 + math.floor(now[2] / 1000)
@@ -172,7 +180,8 @@ end
 )
 
 _DUE = (
-    _SHARED
+    _RUN_WHEN_FULL
+    + _SHARED
     + """
 local now = redis.call('TIME')
 local now_ms = now[1] * 1000 + math.floor(now[2] / 1000)
@@ -225,14 +234,25 @@ class Jobs:
     def ensure_group(self) -> None:
         """Creates the streams and the consumer group where they are missing."""
         for stream in self._streams.values():
+            if self._has_group(stream):  # Redis out of memory refuses to create even what is there
+                continue
             try:
                 self._redis.xgroup_create(stream, GROUP, id="0", mkstream=True)
             except redis.ResponseError as error:
                 if not str(error).startswith("BUSYGROUP"):
                     raise
 
+    def _has_group(self, stream: str) -> bool:
+        try:
+            return any(group["name"] == GROUP.encode() for group in self._redis.xinfo_groups(stream))
+        except redis.ResponseError:  # no such stream
+            return False
+
     def push(self, jobs: Sequence[Job]) -> int:
-        """Queues jobs; how many were not queued already. A waiting one moves up to a higher priority."""
+        """Queues jobs; how many were not queued already. A waiting one moves up to a higher priority.
+
+        Raises redis.OutOfMemoryError when there is no room for more.
+        """
         arguments = _pushed(jobs)
         return int(self._push(keys=self._keys, args=arguments)) if arguments else 0
 

@@ -89,10 +89,10 @@ class Mark(NamedTuple):
     @classmethod
     def parse(cls, text: bytes) -> Self | None:
         """The mark, or None for a text of another version or none of ours."""
-        fields = text.decode("ascii", "replace").split(" ")
-        if len(fields) != 7 or fields[0] != str(_MARK_VERSION):
-            return None
         try:
+            fields = text.decode("ascii").split(" ")
+            if len(fields) != 7 or fields[0] != str(_MARK_VERSION):
+                return None
             similarity = math.nan if fields[4] == "-" else float(fields[4])
             return cls(int(fields[1]), int(fields[2]), fields[3], similarity, int(fields[5]), int(fields[6]))
         except ValueError:
@@ -179,12 +179,25 @@ class Temporary:
                 if owner:  # whom a command run as root makes it for
                     os.chown(parent, *owner)
             self._clear(os.fsencode(parent))
-            self.path = os.fsencode(parent / f"{os.getpid()}-{secrets.token_hex(4)}")
-            os.mkdir(self.path, 0o700)
-            self._fd = os.open(self.path, _OPEN_DIRECTORY)
-            fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            while not self._make(parent):
+                pass
         except OSError as error:
             raise StoreError(f"temporary directory {parent}: {error.strerror}") from error
+
+    def _make(self, parent: Path) -> bool:
+        """Makes and locks this run's directory. False when another run that starts at the same moment took it
+        for one left behind, before it was locked."""
+        self.path = os.fsencode(parent / f"{os.getpid()}-{secrets.token_hex(4)}")
+        os.mkdir(self.path, 0o700)
+        try:
+            self._fd = os.open(self.path, _OPEN_DIRECTORY)
+        except FileNotFoundError:
+            return False
+        fcntl.flock(self._fd, fcntl.LOCK_EX)
+        if os.fstat(self._fd).st_nlink:
+            return True
+        os.close(self._fd)
+        return False
 
     @staticmethod
     def _clear(parent: bytes) -> None:
@@ -204,7 +217,8 @@ class Temporary:
     def close(self) -> None:
         """Removes what is left of this run."""
         for name in os.listdir(self._fd):
-            os.unlink(name, dir_fd=self._fd)
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(name, dir_fd=self._fd)
         os.rmdir(self.path)
         os.close(self._fd)
 
@@ -240,10 +254,11 @@ class Store:
         name = self.write(b"")
         temporary = os.path.join(self.temporary, name)
         try:
-            os.setxattr(temporary, XATTR, Mark(0, 0, "q0").pack())
-        except OSError as error:
-            raise StoreError(f"{os.fsdecode(temporary)}: no extended attributes: {error.strerror}") from error
-        try:
+            try:
+                os.setxattr(temporary, XATTR, Mark(0, 0, "q0").pack())
+            except OSError as error:
+                why = f"no extended attributes: {error.strerror}"
+                raise StoreError(f"{os.fsdecode(temporary)}: {why}") from error
             if os.stat(self.temporary).st_dev != os.stat(self.root).st_dev:
                 raise StoreError(
                     f"{os.fsdecode(self.temporary)} and {os.fsdecode(self.root)} must share a file system"
@@ -314,17 +329,28 @@ class Store:
         fd = os.open(
             os.path.join(self.temporary, name), os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600
         )
-        with open(fd, "wb", buffering=0) as file:
-            view = memoryview(data)
-            while view:
-                view = view[file.write(view) :]
-            os.fchmod(fd, 0o644)
-            if self._owner:
-                os.fchown(fd, *self._owner)
-            os.utime(fd, ns=(time.time_ns(), mtime_ns))
-            if data:
-                linux.start_write_back(fd)
+        try:
+            with open(fd, "wb", buffering=0) as file:
+                view = memoryview(data)
+                while view:
+                    view = view[file.write(view) :]
+                os.fchmod(fd, 0o644)
+                if self._owner:
+                    os.fchown(fd, *self._owner)
+                os.utime(fd, ns=(time.time_ns(), mtime_ns))
+                if data:
+                    linux.start_write_back(fd)
+        except OSError:
+            # What fits onto a full disk must not stay there and keep it full.
+            os.unlink(os.path.join(self.temporary, name))
+            raise
         return name
+
+    def unfinished(self) -> list[bytes]:
+        """What lies in the temporary directory: what is under way, and what workers left that died."""
+        with contextlib.suppress(FileNotFoundError):
+            return [os.path.join(self.temporary, name) for name in os.listdir(self.temporary)]
+        return []
 
     # Freshness
 

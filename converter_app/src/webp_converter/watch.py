@@ -32,6 +32,9 @@ _MASK = (
 )
 _WRITTEN = flags.CLOSE_WRITE | flags.MOVED_TO
 _READ_BYTES = 1 << 18
+_LINKS_OF_A_DIRECTORY = 2
+"""Its name, and the `.` in it; each subdirectory's `..` is one more."""
+
 _EVENTS_AT_ONCE = 4096
 _DETACHED_S = 2.0
 """How long the watches of a directory that was moved away wait for it to appear elsewhere in the tree."""
@@ -103,8 +106,7 @@ class Watch:
                 raise WatchError(f"{os.fsdecode(root)} is missing")
             self._reader = threading.Thread(target=self._read, name="inotify", daemon=True)
             self._reader.start()
-            for _ in self._walk(self._root):
-                pass
+            self._watch_all()
         except BaseException:
             self.close()
             raise
@@ -220,6 +222,37 @@ class Watch:
         if node is not self._root and node.parent is not None and known is not self._root:
             known.attach(node.parent, node.name)
         return known
+
+    def _watch_all(self) -> None:
+        """Watches every directory below the root.
+
+        Most of them hold nothing but files, and most of the time would go into listing these. Where the file
+        system counts subdirectories as links, as ext4, XFS and tmpfs do, one without any isn't listed.
+        Whether it does, the root tells first and each directory listed tells again; a directory made at the
+        wrong moment looks like a file system that doesn't, which costs time and nothing else.
+        """
+        counted: bool | None = None
+        stack = [self._root]
+        while stack:
+            path = self._path(node := stack.pop())
+            if path is None:
+                continue
+            try:
+                links = os.stat(path, follow_symlinks=False).st_nlink
+                if counted and links == _LINKS_OF_A_DIRECTORY:
+                    continue
+                subdirectories = 0
+                with os.scandir(path) as entries:
+                    for entry in entries:
+                        if entry.is_dir(follow_symlinks=False):
+                            subdirectories += 1
+                            child = _Node(-1, entry.name, None)
+                            child.parent = node
+                            if self._watch(child) is child:
+                                stack.append(child)
+            except OSError:  # gone again; if it was moved, its new place is in an event
+                continue
+            counted = counted is not False and links == _LINKS_OF_A_DIRECTORY + subdirectories
 
     def _walk(self, top: _Node, known_too: bool = False) -> Iterator[bytes]:
         """Watches what lies below a watched directory, and yields the originals found.
