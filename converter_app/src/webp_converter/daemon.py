@@ -401,6 +401,8 @@ class Daemon:
         if is_variant:
             self._metrics.original_bytes.inc(mark.size)
             self._metrics.variant_bytes.inc(report.variant_bytes)
+        if report.avif_bytes:
+            self._metrics.avif.inc()
         log.info(
             "published" if is_variant else "kept",
             path=job.path,
@@ -408,6 +410,7 @@ class Daemon:
             detail=report.detail or None,
             original_bytes=mark.size,
             variant_bytes=report.variant_bytes if is_variant else None,
+            avif_bytes=report.avif_bytes or None,
             ssim=None if math.isnan(mark.similarity) else round(mark.similarity, 4),
             encodes=report.encodes,
             encode_ms=mark.encode_ms,
@@ -415,7 +418,8 @@ class Daemon:
             priority=job.priority.value,
         )
         remembered = mark._replace(latency_ms=round(latency_ms)).pack()
-        pictures.append(Picture(job.path, remembered, report.format, report.variant_bytes, now))
+        sizes = report.variant_bytes, now, report.avif_bytes
+        pictures.append(Picture(job.path, remembered, report.format, *sizes))
         return Done(job)
 
     def _without_result(self, job: Job, report: Report) -> Done:
@@ -431,6 +435,13 @@ class Daemon:
         elif report.outcome is Outcome.FULL:
             self._disk_full(report.detail)
             return Done(job, job, _FULL_PAUSE_S)
+        elif report.outcome is Outcome.BROKEN:
+            # Every picture would end as a dead letter. It counts as a try all the same: this one may be what
+            # breaks the decoder of its worker.
+            log.error("decoder broken", reason=report.detail)
+            self._failed = True
+            self._stopping.set()
+            return self._worker_failed(job, Failure(report.detail, counts=True))
         return Done(job)
 
     def _worker_failed(self, job: Job, failure: Failure) -> Done:

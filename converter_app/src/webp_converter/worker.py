@@ -14,7 +14,7 @@ from webp_converter import images, linux
 from webp_converter.bitrix import box_of
 from webp_converter.config import Config
 from webp_converter.originals import Originals, OriginAwayError
-from webp_converter.store import FULL, KEEP, WEBP, Finished, Identity, Mark, Standing, Store
+from webp_converter.store import FULL, KEEP, WEBP, Finished, Identity, Mark, Standing, Store, Unfinished
 
 
 class Outcome(StrEnum):
@@ -41,6 +41,9 @@ class Outcome(StrEnum):
     FULL = "full"
     """No space left for the result."""
 
+    BROKEN = "broken"
+    """A decoder refuses good pictures too: nothing can be said about this one, nor about the next."""
+
 
 class Report(NamedTuple):
     """What a worker tells of one original."""
@@ -59,6 +62,8 @@ class Report(NamedTuple):
     format: str = ""
     variant_bytes: int = 0
     encodes: int = 0
+    avif_bytes: int = 0
+    """0: there is no AVIF variant."""
 
 
 class Order(NamedTuple):
@@ -98,6 +103,8 @@ def convert_all(orders: Sequence[Order]) -> list[Report | str]:
         except OriginAwayError as error:
             wait_s = _config.originals.retry_s
             reports.append(Report(Outcome.UNREST, order.path, wait_s=wait_s, detail=str(error)))
+        except images.DecoderError as error:
+            reports.append(Report(Outcome.BROKEN, order.path, detail=str(error)))
         except Exception as error:  # whatever one picture does, the next is converted
             reports.append(f"{type(error).__name__}: {error}")
     return reports
@@ -129,18 +136,20 @@ def convert_with(config: Config, store: Store, order: Order) -> Report:
     box = box_of(path)
 
     decision: images.Variant | images.Keep
-    header: images.Header | images.Keep | None = None
+    form = ""
     try:
         if original.status.st_size > config.encoding.maximum_bytes:
             decision = images.Keep(images.Reason.TOO_LARGE, f"{original.status.st_size} bytes")
+        elif isinstance(opened := images.opened(original.data, config.encoding), images.Keep):
+            decision = opened
         else:
-            header = images.inspect(original.data)
-            if isinstance(header, images.Header) and box and not box.holds(header.width, header.height):
+            form, width, height = opened.header.format, opened.header.width, opened.header.height
+            if box and not box.holds(width, height):
                 needed = config.watch.intermediate_rest_s
                 if wait := rest.lacks(needed):
-                    detail = f"{header.width}x{header.height} is larger than its box"
+                    detail = f"{width}x{height} is larger than its box"
                     return Report(Outcome.UNREST, path, identity, rest_s=needed, wait_s=wait, detail=detail)
-            decision = images.convert(original.data, config.encoding)
+            decision = images.convert(opened, config.encoding)
     except images.DamagedError as error:
         needed = config.watch.damaged_rest_s
         if wait := rest.lacks(needed):
@@ -150,8 +159,9 @@ def convert_with(config: Config, store: Store, order: Order) -> Report:
         decision = images.Keep(images.Reason.DAMAGED, str(error))
 
     encode_ms = round((time.monotonic() - started) * 1000)
+    mark = Mark(identity.size, identity.mtime_ns, "", encode_ms=encode_ms, avif=config.encoding.avif)
     try:
-        return _finished(store, order, identity, decision, header, encode_ms)
+        return _finished(store, order, identity, decision, mark, form)
     except OSError as error:
         if error.errno in FULL:
             return Report(Outcome.FULL, path, detail=str(error))
@@ -163,25 +173,31 @@ def _finished(
     order: Order,
     identity: Identity,
     decision: images.Variant | images.Keep,
-    header: images.Header | images.Keep | None,
-    encode_ms: int,
+    mark: Mark,
+    form: str,
 ) -> Report:
-    mark = Mark(identity.size, identity.mtime_ns, "", encode_ms=encode_ms)
     if isinstance(decision, images.Variant):
         data, suffix, detail, encodes = decision.data, WEBP, "", decision.encodes
         mark = mark._replace(verdict=f"q{decision.quality}", similarity=decision.similarity)
     else:
         data, suffix, detail, encodes = b"", KEEP, decision.detail, 0
         mark = mark._replace(verdict=decision.reason.value)
+    avif = None
+    if decision.avif:
+        beside = mark._replace(verdict=f"q{decision.avif.quality}", similarity=decision.avif.similarity)
+        avif = Unfinished(beside, store.write(decision.avif.data, identity.mtime_ns))
+        encodes += decision.avif.encodes
+    temporary = store.write(data, identity.mtime_ns)
     return Report(
         Outcome.FINISHED,
         order.path,
         identity,
-        Finished(order.path, identity, mark, order.event_ns, store.write(data, identity.mtime_ns), suffix),
+        Finished(order.path, identity, mark, order.event_ns, temporary, suffix, avif),
         detail=detail,
-        format=header.format if isinstance(header, images.Header) else "",
+        format=form,
         variant_bytes=len(data),
         encodes=encodes,
+        avif_bytes=len(decision.avif.data) if decision.avif else 0,
     )
 
 
