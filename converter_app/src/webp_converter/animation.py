@@ -27,6 +27,10 @@ _MAXIMUM_PLAYS = 65535
 _MAXIMUM_MS = (1 << 24) - 1
 """WebP counts the milliseconds of a frame in 24 bits."""
 
+# https://developers.google.com/speed/webp/docs/riff_container#extended_file_format
+_WEBP_FLAGS = 20
+_WEBP_ALPHA = 0x10
+
 
 class Disposal(Enum):
     """What becomes of a frame's place before the next one."""
@@ -114,6 +118,14 @@ def save_options(animation: Animation) -> dict[str, object]:
         "kmin": 0,
         "kmax": 0,
     }
+
+
+def with_alpha(data: bytes) -> bytes:
+    """Has an animated WebP say that parts of it are transparent. libwebp says so only of what is transparent
+    within a frame, not of what is left where a frame was disposed of."""
+    if data[12:16] != b"VP8X":
+        return data
+    return data[:_WEBP_FLAGS] + bytes([data[_WEBP_FLAGS] | _WEBP_ALPHA]) + data[_WEBP_FLAGS + 1 :]
 
 
 def shown_at(data: bytes, times_ms: Sequence[float]) -> Iterator[Image.Image]:
@@ -255,7 +267,8 @@ def parse_apng(data: bytes, maximum_frames: int) -> Animation:
     while len(frames) <= maximum_frames:
         length, kind = struct.unpack(">I4s", reader.take(8))
         content = reader.take(length)
-        reader.take(4)
+        if reader.take(4) != _checksum(kind, content):
+            raise ValueError(f"checksum of {kind!r}")
         if kind == b"IHDR":
             header = content
         elif kind in _PNG_OF_EACH_FRAME:
@@ -305,4 +318,8 @@ def _apng_frame(header: bytes, shared: list[bytes], control: bytes, pixels: list
 
 
 def _chunk(kind: bytes, content: bytes) -> bytes:
-    return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+    return struct.pack(">I", len(content)) + kind + content + _checksum(kind, content)
+
+
+def _checksum(kind: bytes, content: bytes) -> bytes:
+    return struct.pack(">I", zlib.crc32(content, zlib.crc32(kind)))

@@ -88,7 +88,7 @@ def convert(
         if not absolute.exists():
             raise _stop(f"{path}: no such file or directory", 2)
         found += conversion.originals(settings, [os.fsencode(absolute)])
-    table = Table("picture", "outcome", "bytes", "as WebP", "as AVIF", "saved", "quality", "SSIM", "ms")
+    table = Table("picture", "outcome", "bytes", "as WebP", "saved", "quality", "SSIM", "ms")
     undecided = 0
     try:
         with Progress(console=Console(stderr=True), disable=as_json or not sys.stderr.isatty()) as progress:
@@ -101,10 +101,9 @@ def convert(
                 similarity = f"{done.similarity:.4f}" if done.variant_bytes else ""
                 table.add_row(
                     _shown(done.path),
-                    done.outcome,
+                    done.outcome + (" + avif" if done.avif_bytes else ""),
                     str(done.original_bytes or ""),
                     str(done.variant_bytes or ""),
-                    str(done.avif_bytes or ""),
                     saved,
                     done.verdict,
                     "" if math.isnan(done.similarity) else similarity,

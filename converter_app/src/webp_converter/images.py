@@ -229,7 +229,7 @@ class _Moving:
         output = BytesIO()
         first, *others = self._frames
         first.save(output, "WEBP", append_images=others, **self._options, **options)
-        return output.getvalue()
+        return animation.with_alpha(output.getvalue()) if first.mode == "RGBA" else output.getvalue()
 
     def similarity(self, data: bytes) -> float:
         shown = animation.shown_at(data, self._times_ms)
