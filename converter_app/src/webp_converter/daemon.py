@@ -26,6 +26,7 @@ from webp_converter.metrics import Metrics
 from webp_converter.misses import MissLog, Places
 from webp_converter.originals import Originals, OriginAwayError
 from webp_converter.pool import Answered, Failure, Pool, context, start_fork_server
+from webp_converter.refine import Refiner
 from webp_converter.scan import Tally, scan_share
 from webp_converter.statistics import Picture, Statistics
 from webp_converter.store import KEEP, WEBP, Finished, Mark, Result, Store, StoreError, Temporary, owner_of
@@ -64,6 +65,7 @@ class Daemon:
         self._answers: queue.SimpleQueue[Answered] = queue.SimpleQueue()
         start_fork_server()
         self._pool = Pool(config, self._temporary.path, self._answered)
+        self._refiner = Refiner(config, self._temporary.path, self._idle, self._publish_all, self._improved)
 
         self._queue_problem = "starting"
         self._queue_lengths: dict[str, int] = {}
@@ -91,6 +93,7 @@ class Daemon:
             self._dispatch_loop,
             self._publish_loop,
             self._scan_loop,
+            self._refine_loop,
             self._api.serve,
         ):
             self._start(loop)
@@ -399,6 +402,7 @@ class Daemon:
         if not job.rested and not job.tries and job.priority is Priority.NORMAL:
             self._metrics.latency.observe(latency_ms / 1000)
         if is_variant:
+            self._refiner.remember(job.path, mark)
             self._metrics.original_bytes.inc(mark.size)
             self._metrics.variant_bytes.inc(report.variant_bytes)
         if report.avif_bytes:
@@ -462,6 +466,23 @@ class Daemon:
             unfinished = store.write(b"", identity.mtime_ns)
             store.publish([Finished(job.path, identity, mark, job.event_ns, unfinished, KEEP)])
         return Done(job._replace(tries=tries), dead=failure.reason)
+
+    # The second pass
+
+    def _refine_loop(self) -> None:
+        self._refiner.run(self._stopping)
+
+    def _idle(self) -> bool:
+        """Whether nothing is to be done, as far as can be seen from here."""
+        busy = self._fetched or len(self._pool) or self._publishing or self._scanning
+        return not (busy or self._queue_problem or self._disk_problem)
+
+    def _improved(self, outcome: str, report: Report | None) -> None:
+        self._metrics.second.labels(outcome).inc()
+        if report and report.finished:
+            sizes = report.variant_bytes, time.time_ns(), report.avif_bytes
+            mark = report.finished.mark.pack()
+            self._statistics.remember([Picture(report.path, mark, report.format, *sizes)])
 
     # The scan
 
@@ -608,6 +629,7 @@ class Daemon:
             "verdict": mark.verdict,
             "original_bytes": mark.size,
             "variant_bytes": variant_bytes,
+            "avif_bytes": self._store_of(path).avif_bytes_of(path) or None,
             "ssim": None if math.isnan(mark.similarity) else mark.similarity,
             "encode_ms": mark.encode_ms,
             "latency_ms": mark.latency_ms,

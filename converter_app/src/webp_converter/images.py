@@ -25,6 +25,7 @@ __all__ = [
     "DecoderError",
     "Header",
     "Keep",
+    "Opened",
     "Reason",
     "Variant",
     "convert",

@@ -109,6 +109,11 @@ class Mark(NamedTuple):
         except ValueError:
             return None
 
+    @property
+    def is_lossy(self) -> bool:
+        """Whether it is that of a variant encoded with loss."""
+        return self.verdict.startswith("q") and self.verdict != "q0"
+
     def describes(self, original: os.stat_result) -> bool:
         return (self.size, self.mtime_ns) == (original.st_size, original.st_mtime_ns)
 
@@ -168,6 +173,9 @@ class Finished(NamedTuple):
 
     avif: Unfinished | None = None
     """The AVIF variant that goes with it."""
+
+    second: bool = False
+    """Whether it is a smaller variant for an original that has one: published only where that still is."""
 
 
 class Stale(NamedTuple):
@@ -389,6 +397,16 @@ class Store:
             pass
         return None
 
+    def avif_bytes_of(self, path: bytes) -> int:
+        """Size of our AVIF variant of an original; 0: there is none."""
+        try:
+            with self.directory(path) as (directory, name):
+                if isinstance(read_mark(directory, name + AVIF), Mark):
+                    return os.stat(name + AVIF, dir_fd=directory, follow_symlinks=False).st_size
+        except FileNotFoundError:
+            pass
+        return 0
+
     def identity_of(self, path: bytes) -> Identity | None:
         """The original's identity now; None when there is no such original."""
         try:
@@ -490,15 +508,21 @@ class Store:
 
     def _rename(self, finished: Finished, fd: int) -> Result:
         try:
-            latency_ms = max(0, time.time_ns() - finished.started_ns) // 1_000_000
-            os.setxattr(fd, XATTR, finished.mark._replace(latency_ms=latency_ms).pack())
+            mark = finished.mark
+            if not finished.second:
+                latency_ms = max(0, time.time_ns() - finished.started_ns) // 1_000_000
+                mark = mark._replace(latency_ms=latency_ms)
+            os.setxattr(fd, XATTR, mark.pack())
         finally:
             os.close(fd)
         with self.directory(finished.path) as (directory, name):
             if not self._unchanged(directory, name, finished.identity):
                 return Result.CHANGED
-            if read_mark(directory, name + finished.suffix) is FOREIGN:
+            there = read_mark(directory, name + finished.suffix)
+            if there is FOREIGN:
                 return Result.FOREIGN
+            if finished.second and (there is None or there[:2] != finished.mark[:2]):
+                return Result.CHANGED
             placed: list[bytes] = []
             try:
                 # nginx takes an original for decided as soon as the decision is there.
@@ -510,6 +534,8 @@ class Store:
                 if not self._unchanged(directory, name, finished.identity):
                     return Result.CHANGED
                 unwanted = set(SUFFIXES).difference(placed)
+                if finished.second and _is_smaller(directory, name + AVIF, name + finished.suffix):
+                    unwanted.remove(AVIF)
                 placed.clear()
             finally:  # whatever went wrong, nothing remains of it
                 for suffix in placed:
@@ -586,6 +612,15 @@ class _Foreign(Enum):
 
 FOREIGN = _Foreign.FOREIGN
 """In place of a mark: the file is there and isn't ours."""
+
+
+def _is_smaller(directory: int, one: bytes, other: bytes) -> bool:
+    """Whether a file is there and smaller than another."""
+    try:
+        sizes = [os.stat(name, dir_fd=directory, follow_symlinks=False).st_size for name in (one, other)]
+    except FileNotFoundError:
+        return False
+    return sizes[0] < sizes[1]
 
 
 def read_mark(directory: int, name: bytes) -> Mark | Literal[_Foreign.FOREIGN] | None:

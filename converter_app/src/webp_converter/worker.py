@@ -41,6 +41,9 @@ class Outcome(StrEnum):
     FULL = "full"
     """No space left for the result."""
 
+    AS_GOOD = "as-good"
+    """A second pass made nothing smaller."""
+
     BROKEN = "broken"
     """A decoder refuses good pictures too: nothing can be said about this one, nor about the next."""
 
@@ -74,6 +77,9 @@ class Order(NamedTuple):
     rested: str = ""
     """`<identity>@<seconds>`: seen to be at rest that long."""
 
+    second: bool = False
+    """Whether its variant is to be made smaller: nothing else is done then."""
+
 
 _config: Config
 _store: Store
@@ -99,7 +105,8 @@ def convert_all(orders: Sequence[Order]) -> list[Report | str]:
     reports: list[Report | str] = []
     for order in orders:
         try:
-            reports.append(convert_with(_config, _store_of(order), order))
+            convert = improve_with if order.second else convert_with
+            reports.append(convert(_config, _store_of(order), order))
         except OriginAwayError as error:
             wait_s = _config.originals.retry_s
             reports.append(Report(Outcome.UNREST, order.path, wait_s=wait_s, detail=str(error)))
@@ -166,6 +173,44 @@ def convert_with(config: Config, store: Store, order: Order) -> Report:
         if error.errno in FULL:
             return Report(Outcome.FULL, path, detail=str(error))
         raise
+
+
+def improve_with(config: Config, store: Store, order: Order) -> Report:
+    """Encodes an original once more, with the method of the second pass, if it has a variant with loss; there
+    is something to publish when that became smaller."""
+    started = time.monotonic()
+    path = order.path
+    known = store.mark_of(path) if store.standing_of(path) is Standing.FRESH else None
+    original = store.read(path, config.encoding.maximum_bytes) if known and known[0].is_lossy else None
+    if known is None or original is None or not known[0].describes(original.status):
+        return Report(Outcome.GONE, path)
+    mark, before_bytes = known
+    encoding = config.encoding.model_copy(
+        update={"method": config.encoding.second_pass_method, "avif": False}
+    )
+    opened = images.opened(original.data, encoding)
+    decision = images.convert(opened, encoding) if isinstance(opened, images.Opened) else opened
+    if isinstance(decision, images.Keep) or len(decision.data) >= (before_bytes or 0):
+        return Report(Outcome.AS_GOOD, path)
+    identity = Identity.of(original.status)
+    mark = mark._replace(
+        verdict=f"q{decision.quality}",
+        similarity=decision.similarity,
+        encode_ms=round((time.monotonic() - started) * 1000),
+    )
+    temporary = store.write(decision.data, identity.mtime_ns)
+    avif_bytes = store.avif_bytes_of(path)
+    return Report(
+        Outcome.FINISHED,
+        path,
+        identity,
+        Finished(path, identity, mark, order.event_ns, temporary, WEBP, second=True),
+        detail=f"{before_bytes} bytes before",
+        format=opened.header.format if isinstance(opened, images.Opened) else "",
+        variant_bytes=len(decision.data),
+        encodes=decision.encodes,
+        avif_bytes=avif_bytes if avif_bytes < len(decision.data) else 0,
+    )
 
 
 def _finished(
