@@ -8,6 +8,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 from converter_app.tests import pictures
+from converter_app.tests.samples import chunk
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageCms
@@ -197,6 +198,21 @@ class TestPng:
         variant = pictures.decoded(converted(data + chunk(b"IEND", b"")).data)
         assert difference(variant.convert("RGB"), pictures.photograph()) < 5
 
+    @pytest.mark.parametrize("depth", [1, 2, 4, 8])
+    def test_gray_with_a_transparent_level(self, depth: int) -> None:
+        white = (1 << depth) - 1
+        row = int("".join(format(v, f"0{depth}b") for v in [white] * 32 + [0] * 32), 2)
+        rows = (b"\0" + row.to_bytes(8 * depth, "big")) * 64
+        variant = pictures.decoded(converted(png(depth, 0, rows, struct.pack(">H", white))).data)
+        assert variant.getpixel((0, 0))[3] == 0  # type: ignore[index]
+        assert variant.getpixel((63, 0)) == (0, 0, 0, 255)
+
+    def test_16_bit_colour_with_a_transparent_one(self) -> None:
+        clear, other = struct.pack(">HHH", 1000, 2000, 3000), struct.pack(">HHH", 60_000, 2000, 3000)
+        variant = pictures.decoded(converted(png(16, 2, (b"\0" + clear * 32 + other * 32) * 64, clear)).data)
+        assert variant.getpixel((0, 0))[3] == 0  # type: ignore[index]
+        assert variant.getpixel((63, 0)) == (234, 7, 11, 255)
+
     def test_16_bit_gray_with_a_transparent_level(self) -> None:
         values = np.full((64, 64), 30_000, np.uint16)
         values[16:48, 16:48] = 30_001
@@ -213,8 +229,11 @@ class TestPng:
         assert difference(variant.convert("L"), image.convert("L")) < 4
 
 
-def chunk(kind: bytes, data: bytes) -> bytes:
-    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+def png(depth: int, kind: int, rows: bytes, transparency: bytes) -> bytes:
+    """A PNG of 64x64 pixels, not compressed."""
+    header = struct.pack(">IIBBBBB", 64, 64, depth, kind, 0, 0, 0)
+    parts = (b"IHDR", header), (b"tRNS", transparency), (b"IDAT", zlib.compress(rows, 0)), (b"IEND", b"")
+    return b"\x89PNG\r\n\x1a\n" + b"".join(chunk(*part) for part in parts)
 
 
 class TestJpeg:

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from io import BytesIO
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from PIL import Image, ImageCms, ImageOps
@@ -50,6 +50,9 @@ _DECODED = {"jpeg": "JPEG", "png": "PNG", "gif": "GIF", "bmp": "BMP", "tiff": "T
 _MODES = {"1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr"}
 _DEPTH_16 = {"I;16", "I;16B", "I;16L", "I;16N"}
 """Gray, which PNG and TIFF have; samples of 16 bits in colour are cut to 8 by Pillow's decoders."""
+
+_PNG_DEPTH = 24
+"""Offset of the bits of a sample in a PNG."""
 
 _TILE_SIDES = (322, 323)
 """TIFF's tags for the sides of its tiles; each tile is decoded into memory of its own."""
@@ -158,7 +161,7 @@ def decoded(picture: Opened, metadata: Literal["none", "icc", "all"]) -> tuple[l
         raise DamagedError("jpeg: no end of image")
     if header.format == "png" and data.rfind(b"IEND\xae\x42\x60\x82") < data.find(b"IDAT"):
         raise DamagedError("png: no IEND chunk")
-    canonical, kept = _canonical(image, metadata)
+    canonical, kept = _canonical(image, data, metadata)
     return [canonical], kept
 
 
@@ -173,7 +176,7 @@ def _frames(
             with _guarded(header.format, frame.width * frame.height):
                 image: Image.Image = Image.open(BytesIO(frame.file), formats=[_DECODED[header.format]])
                 image.load()
-            part, kept = _canonical(image, metadata)
+            part, kept = _canonical(image, frame.file, metadata)
             yield part
 
     shown = list(animation.composed(source, parts()))
@@ -238,8 +241,12 @@ def _first_scan(data: bytes) -> int:
     return len(data)
 
 
-def _canonical(image: Image.Image, metadata: Literal["none", "icc", "all"]) -> tuple[Image.Image, Metadata]:
+def _canonical(
+    image: Image.Image, data: bytes, metadata: Literal["none", "icc", "all"]
+) -> tuple[Image.Image, Metadata]:
     profile = image.info.get("icc_profile")
+    if image.format == "PNG" and "transparency" in image.info:
+        image.info["transparency"] = _transparency(image, depth=data[_PNG_DEPTH])
     if image.mode in _DEPTH_16:
         image = _from_16_bits(image)
         profile = None
@@ -267,6 +274,17 @@ def _canonical(image: Image.Image, metadata: Literal["none", "icc", "all"]) -> t
     if metadata != "all":
         return image, Metadata(kept)
     return image, Metadata(kept, *(_bytes(image.info.get(key)) for key in ("exif", "xmp")))
+
+
+def _transparency(image: Image.Image, depth: int) -> Any:
+    """The transparent colour of a PNG on the scale of the decoded samples. Pillow leaves it on that of the
+    file, where nothing equals it."""
+    value = image.info["transparency"]
+    if image.mode == "L" and depth in (2, 4):
+        return value * 255 // ((1 << depth) - 1)
+    if image.mode == "RGB" and depth == 16:
+        return tuple(sample >> 8 for sample in value)
+    return value
 
 
 def _bytes(value: object) -> bytes:

@@ -478,10 +478,13 @@ class Store:
 
     def discard(self, finished: Finished) -> None:
         """Removes unfinished files that will not be published."""
-        for unfinished in (finished, finished.avif):
-            if unfinished:
-                with contextlib.suppress(FileNotFoundError):
-                    os.unlink(self._path(unfinished.temporary))
+        self._remove(finished)
+        if finished.avif:
+            self._remove(finished.avif)
+
+    def _remove(self, unfinished: Finished | Unfinished) -> None:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(self._path(unfinished.temporary))
 
     def _path(self, temporary: bytes) -> bytes:
         return os.path.join(self.temporary, temporary)
@@ -528,6 +531,8 @@ class Store:
                 # nginx takes an original for decided as soon as the decision is there.
                 if finished.avif and self._place(directory, finished.avif, name + AVIF):
                     placed.append(AVIF)
+                elif finished.avif:
+                    self._remove(finished.avif)
                 if not self._place(directory, finished, name + finished.suffix):
                     return Result.FOREIGN
                 placed.append(finished.suffix)
