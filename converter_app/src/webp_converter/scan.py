@@ -26,8 +26,7 @@ from webp_converter.store import AVIF, DECISIONS, FOREIGN, KEEP, SUFFIXES, WEBP,
 
 _SHARED_LEVEL = 2
 _PUSHED_AT_ONCE = 500
-_DECIDED_WITHOUT_AVIF = ([WEBP.decode()], [KEEP.decode()])
-_DECIDED = tuple([*decision, AVIF.decode()] for decision in _DECIDED_WITHOUT_AVIF)
+_WEBP, _KEEP, _AVIF = WEBP.decode(), KEEP.decode(), AVIF.decode()
 _OPEN_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
@@ -100,29 +99,32 @@ def _directory(
 def _files(
     fd: int, path: bytes, files: set[str], extensions: frozenset[str], tally: Tally, avif: bool
 ) -> Iterator[bytes]:
-    suffixes = [suffix.decode() for suffix in SUFFIXES]
+    webp, keep, avif_beside = _WEBP, _KEEP, _AVIF
     for name in files:
         _, dot, extension = name.rpartition(".")
         if extension.lower() in extensions and dot:
             tally.originals += 1
-            beside = [suffix for suffix in suffixes if name + suffix in files]
-            if beside and _decided(fd, name, beside, avif, tally):
+            has = name + webp in files, name + keep in files, name + avif_beside in files
+            if any(has) and _decided(fd, name, *has, avif, tally):
                 continue
             yield path + b"/" + os.fsencode(name)
-        elif name.endswith(tuple(suffixes)) and name[:-5] not in files:
+        elif name.endswith((webp, keep, avif_beside)) and name[:-5] not in files:
             original = name[:-5]
             if original.rpartition(".")[2].lower() in extensions:
                 _remove_orphan(fd, name, tally)
 
 
-def _decided(fd: int, name: str, beside: list[str], avif: bool, tally: Tally) -> bool:
+def _decided(
+    fd: int, name: str, has_webp: bool, has_keep: bool, has_avif: bool, avif: bool, tally: Tally
+) -> bool:
     """Whether there is a decision; removes what is stale."""
     try:
         original = os.stat(name, dir_fd=fd, follow_symlinks=False)
         # Where there is an AVIF variant, the decision is one with regard to it.
-        if beside in _DECIDED or (beside in _DECIDED_WITHOUT_AVIF and not avif):
-            stats = (os.stat(name + suffix, dir_fd=fd, follow_symlinks=False) for suffix in beside)
-            if all(status.st_mtime_ns == original.st_mtime_ns for status in stats):
+        if has_webp != has_keep and (has_avif or not avif):
+            decision = os.stat(name + (_WEBP if has_webp else _KEEP), dir_fd=fd, follow_symlinks=False)
+            beside = os.stat(name + _AVIF, dir_fd=fd, follow_symlinks=False) if has_avif else decision
+            if decision.st_mtime_ns == beside.st_mtime_ns == original.st_mtime_ns:
                 return True
     except FileNotFoundError:
         return False
