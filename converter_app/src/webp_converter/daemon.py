@@ -462,7 +462,8 @@ class Daemon:
         store = self._store_of(job.path)
         identity = store.identity_of(job.path)
         if identity:
-            mark = Mark(identity.size, identity.mtime_ns, Reason.FAILED.value)
+            wanted = self._config.encoding.avif
+            mark = Mark(identity.size, identity.mtime_ns, Reason.FAILED.value, avif=wanted)
             unfinished = store.write(b"", identity.mtime_ns)
             store.publish([Finished(job.path, identity, mark, job.event_ns, unfinished, KEEP)])
         return Done(job._replace(tries=tries), dead=failure.reason)
