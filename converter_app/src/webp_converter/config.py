@@ -164,7 +164,7 @@ class Encoding(Section):
 
     avif: bool = False
     """Make `photo.jpg.avif` too where it is smaller than the WebP variant, and serve it to browsers that
-    accept it. Takes some ten times the time of WebP. Animations get none."""
+    accept it. Takes some six times the time of WebP. Animations get none."""
 
     avif_ladder: list[Quality] = Field(default=[50, 55, 60, 65, 70, 75, 80], min_length=1)
     """AVIF qualities (1 to 100, rising) that the policy `ssim` chooses from, for the same `ssim_target`."""
