@@ -336,16 +336,30 @@ class TestAnimatedPng:
         assert shown.colours(35, 5) == [red, red, blue, red]
 
     @pytest.mark.parametrize(
-        "data",
+        ("data", "detail"),
         [
-            samples.apng((80, 60), FRAMES, announced=9),
-            samples.apng((80, 60), [*FRAMES[:1], PngFrame((1, 1, 1, 1), (70, 50, 20, 20))]),
-            samples.apng((80, 60), [*FRAMES[:1], PngFrame((1, 1, 1, 1), (4_000_000_000, 0, 20, 20))]),
+            (samples.apng((80, 60), FRAMES, announced=9), "png of 4 frames instead of 9"),
+            (
+                samples.apng((80, 60), [*FRAMES[:1], PngFrame((1, 1, 1, 1), (70, 50, 20, 20))]),
+                "png with a frame outside of the canvas",
+            ),
+            (
+                samples.apng((80, 60), [*FRAMES[:1], PngFrame((1, 1, 1, 1), (4_000_000_000, 0, 20, 20))]),
+                "png with a frame outside of the canvas",
+            ),
+            (
+                samples.apng((80, 60), [FRAMES[0]._replace(delay=(65_535, 1))] * 200),
+                "animation of more than 24 days",
+            ),
         ],
     )
-    def test_what_is_not_as_it_says_is_damaged(self, data: bytes) -> None:
-        with pytest.raises(DamagedError):
-            convert(data, DEFAULT)
+    def test_what_is_not_as_it_says_is_left_alone(self, data: bytes, detail: str) -> None:
+        assert convert(data, DEFAULT) == Keep(Reason.FORMAT, detail)
+
+    def test_a_long_one_plays_as_long(self) -> None:
+        frames = [frame._replace(delay=(10_000, 1)) for frame in self.FRAMES[:2]]
+        shown = Shown(variant_of(samples.apng((80, 60), frames)).data)
+        assert shown.durations == [10_000_000] * 2
 
 
 SMALL = stripped(pictures.photograph(side=60))
@@ -367,12 +381,22 @@ class TestDamaged:
 
     @pytest.mark.parametrize(("data", "holes"), [cut[1:] for cut in CUTS], ids=[cut[0] for cut in CUTS])
     def test_any_cut_is_noticed(self, data: bytes, holes: bool) -> None:
+        # Browsers show the frames that are there; where one ends nobody knows that there were to be more.
+        frames = TestAnimatedGif.FRAMES
+        whole = [samples.gif((80, 60), frames[:count], end=b"") for count in range(1, 5)]
+        whole.append(data[:-1] if data.startswith(b"GIF") else b"")
         lengths = (*range(12, len(data), len(data) // 40), *range(len(data) - 20, len(data)))
         for length in lengths:
             for tail in (b"", bytes(len(data) - length)) if holes else (b"",):
-                if data[:length] + tail != data:
+                cut = data[:length] + tail
+                if cut != data and cut not in whole:
                     with pytest.raises(DamagedError):
-                        convert(data[:length] + tail, ANY_SIZE)
+                        convert(cut, ANY_SIZE)
+
+    @pytest.mark.parametrize("end", [b"", b";", b";" + bytes(100), b"garbage", b";garbage"])
+    def test_the_end_of_a_gif_is_where_browsers_see_it(self, end: bytes) -> None:
+        data = samples.gif((80, 60), TestAnimatedGif.FRAMES, end=end)
+        assert len(Shown(variant_of(data, ANY_SIZE).data).frames) == 4
 
     def test_bytes_after_the_end_are_no_damage(self) -> None:
         assert variant_of(samples.gif((80, 60), TestAnimatedGif.FRAMES) + bytes(100), ANY_SIZE)

@@ -27,9 +27,16 @@ _MAXIMUM_PLAYS = 65535
 _MAXIMUM_MS = (1 << 24) - 1
 """WebP counts the milliseconds of a frame in 24 bits."""
 
+_MAXIMUM_TOTAL_MS = (1 << 31) - 1
+"""libwebp counts those of all frames in 31."""
+
 # https://developers.google.com/speed/webp/docs/riff_container#extended_file_format
 _WEBP_FLAGS = 20
 _WEBP_ALPHA = 0x10
+
+
+class UnsupportedError(Exception):
+    """A picture of a kind that is left alone: which."""
 
 
 class Disposal(Enum):
@@ -147,12 +154,22 @@ def _shown_ms(duration_ms: float) -> float:
     return _SHORTEST_SHOWN_MS if duration_ms <= _SHORTEST_MS else min(duration_ms, _MAXIMUM_MS)
 
 
+def _playable(animation: Animation) -> Animation:
+    if sum(animation.durations_ms) > _MAXIMUM_TOTAL_MS:
+        raise UnsupportedError("animation of more than 24 days")
+    return animation
+
+
 class _Reader:
     """Bytes in their order. Raises EOFError behind the last."""
 
     def __init__(self, data: bytes) -> None:
         self.data = data
         self.position = 0
+
+    @property
+    def left(self) -> int:
+        return len(self.data) - self.position
 
     def take(self, count: int) -> bytes:
         start = self.position
@@ -175,7 +192,7 @@ _GIF_HAS_COLOURS = 0x80
 def parse_gif(data: bytes, maximum_frames: int) -> Animation:
     """The frames of a GIF, one more than `maximum_frames` at most; a still GIF has one.
 
-    Raises EOFError when it is cut off, ValueError when it is no GIF as browsers know it.
+    Raises EOFError when it is cut off within a frame, ValueError when it has none, UnsupportedError.
     """
     reader = _Reader(data)
     reader.take(6)
@@ -184,7 +201,7 @@ def parse_gif(data: bytes, maximum_frames: int) -> Animation:
     frames: list[Frame] = []
     control, plays = bytes(4), 1
     while len(frames) <= maximum_frames:
-        kind = reader.byte()
+        kind = reader.byte() if reader.left or not frames else _GIF_END
         if kind == _GIF_EXTENSION:
             label, blocks = reader.byte(), _blocks(reader)
             if label == _GIF_CONTROL and len(blocks[1:5]) == 4:
@@ -209,13 +226,13 @@ def parse_gif(data: bytes, maximum_frames: int) -> Animation:
             duration_ms = _shown_ms(10 * int.from_bytes(control[1:3], "little"))
             frames.append(Frame(file, left, top, frame_width, frame_height, duration_ms, disposal, True))
             control = bytes(4)
-        elif kind == _GIF_END:
+        elif not kind and not data[reader.position :].strip(b"\0"):
+            raise EOFError("zeros instead of an end")
+        else:  # browsers take what they don't know, and no end at all, for the end
             break
-        elif kind:  # a zero between blocks is what some encoders leave behind
-            raise ValueError(f"no such block: {kind}")
     if not frames or not width or not height:
         raise ValueError("no frame")
-    return Animation(width, height, frames, plays)
+    return _playable(Animation(width, height, frames, plays))
 
 
 def _colour_bytes(flags: int) -> int:
@@ -248,7 +265,8 @@ def parse_apng(data: bytes, maximum_frames: int) -> Animation:
     """The frames of an animated PNG, one more than `maximum_frames` at most. Its default image is none of
     them, unless it says so.
 
-    Raises EOFError when it is cut off, ValueError when it isn't one.
+    Raises EOFError when it is cut off, ValueError when a checksum is wrong, UnsupportedError when its frames
+    aren't what it says.
     """
     reader = _Reader(data)
     reader.take(len(_PNG))
@@ -288,11 +306,11 @@ def parse_apng(data: bytes, maximum_frames: int) -> Animation:
         if kind == b"IDAT" and not control:
             pixels.clear()  # the default image
     if not frames or len(frames) < min(announced, maximum_frames):
-        raise ValueError(f"{len(frames)} of {announced} frames")
+        raise UnsupportedError(f"png of {len(frames)} frames instead of {announced}")
     width, height = struct.unpack(">II", header[:8])
     if any(f.left + f.width > width or f.top + f.height > height for f in frames):
-        raise ValueError("a frame outside of the canvas")
-    return Animation(width, height, frames[: max(1, announced)], min(plays, _MAXIMUM_PLAYS))
+        raise UnsupportedError("png with a frame outside of the canvas")
+    return _playable(Animation(width, height, frames[: max(1, announced)], min(plays, _MAXIMUM_PLAYS)))
 
 
 def _apng_frame(header: bytes, shared: list[bytes], control: bytes, pixels: list[bytes]) -> Frame:

@@ -15,9 +15,9 @@ import numpy as np
 from PIL import AvifImagePlugin, Image
 
 from webp_converter import animation, inputs, predictor
-from webp_converter.animation import Animation
+from webp_converter.animation import Animation, UnsupportedError
 from webp_converter.config import Encoding
-from webp_converter.inputs import DamagedError, DecoderError, Header, Metadata, Opened, UnsupportedError
+from webp_converter.inputs import DamagedError, DecoderError, Header, Metadata, Opened
 from webp_converter.similarity import Luma, Reference
 
 __all__ = [

@@ -14,7 +14,7 @@ import numpy as np
 from PIL import Image, ImageCms, ImageOps
 
 from webp_converter import animation
-from webp_converter.animation import Animation
+from webp_converter.animation import Animation, UnsupportedError
 
 # Our own limit is checked before anything is decoded, and refuses instead of warning.
 Image.MAX_IMAGE_PIXELS = None
@@ -26,10 +26,6 @@ class DamagedError(Exception):
 
 class DecoderError(Exception):
     """A decoder that refuses even a picture known to be good: nothing is said about the one at hand."""
-
-
-class UnsupportedError(Exception):
-    """A picture of a kind that is left alone: which."""
 
 
 _SIGNATURES = (
@@ -191,7 +187,7 @@ def _guarded(name: str, pixels: int = 0) -> Iterator[None]:
     anything, and one without memory may speak of broken data."""
     try:
         yield
-    except MemoryError:
+    except (MemoryError, UnsupportedError):
         raise
     except Exception as error:
         np.empty(_DECODER_BYTES * pixels, np.uint8)
