@@ -374,9 +374,6 @@ class TestDamaged:
         ("animated png", samples.apng((80, 60), TestAnimatedPng.FRAMES), True),
         # Their last samples may be zero; who would know a hole?
         ("bmp", pictures.encoded(SMALL, "BMP"), False),
-        ("tiff", pictures.encoded(SMALL, "TIFF"), False),
-        ("tiff deflate", pictures.encoded(SMALL, "TIFF", compression="tiff_deflate"), False),
-        ("tiff jpeg", pictures.encoded(SMALL, "TIFF", compression="jpeg"), False),
     )
 
     @pytest.mark.parametrize(("data", "holes"), [cut[1:] for cut in CUTS], ids=[cut[0] for cut in CUTS])
@@ -385,13 +382,29 @@ class TestDamaged:
         frames = TestAnimatedGif.FRAMES
         whole = [samples.gif((80, 60), frames[:count], end=b"") for count in range(1, 5)]
         whole.append(data[:-1] if data.startswith(b"GIF") else b"")
-        lengths = (*range(12, len(data), len(data) // 40), *range(len(data) - 20, len(data)))
+        lengths = (*range(60, len(data), len(data) // 40), *range(len(data) - 20, len(data)))
         for length in lengths:
             for tail in (b"", bytes(len(data) - length)) if holes else (b"",):
                 cut = data[:length] + tail
                 if cut != data and cut not in whole:
                     with pytest.raises(DamagedError):
                         convert(cut, ANY_SIZE)
+
+    @pytest.mark.parametrize("compression", [None, "tiff_deflate", "jpeg"])
+    def test_a_tiff_that_is_not_understood_is_left_alone(self, compression: str | None) -> None:
+        """It may be cut off, or of a kind that the decoder doesn't know; it is never removed."""
+        data = pictures.encoded(SMALL, "TIFF", compression=compression)
+        for length in (*range(12, len(data), len(data) // 40), *range(len(data) - 20, len(data))):
+            decision = convert(data[:length], ANY_SIZE)
+            assert isinstance(decision, Keep)
+            assert decision.reason is Reason.FORMAT
+
+    def test_a_bmp_of_an_unknown_kind_is_left_alone(self) -> None:
+        data = bytearray(pictures.encoded(SMALL, "BMP"))
+        data[30] = 4  # holds a JPEG
+        decision = convert(bytes(data), DEFAULT)
+        assert isinstance(decision, Keep)
+        assert decision.reason is Reason.FORMAT
 
     @pytest.mark.parametrize("end", [b"", b";", b";" + bytes(100), b"garbage", b";garbage"])
     def test_the_end_of_a_gif_is_where_browsers_see_it(self, end: bytes) -> None:

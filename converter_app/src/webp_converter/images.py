@@ -141,7 +141,10 @@ def convert(picture: bytes | Opened, encoding: Encoding) -> Variant | Keep:
     header = picture.header
     if excess := _excess(header, encoding):
         return Keep(Reason.TOO_LARGE, excess)
-    frames, metadata = inputs.decoded(picture, encoding.metadata)
+    try:
+        frames, metadata = inputs.decoded(picture, encoding.metadata)
+    except UnsupportedError as error:
+        return Keep(Reason.FORMAT, str(error))
     size = len(picture.data)
     limit = math.floor(size * (1 - encoding.minimum_saving))
     subject: _Still | _Moving

@@ -145,7 +145,7 @@ def decoded(picture: Opened, metadata: Literal["none", "icc", "all"]) -> tuple[l
     """The picture as a browser shows it: 8 bits, RGB or RGBA, sRGB, upright; of an animation, one frame after
     the other. `metadata` says what else is kept of it: with a colour profile, colours stay what they are.
 
-    Raises DamagedError when it can't be decoded whole, DecoderError, MemoryError.
+    Raises DamagedError when it can't be decoded whole, UnsupportedError, DecoderError, MemoryError.
     """
     if isinstance(picture.source, Animation):
         return _frames(picture.source, picture.header, metadata)
@@ -184,7 +184,8 @@ def _frames(
 @contextmanager
 def _guarded(name: str, pixels: int = 0) -> Iterator[None]:
     """Tells damaged pictures from other causes of a decoder's failure. A decoder given hostile bytes raises
-    anything, and one without memory may speak of broken data."""
+    anything, and one without memory may speak of broken data. A TIFF may be of kinds that the decoder doesn't
+    know, and so may the header of a BMP: what isn't understood may well be whole."""
     try:
         yield
     except (MemoryError, UnsupportedError):
@@ -192,6 +193,8 @@ def _guarded(name: str, pixels: int = 0) -> Iterator[None]:
     except Exception as error:
         np.empty(_DECODER_BYTES * pixels, np.uint8)
         _require_decoder(name)
+        if name == "tiff" or (name == "bmp" and not pixels):
+            raise UnsupportedError(f"{name}: {error}") from error
         raise DamagedError(f"{name}: {error}") from error
 
 

@@ -6,6 +6,7 @@ import os
 import resource
 import signal
 import time
+import warnings
 from collections.abc import Sequence
 from enum import StrEnum
 from typing import NamedTuple
@@ -92,6 +93,8 @@ def start(config: Config, temporary: bytes) -> None:
     linux.die_with_parent()
     # A Python handler would have to wait for C code that hangs; the default action doesn't.
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    # What Pillow remarks about odd pictures is no event.
+    warnings.simplefilter("ignore")
     limit = config.workers.memory_limit_mib * 1024 * 1024
     resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
