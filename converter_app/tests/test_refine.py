@@ -161,6 +161,33 @@ class TestRefiner:
         world.busy = False
         wait_until(lambda: world.outcomes == ["improved"])
 
+    def test_work_in_between_starts_the_wait_anew(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Ten seconds pass between two looks; thirty of rest are wanted."""
+        refiner = World(tmp_path, second_pass_idle_s=30.0).refiner
+        looks = [True, True, False, True, True, True, True]
+        clock = [0.0]
+        stopping = threading.Event()
+
+        def idle() -> bool:
+            clock[0] += 10
+            return looks.pop(0) if looks else True
+
+        def improve(path: bytes, stopping: threading.Event) -> None:
+            started_at.append(clock[0])
+            stopping.set()
+
+        started_at: list[float] = []
+        monkeypatch.setattr(refine, "_TICK_S", 0.001)
+        monkeypatch.setattr(refine.time, "monotonic", lambda: clock[0])
+        monkeypatch.setattr(refiner, "_idle", idle)
+        monkeypatch.setattr(refiner, "_improve", improve)
+        refiner.remember(b"/a.jpg", LOSSY)
+        refiner.run(stopping)
+        # Busy at 30, so at rest from then on; one more look before each picture.
+        assert started_at == [70]
+
     def test_a_process_that_dies_costs_one_picture(
         self, world: World, monkeypatch: pytest.MonkeyPatch
     ) -> None:
