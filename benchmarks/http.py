@@ -24,7 +24,8 @@ from lab import state
 from lab.errors import LabError
 from lab.site import PROPORTIONAL, Picture, Site
 
-BROWSER = "image/avif,image/webp,image/apng,*/*;q=0.8"
+# Without AVIF, so that it is WebP that is compared.
+BROWSER = "image/webp,image/apng,*/*;q=0.8"
 CONNECTIONS = (1, 32, 256)
 ROUNDS = 5
 SECONDS = 3

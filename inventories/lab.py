@@ -27,8 +27,8 @@ bitrix, cdn, monitoring = groups(
         "lab_site": {"enabled": True, "cdn_url": f"http://{_lab.host('cdn').address}"},
         # This machine stands for all visitors at once.
         "tls": {"mode": "self-signed", "redirect": False},
-        "nginx": {"avif": True, "unlimited": [_lab.host("cdn").address.rsplit(".", 1)[0] + ".1"]},
-        # Tests don't wait a minute to see a cut off picture removed.
-        "converter": {"watch": {"damaged_rest_s": 10.0}},
+        "nginx": {"unlimited": [_lab.host("cdn").address.rsplit(".", 1)[0] + ".1"]},
+        # Tests don't wait a minute to see a cut off picture removed. AVIF is no default, but is to be tested.
+        "converter": {"watch": {"damaged_rest_s": 10.0}, "encoding": {"avif": True}},
     },
 )

@@ -231,9 +231,6 @@ class NginxSettings(Section):
     status_port: Port = 8082
     """The port on loopback where nginx tells the exporter its numbers, at `/status`."""
 
-    avif: bool = False
-    """Whether `photo.jpg.avif` is looked for before `photo.jpg.webp`."""
-
     requests_per_second: Annotated[int, Field(ge=1, le=100_000)] = 200
     """Requests a second (1 to 100000) that one client's address may make in the long run; beyond: 429."""
 

@@ -13,7 +13,7 @@ from urllib.parse import quote
 from urllib.request import urlopen
 
 import pytest
-from converter_app.tests import pictures
+from converter_app.tests import pictures, samples
 from converter_app.tests.harness import DaemonProcess, RedisServer, StartDaemon, children_of, wait_until
 
 MARK = "user.webp-converter"
@@ -465,3 +465,113 @@ def test_readers_never_see_half_a_variant(daemon: DaemonProcess, resized: Path) 
         stop.set()
         reader.join()
     assert seen
+
+
+def avif_of(path: Path) -> Path:
+    return path.with_name(path.name + ".avif")
+
+
+def test_avif_beside_webp_and_once_it_is_switched_on(start_daemon: StartDaemon) -> None:
+    daemon = start_daemon()
+    directory = daemon.root / "iblock" / "1a2" / "450_450_1"
+    directory.mkdir(parents=True)
+    path, page = directory / "photo.jpg", directory / "page.jpg"
+    path.write_bytes(pictures.jpeg())
+    page.write_text("<html>")
+    wait_until(lambda: decided(path) and decided(page))
+    webp = variant_of(path).read_bytes()
+    assert not avif_of(path).exists()
+    assert daemon.stop() == 0
+
+    settings = daemon.config_file.read_text()
+    daemon.config_file.write_text(settings + "\n[encoding]\navif = true\nsecond_pass_method = 0\n")
+    daemon.start()
+    wait_until(lambda: avif_of(path).exists() and os.getxattr(verdict_of(page), MARK).startswith(b"1a "))
+    wait_until(lambda: os.getxattr(variant_of(path), MARK).startswith(b"1a "))
+    assert variant_of(path).read_bytes() == webp
+    assert avif_of(path).stat().st_size < len(webp)
+    assert avif_of(path).stat().st_mtime_ns == path.stat().st_mtime_ns
+    assert pictures.ssim(path.read_bytes(), avif_of(path).read_bytes()) >= 0.95
+    assert not avif_of(page).exists()
+
+    daemon.stop()
+    daemon.start()
+    assert daemon.log("scanned")[-1]["queued"] == 0
+    path.unlink()
+    wait_until(lambda: not avif_of(path).exists() and not variant_of(path).exists())
+
+
+def test_avif_is_never_late(start_daemon: StartDaemon) -> None:
+    """A browser that accepts AVIF is told to keep what it gets for a year as soon as there is a decision."""
+    daemon = start_daemon(encoding={"avif": True, "second_pass_method": 0})
+    directory = daemon.root / "450_450_1"
+    directory.mkdir()
+    path = directory / "photo.jpg"
+    for name in ("astronaut.png", "coffee.png", "astronaut.png", "coffee.png"):
+        path.write_bytes(pictures.jpeg(name))
+        wait_until(lambda: variant_of(path).exists(), every_s=0)
+        assert avif_of(path).exists()
+        path.unlink()
+        wait_until(lambda: not variant_of(path).exists() and not avif_of(path).exists())
+
+
+@pytest.mark.parametrize("name", ["photo.gif", "photo.jpg", "photo.png"])
+def test_an_animation_by_whatever_name(resized: Path, name: str) -> None:
+    frames = [samples.GifFrame(colour, (0, 0, 80, 60), 20) for colour in range(3)]
+    path = resized / name
+    path.write_bytes(samples.gif((80, 60), frames, repeats=0))
+    wait_until(lambda: decided(path))
+    variant = pictures.decoded(variant_of(path).read_bytes())
+    assert getattr(variant, "n_frames", 1) == 3
+    assert variant.info["loop"] == 0
+
+
+@pytest.mark.parametrize("extension", ["gif", "bmp", "tif", "tiff"])
+def test_other_kinds_of_pictures(resized: Path, extension: str) -> None:
+    path = resized / f"photo.{extension}"
+    form = {"gif": "GIF", "bmp": "BMP"}.get(extension, "TIFF")
+    path.write_bytes(pictures.encoded(pictures.photograph().quantize(64), form))
+    wait_until(lambda: decided(path))
+    assert pictures.decoded(variant_of(path).read_bytes()).size == pictures.photograph().size
+
+
+def test_a_gif_cut_off_is_removed_once_at_rest(resized: Path) -> None:
+    path = resized / "photo.gif"
+    path.write_bytes(pictures.encoded(pictures.photograph(), "GIF")[:-100])
+    wait_until(lambda: not path.exists())
+    assert not verdict_of(path).exists()
+
+
+_BROKEN_DECODER = """
+import os
+from PIL import ImageFile
+load = ImageFile.ImageFile.load
+def broken(image, *arguments):
+    if os.path.exists({flag!r}):
+        raise OSError("no such codec")
+    return load(image, *arguments)
+ImageFile.ImageFile.load = broken
+"""
+
+
+def test_a_broken_decoder_ends_the_daemon_and_costs_no_picture(
+    start_daemon: StartDaemon, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flag = tmp_path / "broken"
+    (tmp_path / "sitecustomize.py").write_text(_BROKEN_DECODER.format(flag=str(flag)))
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    daemon = start_daemon(watch={"damaged_rest_s": 1.0})
+    directory = daemon.root / "450_450_1"
+    directory.mkdir()
+    path = directory / "photo.jpg"
+    flag.touch()
+    path.write_bytes(pictures.jpeg())
+    assert daemon.process
+    assert daemon.process.wait(15) == 1
+    assert "decoder is broken" in daemon.log("decoder broken")[0]["reason"]
+    assert path.exists()
+    assert not verdict_of(path).exists()
+    flag.unlink()
+    daemon.start(ready=False)
+    wait_until(lambda: decided(path), timeout_s=20)
+    assert variant_of(path).exists()

@@ -3,10 +3,12 @@ from __future__ import annotations
 import io
 import struct
 import zlib
+from collections.abc import Callable
 
 import numpy as np
 import pytest
 from converter_app.tests import pictures
+from converter_app.tests.samples import chunk
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageCms
@@ -21,9 +23,10 @@ from webp_converter.images import (
     Reason,
     Variant,
     convert,
-    inspect,
     lowest_rung,
+    opened,
 )
+from webp_converter.inputs import Opened
 
 DEFAULT = Encoding()
 
@@ -195,6 +198,29 @@ class TestPng:
         variant = pictures.decoded(converted(data + chunk(b"IEND", b"")).data)
         assert difference(variant.convert("RGB"), pictures.photograph()) < 5
 
+    @pytest.mark.parametrize("depth", [1, 2, 4, 8])
+    def test_gray_with_a_transparent_level(self, depth: int) -> None:
+        white = (1 << depth) - 1
+        row = int("".join(format(v, f"0{depth}b") for v in [white] * 32 + [0] * 32), 2)
+        rows = (b"\0" + row.to_bytes(8 * depth, "big")) * 64
+        variant = pictures.decoded(converted(png(depth, 0, rows, struct.pack(">H", white))).data)
+        assert variant.getpixel((0, 0))[3] == 0  # type: ignore[index]
+        assert variant.getpixel((63, 0)) == (0, 0, 0, 255)
+
+    def test_16_bit_colour_with_a_transparent_one(self) -> None:
+        clear, other = struct.pack(">HHH", 1000, 2000, 3000), struct.pack(">HHH", 60_000, 2000, 3000)
+        variant = pictures.decoded(converted(png(16, 2, (b"\0" + clear * 32 + other * 32) * 64, clear)).data)
+        assert variant.getpixel((0, 0))[3] == 0  # type: ignore[index]
+        assert variant.getpixel((63, 0)) == (234, 7, 11, 255)
+
+    def test_16_bit_gray_with_a_transparent_level(self) -> None:
+        values = np.full((64, 64), 30_000, np.uint16)
+        values[16:48, 16:48] = 30_001
+        data = pictures.encoded(Image.fromarray(values), "PNG", transparency=30_001, compress_level=0)
+        variant = pictures.decoded(converted(data).data)
+        assert variant.getpixel((0, 0)) == (117, 117, 117, 255)
+        assert variant.getpixel((30, 30))[3] == 0  # type: ignore[index]
+
     @pytest.mark.parametrize("mode", ["1", "L", "LA"])
     def test_gray_modes(self, mode: str) -> None:
         image = pictures.photograph().convert("L").convert(mode)
@@ -202,14 +228,12 @@ class TestPng:
         variant = pictures.decoded(converted(data).data)
         assert difference(variant.convert("L"), image.convert("L")) < 4
 
-    def test_an_animated_png_is_left_alone(self) -> None:
-        frames = [Image.new("RGB", (32, 32), colour) for colour in ("red", "blue")]
-        data = pictures.encoded(frames[0], "PNG", save_all=True, append_images=frames[1:])
-        assert convert(data, DEFAULT) == Keep(Reason.ANIMATED)
 
-
-def chunk(kind: bytes, data: bytes) -> bytes:
-    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+def png(depth: int, kind: int, rows: bytes, transparency: bytes) -> bytes:
+    """A PNG of 64x64 pixels, not compressed."""
+    header = struct.pack(">IIBBBBB", 64, 64, depth, kind, 0, 0, 0)
+    parts = (b"IHDR", header), (b"tRNS", transparency), (b"IDAT", zlib.compress(rows, 0)), (b"IEND", b"")
+    return b"\x89PNG\r\n\x1a\n" + b"".join(chunk(*part) for part in parts)
 
 
 class TestJpeg:
@@ -273,6 +297,136 @@ def swapped_profile() -> bytes:
     return profile.replace("sRGB".encode("utf-16-be"), "swap".encode("utf-16-be"))
 
 
+class TestAvif:
+    ENCODING = Encoding(avif=True)
+
+    @pytest.mark.parametrize("name", pictures.PHOTOGRAPHS)
+    @pytest.mark.parametrize("side", [120, 300])
+    def test_is_smaller_than_webp_and_reaches_the_target(self, name: str, side: int) -> None:
+        data = pictures.jpeg(name, side)
+        decision, without = convert(data, self.ENCODING), convert(data, DEFAULT)
+        if isinstance(decision, Variant):
+            assert isinstance(without, Variant)
+            assert decision.data == without.data
+        if decision.avif is None:
+            return
+        avif = decision.avif
+        assert len(avif.data) < (len(decision.data) if isinstance(decision, Variant) else 0.9 * len(data))
+        assert len(avif.data) <= 0.9 * len(data)
+        assert avif.quality in DEFAULT.avif_ladder
+        assert pictures.decoded(avif.data).format == "AVIF"
+        assert pictures.ssim(data, avif.data) >= 0.95
+        lower = DEFAULT.avif_ladder[: DEFAULT.avif_ladder.index(avif.quality)]
+        if lower:
+            worse = pictures.encoded(pictures.decoded(data), "AVIF", quality=lower[-1], speed=8)
+            assert pictures.ssim(data, worse) < 0.95 + 0.005
+
+    def test_there_is_one_of_a_usual_photograph(self) -> None:
+        decision = converted(pictures.jpeg(), self.ENCODING)
+        assert decision.avif is not None
+        assert len(decision.avif.data) < 0.9 * len(decision.data)
+
+    def test_beside_the_verdict_that_webp_is_no_better(self) -> None:
+        """A ladder of which no rung saves enough, so that only AVIF does."""
+        decision = convert(pictures.jpeg(), Encoding(avif=True, ladder=[100]))
+        assert isinstance(decision, Keep)
+        assert decision.reason is Reason.NO_SAVING
+        assert decision.avif is not None
+        assert len(decision.avif.data) <= 0.9 * len(pictures.jpeg())
+
+    def test_not_when_it_is_no_smaller(self) -> None:
+        assert converted(pictures.jpeg(), Encoding(avif=True, avif_ladder=[100])).avif is None
+
+    def test_not_of_what_is_too_large_for_it(self) -> None:
+        assert converted(pictures.jpeg(), Encoding(avif=True, avif_maximum_pixels=100_000)).avif is None
+
+    @pytest.mark.parametrize("policy", ["fixed", "size-rules"])
+    def test_policies(self, policy: str) -> None:
+        decision = converted(
+            pictures.jpeg(), Encoding.model_validate({"avif": True, "policy": policy, "avif_quality": 40})
+        )
+        assert decision.avif is not None
+        assert decision.avif.quality == 40
+
+    def test_alpha(self) -> None:
+        image = pictures.photograph().convert("RGBA")
+        alpha = Image.linear_gradient("L").resize(image.size)
+        image.putalpha(alpha)
+        decision = converted(pictures.encoded(image, "PNG"), self.ENCODING)
+        assert decision.avif is not None
+        assert difference(pictures.decoded(decision.avif.data).getchannel("A"), alpha) < 2
+
+    def test_no_profile_but_that_of_its_pixels(self) -> None:
+        """Pillow would embed the original's, which was applied."""
+        data = pictures.encoded(pictures.photograph("coffee.png"), icc_profile=swapped_profile())
+        decision = converted(data, self.ENCODING)
+        assert decision.avif is not None
+        variant = pictures.decoded(decision.avif.data)
+        assert "icc_profile" not in variant.info
+        red, green, blue = pictures.photograph("coffee.png").split()
+        assert difference(variant, Image.merge("RGB", (blue, green, red))) < 8
+
+
+class TestMetadata:
+    @pytest.fixture
+    def data(self) -> bytes:
+        exif = Image.Exif()
+        exif[0x0112] = 6
+        exif[0x010F] = "maker"
+        return pictures.encoded(
+            pictures.photograph("coffee.png"), exif=exif, icc_profile=swapped_profile(), xmp=b"<x:xmpmeta/>"
+        )
+
+    @pytest.fixture(params=["WEBP", "AVIF"])
+    def kept(self, request: pytest.FixtureRequest, data: bytes) -> Callable[[str], Image.Image]:
+        def variant(policy: str) -> Image.Image:
+            decision = converted(data, Encoding.model_validate({"avif": True, "metadata": policy}))
+            assert decision.avif is not None
+            return pictures.decoded(decision.data if request.param == "WEBP" else decision.avif.data)
+
+        return variant
+
+    def test_none(self, kept: Callable[[str], Image.Image]) -> None:
+        variant = kept("none")
+        assert not {"icc_profile", "exif", "xmp"} & set(variant.info)
+        assert difference(variant, self.turned(swapped=True)) < 8
+
+    def test_icc(self, kept: Callable[[str], Image.Image]) -> None:
+        variant = kept("icc")
+        assert variant.info["icc_profile"] == swapped_profile()
+        assert not {"exif", "xmp"} & set(variant.info)
+        assert difference(variant, self.turned(swapped=False)) < 8
+
+    def test_all(self, kept: Callable[[str], Image.Image]) -> None:
+        variant = kept("all")
+        assert variant.info["icc_profile"] == swapped_profile()
+        assert b"xmpmeta" in variant.info["xmp"]
+        exif = variant.getexif()
+        assert exif[0x010F] == "maker"
+        assert exif.get(0x0112, 1) == 1
+        assert difference(variant, self.turned(swapped=False)) < 8
+
+    def turned(self, swapped: bool) -> Image.Image:
+        photograph = pictures.photograph("coffee.png").transpose(Image.Transpose.ROTATE_270)
+        red, green, blue = photograph.split()
+        return Image.merge("RGB", (blue, green, red) if swapped else (red, green, blue))
+
+    def test_srgb_and_what_is_no_profile_are_not_worth_their_bytes(self) -> None:
+        srgb = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+        for profile in (srgb, b"no profile at all"):
+            data = pictures.encoded(pictures.photograph(), icc_profile=profile)
+            variant = pictures.decoded(converted(data, Encoding(metadata="all")).data)
+            assert "icc_profile" not in variant.info
+
+    def test_lossless(self) -> None:
+        drawing = Image.new("RGB", (300, 300), (200, 10, 10))
+        data = pictures.encoded(drawing, "PNG", icc_profile=swapped_profile(), compress_level=0)
+        decision = converted(data, Encoding(metadata="icc"))
+        assert decision.quality == 0
+        assert pictures.decoded(decision.data).info["icc_profile"] == swapped_profile()
+        assert pictures.decoded(converted(data).data).convert("RGB").getpixel((9, 9)) == (10, 10, 200)
+
+
 class TestRefused:
     def test_no_bytes(self) -> None:
         with pytest.raises(DamagedError):
@@ -282,7 +436,7 @@ class TestRefused:
     def test_no_picture(self, data: bytes) -> None:
         assert convert(data, DEFAULT) == Keep(Reason.NO_PICTURE)
 
-    @pytest.mark.parametrize("format", ["GIF", "WEBP", "AVIF", "BMP", "TIFF"])
+    @pytest.mark.parametrize("format", ["WEBP", "AVIF"])
     def test_formats_left_alone(self, format: str) -> None:
         data = pictures.encoded(pictures.photograph(side=64), format)
         assert convert(data, DEFAULT) == Keep(Reason.FORMAT, format.lower())
@@ -315,9 +469,11 @@ class TestRefused:
         assert convert(data, DEFAULT) == Keep(Reason.TOO_LARGE, "16384x2")
 
 
-def test_inspect_reads_headers() -> None:
-    assert inspect(pictures.jpeg(side=300)) == Header("jpeg", 300, 300, False)
-    assert inspect(pictures.encoded(Image.new("L", (7, 9)), "PNG")) == Header("png", 7, 9, False)
+@pytest.mark.parametrize("format", ["JPEG", "PNG", "GIF", "BMP", "TIFF"])
+def test_headers_are_read(format: str) -> None:
+    picture = opened(pictures.encoded(Image.new("L", (7, 9)), format), DEFAULT)
+    assert isinstance(picture, Opened)
+    assert picture.header == Header(format.lower(), 7, 9, 1, 63)
 
 
 @pytest.mark.parametrize("size", [(1, 1), (2, 9), (6, 300)])

@@ -10,10 +10,12 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
+from converter_app.tests import pictures
 
 from webp_converter.config import Config
 from webp_converter.originals import Head, Origin, Originals, OriginAwayError
-from webp_converter.store import KEEP, XATTR, Mark
+from webp_converter.store import AVIF, KEEP, WEBP, XATTR, Mark, Result, Standing
+from webp_converter.worker import Order, convert_with, improve_with
 
 MODIFIED = "Sun, 22 Nov 2026 02:00:00 GMT"
 MTIME_NS = 1_795_312_800_000_000_000
@@ -78,11 +80,18 @@ def site() -> Iterator[Site]:
 
 @pytest.fixture
 def originals(site: Site, tmp_path: Path) -> Originals:
+    made = Originals(configured(site, tmp_path), b"/anywhere/this-run")
+    made.prepare()
+    return made
+
+
+def configured(site: Site, tmp_path: Path, avif: bool = False) -> Config:
     variants, temporary = tmp_path / "variants", tmp_path / "temporary"
-    variants.mkdir()
-    temporary.mkdir()
-    config = Config.model_validate(
+    variants.mkdir(exist_ok=True)
+    temporary.mkdir(exist_ok=True)
+    return Config.model_validate(
         {
+            "encoding": {"avif": avif},
             "originals": {
                 "variants": str(variants),
                 "temporary": str(temporary),
@@ -93,9 +102,6 @@ def originals(site: Site, tmp_path: Path) -> Originals:
             "store": {"owner": "root", "group": "root"} if os.geteuid() == 0 else {},
         }
     )
-    made = Originals(config, b"/anywhere/this-run")
-    made.prepare()
-    return made
 
 
 def decide(originals: Originals, name: str, mark: Mark | None) -> tuple[bytes, Path]:
@@ -170,3 +176,42 @@ def test_what_is_not_ours_is_left_alone(site: Site, originals: Originals) -> Non
     path, verdict = decide(originals, "iblock/a.jpg", None)
     assert originals.revalidate(path) is False
     assert verdict.exists()
+
+
+def test_avif_and_the_second_pass(site: Site, tmp_path: Path) -> None:
+    """Decided without AVIF, then with it, then made smaller: each time the cache in front is told."""
+    site.files["/original/upload/iblock/a.jpg"] = pictures.jpeg()
+    without, wanted = configured(site, tmp_path), configured(site, tmp_path, avif=True)
+    originals, wanting = Originals(without, b"/anywhere/one"), Originals(wanted, b"/anywhere/two")
+    path = originals.root + b"/iblock/a.jpg"
+    webp, avif = Path(os.fsdecode(path + WEBP)), Path(os.fsdecode(path + AVIF))
+    for store in (originals, wanting):
+        store.prepare()
+
+    first = convert_with(without, originals, Order(path, 0))
+    assert first.finished
+    assert originals.publish([first.finished]) == [Result.PUBLISHED]
+    assert webp.exists()
+    assert originals.revalidate(path) is False
+    assert wanting.standing_of(path) is Standing.UNDECIDED
+    assert wanting.revalidate(path) is True
+    assert webp.exists()
+
+    second = convert_with(wanted, wanting, Order(path, 0))
+    assert second.finished
+    assert wanting.publish([second.finished]) == [Result.PUBLISHED]
+    assert avif.stat().st_size == second.avif_bytes < webp.stat().st_size
+    assert avif.stat().st_mtime_ns == webp.stat().st_mtime_ns == MTIME_NS
+    assert wanting.revalidate(path) is False
+
+    smaller = improve_with(wanted, wanting, Order(path, 0, second=True))
+    assert smaller.finished
+    assert wanting.publish([smaller.finished]) == [Result.PUBLISHED]
+    assert webp.stat().st_size == smaller.variant_bytes < second.variant_bytes
+    assert avif.exists()
+    assert site.purged == ["/upload/iblock/a.jpg"] * 3
+
+    del site.files["/original/upload/iblock/a.jpg"]
+    assert wanting.revalidate(path) is False
+    assert not avif.exists()
+    assert not webp.exists()

@@ -4,10 +4,10 @@ import os
 from pathlib import Path
 
 import pytest
-from converter_app.tests.test_store import finished, make_store, original, variant
+from converter_app.tests.test_store import finished, finished_with_avif, make_store, original, variant
 
 from webp_converter.scan import Tally, scan
-from webp_converter.store import KEEP, Store
+from webp_converter.store import AVIF, KEEP, Mark, Store
 
 EXTENSIONS = frozenset({"jpg"})
 
@@ -17,10 +17,10 @@ def store(tmp_path: Path) -> Store:
     return make_store(tmp_path)
 
 
-def undecided(store: Store, tally: Tally | None = None, shares: int = 1) -> list[str]:
+def undecided(store: Store, tally: Tally | None = None, shares: int = 1, avif: bool = False) -> list[str]:
     found: list[bytes] = []
     for share in range(shares):
-        found += scan(store.root, EXTENSIONS, tally or Tally(), share, shares)
+        found += scan(store.root, EXTENSIONS, tally or Tally(), share, shares, avif)
     return sorted(os.fsdecode(path[len(store.root) + 1 :]) for path in found)
 
 
@@ -62,6 +62,47 @@ def test_a_variant_and_a_verdict_at_once(store: Store) -> None:
     os.setxattr(variant(path, KEEP), "user.webp-converter", mark)
     assert undecided(store) == []
     assert not variant(path, KEEP).exists()
+
+
+def test_avif_once_it_is_wanted(store: Store) -> None:
+    """Decided without it, with it, with it in vain, with it and stale, by somebody else."""
+    names = ("without", "with", "in-vain", "stale", "foreign", "kept")
+    paths = {name: original(store, f"a/{name}.jpg") for name in names}
+    store.publish([finished(store, paths["without"])])
+    store.publish([finished_with_avif(store, paths["with"]), finished_with_avif(store, paths["stale"])])
+    store.publish([finished_with_avif(store, paths["in-vain"], avif=None)])
+    store.publish([finished_with_avif(store, paths["kept"], b"", KEEP)])
+    variant(paths["foreign"]).write_bytes(b"theirs")
+    paths["stale"].write_bytes(b"rewritten")
+    assert undecided(store) == ["a/stale.jpg"]
+    assert not variant(paths["stale"], AVIF).exists()
+    assert undecided(store, avif=True) == ["a/stale.jpg", "a/without.jpg"]
+    store.publish([finished_with_avif(store, paths["without"]), finished_with_avif(store, paths["stale"])])
+    assert undecided(store, avif=True) == []
+    for path in paths.values():
+        path.unlink()
+    assert undecided(store) == []
+    assert [path.name for path in paths["with"].parent.iterdir()] == ["foreign.jpg.webp"]
+
+
+def test_without_avif_no_mark_is_read(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("one", "two"):
+        store.publish([finished_with_avif(store, original(store, f"{name}.jpg"))])
+    store.publish([finished(store, original(store, "three.jpg"))])
+    monkeypatch.setattr("webp_converter.scan.read_mark", None)
+    assert undecided(store) == []
+
+
+def test_an_avif_variant_alone_or_of_another_content(store: Store) -> None:
+    alone, other = original(store, "alone.jpg"), original(store, "other.jpg")
+    store.publish([finished_with_avif(store, alone), finished_with_avif(store, other)])
+    variant(alone).unlink()
+    mark = Mark(1, 2, "q60", avif=True)
+    os.setxattr(variant(other, AVIF), "user.webp-converter", mark.pack())
+    os.utime(variant(other, AVIF), ns=(2, 2))
+    assert undecided(store, avif=True) == ["alone.jpg"]
+    assert variant(alone, AVIF).exists()
+    assert not variant(other, AVIF).exists()
 
 
 @pytest.mark.parametrize("shares", [1, 2, 3])

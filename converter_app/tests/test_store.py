@@ -10,9 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from webp_converter import store as store_module
-from webp_converter.config import Config
+from webp_converter.config import Config, Encoding
 from webp_converter.config import Store as StoreConfig
 from webp_converter.store import (
+    AVIF,
     KEEP,
     WEBP,
     XATTR,
@@ -25,6 +26,7 @@ from webp_converter.store import (
     Store,
     StoreError,
     Temporary,
+    Unfinished,
 )
 
 
@@ -33,10 +35,13 @@ def store(tmp_path: Path) -> Store:
     return make_store(tmp_path)
 
 
-def make_store(directory: Path) -> Store:
+def make_store(directory: Path, avif: bool = False) -> Store:
     root = directory / "upload"
-    root.mkdir()
-    config = Config(store=StoreConfig(root=root, temporary=directory / "tmp", owner="root", group="root"))
+    root.mkdir(exist_ok=True)
+    config = Config(
+        store=StoreConfig(root=root, temporary=directory / "tmp", owner="root", group="root"),
+        encoding=Encoding(avif=avif),
+    )
     return Store(config, Temporary(config.store.temporary).path)
 
 
@@ -55,6 +60,18 @@ def finished(store: Store, path: Path, data: bytes = b"variant", suffix: bytes =
     return Finished(os.fsencode(path), identity, mark, time.time_ns(), name, suffix)
 
 
+def finished_with_avif(
+    store: Store, path: Path, data: bytes = b"variant", suffix: bytes = WEBP, avif: bytes | None = b"avif"
+) -> Finished:
+    """With regard to AVIF; `avif` is None where nothing came of it."""
+    made = finished(store, path, data, suffix)
+    mark = made.mark._replace(avif=True)
+    if avif is None:
+        return made._replace(mark=mark)
+    beside = Unfinished(mark._replace(verdict="q60"), store.write(avif, mark.mtime_ns))
+    return made._replace(mark=mark, avif=beside)
+
+
 def variant(path: Path, suffix: bytes = WEBP) -> Path:
     return Path(str(path) + suffix.decode())
 
@@ -69,6 +86,7 @@ class TestMark:
             st.one_of(st.just(math.nan), st.integers(-10_000, 10_000).map(lambda n: n / 10_000)),
             st.integers(0, 10**9),
             st.integers(0, 10**6),
+            st.booleans(),
         )
     )
     def test_survives_packing(self, mark: Mark) -> None:
@@ -84,7 +102,7 @@ class TestMark:
         assert Mark.parse(b"2 8 5 q80 0.9612 1 2") is None
 
     def test_a_usual_mark_fits_into_the_inode(self) -> None:
-        assert len(Mark(245_231, time.time_ns(), "q80", 0.9531, 12_345, 87).pack()) <= 56
+        assert len(Mark(245_231, time.time_ns(), "q80", 0.9531, 12_345, 87, avif=True).pack()) <= 56
 
 
 class TestPublish:
@@ -187,6 +205,152 @@ class TestPublish:
         assert store.publish([work]) == [Result.FULL]
         assert not variant(path).exists()
         assert os.listdir(store.temporary) == []
+
+
+class TestAvif:
+    """A decision is up to two files: the one that decides, and before it the AVIF variant."""
+
+    @pytest.mark.parametrize("suffix", [WEBP, KEEP])
+    @pytest.mark.parametrize("avif", [b"avif", None])
+    def test_every_combination(self, tmp_path: Path, suffix: bytes, avif: bytes | None) -> None:
+        store = make_store(tmp_path, avif=True)
+        path = original(store)
+        data = b"variant" if suffix == WEBP else b""
+        assert store.publish([finished_with_avif(store, path, data, suffix, avif)]) == [Result.PUBLISHED]
+        expected = {path.name, variant(path, suffix).name} | ({variant(path, AVIF).name} if avif else set())
+        assert {file.name for file in path.parent.iterdir()} == expected
+        for name in expected - {path.name}:
+            mark = Mark.parse(os.getxattr(path.parent / name, XATTR))
+            assert mark is not None
+            assert mark.decides(path.stat(), avif=True)
+            assert (path.parent / name).stat().st_mtime_ns == path.stat().st_mtime_ns
+            assert (path.parent / name).stat().st_mode == 0o100644
+        assert store.standing_of(os.fsencode(path)) is Standing.FRESH
+        assert store.avif_bytes_of(os.fsencode(path)) == len(avif or b"")
+        assert os.listdir(store.temporary) == []
+
+    def test_is_there_before_what_decides(self, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+        path = original(store)
+        rename = store_module.linux.rename_without_replacing
+        order = []
+
+        def noted(source_fd: int, source: bytes, target_fd: int, target: bytes) -> None:
+            order.append(target)
+            rename(source_fd, source, target_fd, target)
+
+        monkeypatch.setattr(store_module.linux, "rename_without_replacing", noted)
+        store.publish([finished_with_avif(store, path)])
+        assert order == [b"photo.jpg.avif", b"photo.jpg.webp"]
+
+    def test_a_decision_without_regard_to_it_is_none_once_it_is_wanted(self, tmp_path: Path) -> None:
+        store, wanting = make_store(tmp_path), make_store(tmp_path, avif=True)
+        path = original(store)
+        store.publish([finished(store, path)])
+        name = os.fsencode(path)
+        assert store.standing_of(name) is Standing.FRESH
+        assert wanting.standing_of(name) is Standing.UNDECIDED
+        assert wanting.remove_stale(name) == Stale(True, False, 0)
+        wanting.publish([finished_with_avif(wanting, path, avif=None)])
+        for either in (store, wanting):
+            assert either.standing_of(name) is Standing.FRESH
+            assert either.remove_stale(name) == Stale(True, True, 0)
+
+    def test_goes_with_a_decision_that_has_none(self, store: Store) -> None:
+        path = original(store)
+        store.publish([finished_with_avif(store, path)])
+        store.publish([finished_with_avif(store, path, avif=None)])
+        assert not variant(path, AVIF).exists()
+
+    def test_alone_decides_nothing(self, store: Store) -> None:
+        path = original(store)
+        store.publish([finished_with_avif(store, path)])
+        variant(path).unlink()
+        assert store.standing_of(os.fsencode(path)) is Standing.UNDECIDED
+        assert store.remove_stale(os.fsencode(path)) == Stale(True, False, 0)
+
+    def test_goes_when_the_original_changes(self, store: Store) -> None:
+        path = original(store)
+        store.publish([finished_with_avif(store, path)])
+        path.write_bytes(b"rewritten")
+        assert store.remove_stale(os.fsencode(path)) == Stale(True, False, 2)
+        assert [file.name for file in path.parent.iterdir()] == [path.name]
+
+    def test_a_foreign_one_stays_and_hinders_nothing(self, store: Store) -> None:
+        path = original(store)
+        variant(path, AVIF).write_bytes(b"theirs")
+        assert store.standing_of(os.fsencode(path)) is Standing.UNDECIDED
+        assert store.publish([finished_with_avif(store, path)]) == [Result.PUBLISHED]
+        assert variant(path, AVIF).read_bytes() == b"theirs"
+        assert variant(path).read_bytes() == b"variant"
+        path.unlink()
+        store.remove_stale(os.fsencode(path))
+        assert variant(path, AVIF).exists()
+        assert os.listdir(store.temporary) == []
+
+    def test_is_taken_back_with_what_could_not_be_published(
+        self, store: Store, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        path = original(store)
+        work = finished_with_avif(store, path)
+        rename = store_module.linux.rename_without_replacing
+
+        def rewritten_before_the_second(*arguments: object) -> None:
+            if variant(path, AVIF).exists():
+                path.write_bytes(b"rewritten")
+            rename(*arguments)  # type: ignore[arg-type]
+
+        monkeypatch.setattr(store_module.linux, "rename_without_replacing", rewritten_before_the_second)
+        assert store.publish([work]) == [Result.CHANGED]
+        assert [file.name for file in path.parent.iterdir()] == [path.name]
+
+    def test_without_its_file_nothing_is_published(self, store: Store) -> None:
+        path = original(store)
+        work = finished_with_avif(store, path)
+        assert work.avif
+        Path(os.fsdecode(store.temporary), os.fsdecode(work.avif.temporary)).unlink()
+        assert store.publish([work]) == [Result.CHANGED]
+        assert [file.name for file in path.parent.iterdir()] == [path.name]
+        assert os.listdir(store.temporary) == []
+
+
+class TestSecondPass:
+    def second(self, store: Store, path: Path, data: bytes) -> Finished:
+        return finished(store, path, data)._replace(second=True)
+
+    def test_replaces_a_variant_and_keeps_what_its_mark_says_of_the_first(self, store: Store) -> None:
+        path = original(store)
+        store.publish([finished(store, path)])
+        first = Mark.parse(os.getxattr(variant(path), XATTR))
+        assert first
+        work = self.second(store, path, b"small")._replace(mark=first._replace(verdict="q75", latency_ms=77))
+        assert store.publish([work]) == [Result.PUBLISHED]
+        assert variant(path).read_bytes() == b"small"
+        mark = Mark.parse(os.getxattr(variant(path), XATTR))
+        assert mark
+        assert (mark.verdict, mark.latency_ms) == ("q75", 77)
+        assert variant(path).stat().st_mtime_ns == path.stat().st_mtime_ns
+
+    @pytest.mark.parametrize("there", ["nothing", "foreign", "of another content"])
+    def test_replaces_nothing_else(self, store: Store, there: str) -> None:
+        path = original(store)
+        if there == "of another content":
+            store.publish([finished(store, path)])
+            path.write_bytes(b"rewritten")
+        elif there == "foreign":
+            variant(path).write_bytes(b"theirs")
+        before = variant(path).read_bytes() if variant(path).exists() else None
+        result = store.publish([self.second(store, path, b"small")])
+        assert result == [Result.FOREIGN if there == "foreign" else Result.CHANGED]
+        assert (variant(path).read_bytes() if variant(path).exists() else None) == before
+        assert os.listdir(store.temporary) == []
+
+    @pytest.mark.parametrize(("small", "stays"), [(b"12345", True), (b"1234", False)])
+    def test_avif_stays_while_it_is_smaller(self, store: Store, small: bytes, stays: bool) -> None:
+        path = original(store)
+        store.publish([finished_with_avif(store, path)])
+        store.publish([self.second(store, path, small)])
+        assert variant(path).read_bytes() == small
+        assert variant(path, AVIF).exists() == stays
 
 
 class TestStale:

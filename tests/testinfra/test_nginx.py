@@ -93,7 +93,7 @@ def test_accept_decides_what_a_visitor_gets(site: Site, accept: str | None, body
 def test_avif_comes_first_where_it_is_enabled(site: Site, settings: Settings, accept: str, body: str) -> None:
     path = site.pair("photo.jpg")
     site.write("photo.jpg.avif", "avif")
-    if not settings.nginx.avif:
+    if not settings.converter.encoding.avif:
         body = {"avif": "variant" if "webp" in accept else "original"}.get(body, body)
     answer = site.get(path, accept)
     assert answer.text == body

@@ -55,11 +55,12 @@ def results(cdn: Host, settings: Settings) -> dict[str, Case]:
 
 def _vcl(settings: Settings, port: int) -> str:
     # Without validation: 1 s is less than the settings allow.
+    encoding = settings.converter.encoding.model_copy(update={"avif": True})
     quick = settings.model_copy(
         update={
             "originals": settings.originals.model_copy(update={"port": port}),
             "varnish": settings.varnish.model_copy(update={"fresh_s": 1, "pending_s": 1, "absent_s": 1}),
-            "nginx": settings.nginx.model_copy(update={"avif": True}),
+            "converter": settings.converter.model_copy(update={"encoding": encoding}),
         }
     )
     files = rendered("varnish", only=[VCL], settings=quick, accepts=accepts)

@@ -101,7 +101,7 @@ def convert(
                 similarity = f"{done.similarity:.4f}" if done.variant_bytes else ""
                 table.add_row(
                     _shown(done.path),
-                    done.outcome,
+                    done.outcome + (" + avif" if done.avif_bytes else ""),
                     str(done.original_bytes or ""),
                     str(done.variant_bytes or ""),
                     saved,

@@ -108,7 +108,9 @@ class Originals(Section):
 class Watch(Section):
     """What becomes a job, and when."""
 
-    extensions: list[Extension] = Field(default=["jpg", "jpeg", "png"], min_length=1)
+    extensions: list[Extension] = Field(
+        default=["jpg", "jpeg", "png", "gif", "bmp", "tif", "tiff"], min_length=1
+    )
     """Extensions of file names that are looked at, lower case, compared without regard to case. What a file
     really is, its signature decides."""
 
@@ -150,21 +152,55 @@ class Encoding(Section):
     """Effort of the WebP encoder (0 fast to 6 small)."""
 
     lossless: bool = True
-    """Store a PNG without loss where that is smaller than with loss."""
+    """Store what is no JPEG without loss where that is smaller than with loss; of an animation, each frame
+    by itself."""
+
+    second_pass_method: int = Field(default=6, ge=0, le=6)
+    """Effort (1 to 6) at which variants are encoded once more when nothing else is to be done, to replace
+    those that become smaller; 0, or not above `method`: never."""
+
+    second_pass_idle_s: float = Field(default=5.0, ge=0, le=3600)
+    """Seconds (0 to 3600) without any work before that begins."""
+
+    avif: bool = False
+    """Make `photo.jpg.avif` too where it is smaller than the WebP variant, and serve it to browsers that
+    accept it. Takes some six times the time of WebP. Animations get none."""
+
+    avif_ladder: list[Quality] = Field(default=[50, 55, 60, 65, 70, 75, 80], min_length=1)
+    """AVIF qualities (1 to 100, rising) that the policy `ssim` chooses from, for the same `ssim_target`."""
+
+    avif_quality: Quality = 60
+    """AVIF quality (1 to 100) of the policies `size-rules` and `fixed`."""
+
+    avif_speed: int = Field(default=8, ge=0, le=10)
+    """Speed of the AVIF encoder (0 small to 10 fast)."""
+
+    avif_maximum_pixels: int = Field(default=4_000_000, ge=1, le=268_435_456)
+    """Width times height (1 to 268435456) above which no AVIF is made: it would take too long."""
+
+    metadata: Literal["none", "icc", "all"] = "none"
+    """What a variant keeps besides its pixels. `none`: colours are converted to sRGB and all is dropped.
+    `icc`: an embedded RGB colour profile is kept instead (sRGB needs none; CMYK and gray are converted).
+    `all`: EXIF and XMP too, with the orientation applied to the pixels."""
 
     minimum_saving: float = Field(default=0.10, ge=0, le=0.9)
     """Share of the original's bytes (0 to 0.9) that a variant must save; otherwise the original is best."""
 
     maximum_pixels: int = Field(default=40_000_000, ge=10_000, le=268_435_456)
-    """Width times height (10000 to 268435456) above which a picture is not decoded."""
+    """Width times height (10000 to 268435456), of an animation times its frames, above which a picture is not
+    decoded."""
+
+    maximum_frames: int = Field(default=1000, ge=1, le=100_000)
+    """Frames (1 to 100000) above which an animation is not decoded."""
 
     maximum_bytes: int = Field(default=67_108_864, ge=65_536, le=1_073_741_824)
     """Size in bytes (65536 to 1073741824) above which a picture is not read."""
 
     @model_validator(mode="after")
     def _rising(self) -> Self:
-        if self.ladder != sorted(set(self.ladder)):
-            raise ValueError("ladder must rise from rung to rung")
+        for name, ladder in (("ladder", self.ladder), ("avif_ladder", self.avif_ladder)):
+            if ladder != sorted(set(ladder)):
+                raise ValueError(f"{name} must rise from rung to rung")
         if self.size_limits != sorted(set(self.size_limits)):
             raise ValueError("size_limits must rise")
         if len(self.size_qualities) != len(self.size_limits) + 1:

@@ -29,6 +29,7 @@ class Converted(NamedTuple):
     verdict: str = ""
     similarity: float = 0
     encode_ms: int = 0
+    avif_bytes: int = 0
 
 
 def originals(config: Config, paths: Sequence[bytes]) -> Iterator[bytes]:
@@ -36,7 +37,7 @@ def originals(config: Config, paths: Sequence[bytes]) -> Iterator[bytes]:
     extensions = frozenset(config.watch.extensions)
     for path in paths:
         if os.path.isdir(path):
-            yield from scan(path.rstrip(b"/"), extensions, Tally())
+            yield from scan(path.rstrip(b"/"), extensions, Tally(), avif=config.encoding.avif)
         else:
             yield path
 
@@ -93,4 +94,5 @@ def _publish(store: Store, answered: Answered) -> Iterator[Converted]:
                 mark.verdict,
                 mark.similarity,
                 mark.encode_ms,
+                answer.avif_bytes,
             )

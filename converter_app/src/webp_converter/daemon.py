@@ -27,6 +27,7 @@ from webp_converter.metrics import Metrics
 from webp_converter.misses import MissLog, Places
 from webp_converter.originals import Originals, OriginAwayError
 from webp_converter.pool import Answered, Failure, Pool, context, start_fork_server
+from webp_converter.refine import Refiner
 from webp_converter.scan import Tally, scan_share
 from webp_converter.statistics import Picture, Statistics
 from webp_converter.store import (
@@ -76,6 +77,7 @@ class Daemon:
         self._answers: queue.SimpleQueue[Answered] = queue.SimpleQueue()
         start_fork_server()
         self._pool = Pool(config, self._temporary.path, self._answered)
+        self._refiner = Refiner(config, self._temporary.path, self._idle, self._publish_all, self._improved)
 
         self._replaced = 0
         self._queue_problem = "starting"
@@ -105,6 +107,7 @@ class Daemon:
             self._dispatch_loop,
             self._publish_loop,
             self._scan_loop,
+            self._refine_loop,
             self._api.serve,
         ):
             self._start(loop)
@@ -426,8 +429,11 @@ class Daemon:
         if not job.rested and not job.tries and job.priority is Priority.NORMAL:
             self._metrics.latency.observe(latency_ms / 1000)
         if is_variant:
+            self._refiner.remember(job.path, mark)
             self._metrics.original_bytes.inc(mark.size)
             self._metrics.variant_bytes.inc(report.variant_bytes)
+        if report.avif_bytes:
+            self._metrics.avif.inc()
         log.info(
             "published" if is_variant else "kept",
             path=job.path,
@@ -435,6 +441,7 @@ class Daemon:
             detail=report.detail or None,
             original_bytes=mark.size,
             variant_bytes=report.variant_bytes if is_variant else None,
+            avif_bytes=report.avif_bytes or None,
             ssim=None if math.isnan(mark.similarity) else round(mark.similarity, 4),
             encodes=report.encodes,
             encode_ms=mark.encode_ms,
@@ -442,7 +449,8 @@ class Daemon:
             priority=job.priority.value,
         )
         remembered = mark._replace(latency_ms=round(latency_ms)).pack()
-        pictures.append(Picture(job.path, remembered, report.format, report.variant_bytes, now))
+        sizes = report.variant_bytes, now, report.avif_bytes
+        pictures.append(Picture(job.path, remembered, report.format, *sizes))
         return Done(job)
 
     def _without_result(self, job: Job, report: Report) -> Done:
@@ -458,6 +466,13 @@ class Daemon:
         elif report.outcome is Outcome.FULL:
             self._disk_full(report.detail)
             return Done(job, job, _FULL_PAUSE_S)
+        elif report.outcome is Outcome.BROKEN:
+            # Every picture would end as a dead letter. It counts as a try all the same: this one may be what
+            # breaks the decoder of its worker.
+            log.error("decoder broken", reason=report.detail)
+            self._failed = True
+            self._stopping.set()
+            return self._worker_failed(job, Failure(report.detail, counts=True))
         return Done(job)
 
     def _worker_failed(self, job: Job, failure: Failure) -> Done:
@@ -481,7 +496,8 @@ class Daemon:
         identity = store.identity_of(job.path)
         if identity is None:
             return True
-        mark = Mark(identity.size, identity.mtime_ns, Reason.FAILED.value)
+        wanted = self._config.encoding.avif
+        mark = Mark(identity.size, identity.mtime_ns, Reason.FAILED.value, avif=wanted)
         try:
             unfinished = store.write(b"", identity.mtime_ns)
         except OSError as error:
@@ -491,6 +507,23 @@ class Daemon:
             return False
         [result] = store.publish([Finished(job.path, identity, mark, job.event_ns, unfinished, KEEP)])
         return result is not Result.FULL
+
+    # The second pass
+
+    def _refine_loop(self) -> None:
+        self._refiner.run(self._stopping)
+
+    def _idle(self) -> bool:
+        """Whether nothing is to be done, as far as can be seen from here."""
+        busy = self._fetched or len(self._pool) or self._publishing or self._scanning
+        return not (busy or self._queue_problem or self._disk_problem)
+
+    def _improved(self, outcome: str, report: Report | None) -> None:
+        self._metrics.second.labels(outcome).inc()
+        if report and report.finished:
+            sizes = report.variant_bytes, time.time_ns(), report.avif_bytes
+            mark = report.finished.mark.pack()
+            self._statistics.remember([Picture(report.path, mark, report.format, *sizes)])
 
     # The scan
 
@@ -578,7 +611,7 @@ class Daemon:
         Whatever was there before a moment at which nothing is under way is such a file.
         """
         lost = [path for store in (self._store, self._originals) for path in store.unfinished()]
-        if not lost or len(self._pool) or self._publishing or not self._answers.empty():
+        if not lost or len(self._pool) or self._publishing or not self._answers.empty() or self._refiner.busy:
             return
         for path in lost:
             Path(os.fsdecode(path)).unlink(missing_ok=True)
@@ -652,6 +685,7 @@ class Daemon:
             "verdict": mark.verdict,
             "original_bytes": mark.size,
             "variant_bytes": variant_bytes,
+            "avif_bytes": self._store_of(path).avif_bytes_of(path) or None,
             "ssim": None if math.isnan(mark.similarity) else mark.similarity,
             "encode_ms": mark.encode_ms,
             "latency_ms": mark.latency_ms,

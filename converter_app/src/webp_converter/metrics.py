@@ -27,6 +27,8 @@ class Metrics:
         self.pictures = counter("pictures", "Decisions about originals, by what came out", "outcome")
         self.original_bytes = counter("original_bytes", "Bytes of originals with a published variant")
         self.variant_bytes = counter("variant_bytes", "Bytes of published variants")
+        self.avif = counter("avif", "AVIF variants published beside a decision")
+        self.second = counter("second_pass", "Variants encoded again while idle, by what came out", "outcome")
         self.latency = histogram("latency_seconds", "From close-write to published, conversions at once only")
         self.encode = histogram("encode_seconds", "Reading, decoding, judging and encoding of one picture")
         self.asked = counter("asked", "Pictures queued because a visitor got less than the best of them")

@@ -20,6 +20,7 @@ from urllib.parse import quote, urlsplit
 from webp_converter import log
 from webp_converter.config import Config
 from webp_converter.store import (
+    DECISIONS,
     FOREIGN,
     SUFFIXES,
     Finished,
@@ -250,17 +251,21 @@ class Originals(Store):
 
     def revalidate(self, path: bytes) -> bool:
         """Removes what was made of another content of an original, or of one that is gone; whether it has to
-        be converted again.
+        be converted again, if only to AVIF too.
 
         Raises OriginAwayError: nothing was removed.
         """
         head = self._head(path)
         removed = 0
+        lacking = False
         try:
             with self.directory(path) as (directory, name):
                 for suffix in SUFFIXES:
                     mark = read_mark(directory, name + suffix)
-                    if mark is None or mark is FOREIGN or (head and mark.describes(_status(head))):
+                    if mark is None or mark is FOREIGN:
+                        continue
+                    if head and mark.describes(_status(head)):
+                        lacking |= suffix in DECISIONS and not mark.decides(_status(head), self._avif)
                         continue
                     with contextlib.suppress(FileNotFoundError):
                         os.unlink(name + suffix, dir_fd=directory)
@@ -271,7 +276,7 @@ class Originals(Store):
             log.info("stale removed", path=path, removed=removed)
             self._purger.purge([self._name(path)])
             self.remove_empty_directories(path)
-        return bool(removed and head)
+        return lacking or bool(removed and head)
 
 
 def _status(head: Head) -> os.stat_result:

@@ -1,7 +1,8 @@
 """The reconcile scan: compares originals with their variants, queues what is missing, removes orphans.
 
 An original counts as decided when a variant's modification time equals its own: two `stat` calls, nothing
-read. Only where they differ is the mark looked at. Several processes share a scan: each takes the directories
+read. Only where they differ is the mark looked at, or where AVIF is wanted and there is none: the mark tells
+whether it was tried. Several processes share a scan: each takes the directories
 of the second level whose names fall to it.
 """
 
@@ -21,10 +22,11 @@ import redis
 from webp_converter import linux
 from webp_converter.config import Config
 from webp_converter.jobs import Job, Jobs, Priority
-from webp_converter.store import FOREIGN, KEEP, SUFFIXES, WEBP, Mark, read_mark
+from webp_converter.store import AVIF, DECISIONS, FOREIGN, KEEP, SUFFIXES, WEBP, Mark, read_mark
 
 _SHARED_LEVEL = 2
 _PUSHED_AT_ONCE = 500
+_WEBP, _KEEP, _AVIF = WEBP.decode(), KEEP.decode(), AVIF.decode()
 _OPEN_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
@@ -42,18 +44,31 @@ class Tally:
 
 
 def scan(
-    root: bytes, extensions: frozenset[str], tally: Tally, share: int = 0, shares: int = 1
+    root: bytes,
+    extensions: frozenset[str],
+    tally: Tally,
+    share: int = 0,
+    shares: int = 1,
+    avif: bool = False,
 ) -> Iterator[bytes]:
-    """Yields the paths of originals without a decision, in this share of the tree; removes what is stale."""
+    """Yields the paths of originals without a decision, in this share of the tree; removes what is stale.
+    With `avif`, a decision that was made without regard to AVIF is none."""
     try:
         fd = os.open(root, _OPEN_DIRECTORY)
     except FileNotFoundError:
         return
-    yield from _directory(fd, root, 0, extensions, tally, share, shares)
+    yield from _directory(fd, root, 0, extensions, tally, share, shares, avif)
 
 
 def _directory(
-    fd: int, path: bytes, level: int, extensions: frozenset[str], tally: Tally, share: int, shares: int
+    fd: int,
+    path: bytes,
+    level: int,
+    extensions: frozenset[str],
+    tally: Tally,
+    share: int,
+    shares: int,
+    avif: bool,
 ) -> Iterator[bytes]:
     """Scans one directory and those below it; closes `fd`. Above the shared level every process descends,
     and the first one alone looks at the files."""
@@ -67,7 +82,7 @@ def _directory(
                 else:
                     files.add(entry.name)
         if level >= _SHARED_LEVEL or share == 0:
-            yield from _files(fd, path, files, extensions, tally)
+            yield from _files(fd, path, files, extensions, tally, avif)
         for name in directories:
             raw = os.fsencode(name)
             if level == _SHARED_LEVEL - 1 and zlib.crc32(raw) % shares != share:
@@ -76,49 +91,58 @@ def _directory(
                 child = os.open(raw, _OPEN_DIRECTORY, dir_fd=fd)
             except OSError:  # gone meanwhile, or no longer a directory
                 continue
-            yield from _directory(child, path + b"/" + raw, level + 1, extensions, tally, share, shares)
+            yield from _directory(child, path + b"/" + raw, level + 1, extensions, tally, share, shares, avif)
     finally:
         os.close(fd)
 
 
 def _files(
-    fd: int, path: bytes, files: set[str], extensions: frozenset[str], tally: Tally
+    fd: int, path: bytes, files: set[str], extensions: frozenset[str], tally: Tally, avif: bool
 ) -> Iterator[bytes]:
-    webp, keep = WEBP.decode(), KEEP.decode()
+    webp, keep, avif_beside = _WEBP, _KEEP, _AVIF
     for name in files:
         _, dot, extension = name.rpartition(".")
         if extension.lower() in extensions and dot:
             tally.originals += 1
-            has_webp, has_keep = name + webp in files, name + keep in files
-            if (has_webp or has_keep) and _decided(fd, name, has_webp, has_keep, tally):
+            has = name + webp in files, name + keep in files, name + avif_beside in files
+            if any(has) and _decided(fd, name, *has, avif, tally):
                 continue
             yield path + b"/" + os.fsencode(name)
-        elif name.endswith((webp, keep)) and name[:-5] not in files:
+        elif name.endswith((webp, keep, avif_beside)) and name[:-5] not in files:
             original = name[:-5]
             if original.rpartition(".")[2].lower() in extensions:
                 _remove_orphan(fd, name, tally)
 
 
-def _decided(fd: int, name: str, has_webp: bool, has_keep: bool, tally: Tally) -> bool:
+def _decided(
+    fd: int, name: str, has_webp: bool, has_keep: bool, has_avif: bool, avif: bool, tally: Tally
+) -> bool:
     """Whether there is a decision; removes what is stale."""
     try:
         original = os.stat(name, dir_fd=fd, follow_symlinks=False)
-        if has_webp != has_keep:
-            variant = os.stat(name + (WEBP if has_webp else KEEP).decode(), dir_fd=fd, follow_symlinks=False)
-            if variant.st_mtime_ns == original.st_mtime_ns:
+        # Where there is an AVIF variant, the decision is one with regard to it.
+        if has_webp != has_keep and (has_avif or not avif):
+            decision = os.stat(name + (_WEBP if has_webp else _KEEP), dir_fd=fd, follow_symlinks=False)
+            beside = os.stat(name + _AVIF, dir_fd=fd, follow_symlinks=False) if has_avif else decision
+            if decision.st_mtime_ns == beside.st_mtime_ns == original.st_mtime_ns:
                 return True
     except FileNotFoundError:
         return False
-    decided = False
+    described = decided = False
     for suffix in SUFFIXES:
         variant_name = os.fsencode(name) + suffix
         mark = read_mark(fd, variant_name)
-        if mark is FOREIGN or (isinstance(mark, Mark) and not decided and mark.describes(original)):
-            decided = True
-        elif mark is not None:
+        if mark is None:
+            continue
+        if mark is FOREIGN:
+            decided |= suffix in DECISIONS
+        elif not mark.describes(original) or (described and suffix in DECISIONS):
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(variant_name, dir_fd=fd)
                 tally.removed += 1
+        elif suffix in DECISIONS:
+            described = True
+            decided |= mark.decides(original, avif)
     return decided
 
 
@@ -149,9 +173,8 @@ def reconcile(config: Config, share: int = 0, shares: int = 1) -> Tally:
                 tally.missed = True
         batch.clear()
 
-    for path in scan(
-        os.fsencode(config.store.root), frozenset(config.watch.extensions), tally, share, shares
-    ):
+    root, extensions = os.fsencode(config.store.root), frozenset(config.watch.extensions)
+    for path in scan(root, extensions, tally, share, shares, config.encoding.avif):
         batch.append(Job(path, time.time_ns(), Priority.LOW))
         if len(batch) >= _PUSHED_AT_ONCE:
             push()

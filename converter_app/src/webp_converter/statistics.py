@@ -29,6 +29,9 @@ class Picture(NamedTuple):
     published_ns: int
     """Wall clock time."""
 
+    avif_bytes: int = 0
+    """0: there is no AVIF variant."""
+
 
 class Statistics:
     """Writes and reads them. Nothing depends on them: while Redis is away they are dropped."""

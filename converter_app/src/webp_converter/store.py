@@ -1,7 +1,8 @@
 """Where variants live: freshness, publishing, removal.
 
 The files are the truth. A variant (`photo.jpg.webp`) or verdict (`photo.jpg.keep`) lies beside its original
-and carries a mark: what it was made from, and what came out. Only what carries the mark is ever replaced or
+and carries a mark: what it was made from, and what came out. It is the decision; an AVIF variant
+(`photo.jpg.avif`) that goes with it is there before it. Only what carries the mark is ever replaced or
 removed. Paths are bytes; no symbolic link is followed anywhere below the root.
 """
 
@@ -17,6 +18,7 @@ import os
 import pwd
 import secrets
 import stat
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from enum import Enum, auto
@@ -30,9 +32,12 @@ from webp_converter.config import Config
 XATTR = "user.webp-converter"
 WEBP = b".webp"
 KEEP = b".keep"
-SUFFIXES = (WEBP, KEEP)
+AVIF = b".avif"
+DECISIONS = (WEBP, KEEP)
+SUFFIXES = (*DECISIONS, AVIF)
 
-_MARK_VERSION = 1
+_MARK_VERSION = "1"
+_MARK_VERSION_AVIF = "1a"
 _OPEN_FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _OPEN_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _NO_SUCH = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)
@@ -81,25 +86,40 @@ class Mark(NamedTuple):
     encode_ms: int = 0
     """Decoding, judging and encoding."""
 
+    avif: bool = False
+    """Whether AVIF was considered besides WebP, whatever came of it."""
+
     def pack(self) -> bytes:
         similarity = "-" if math.isnan(self.similarity) else f"{self.similarity:.4f}"
         numbers = f"{similarity} {self.latency_ms} {self.encode_ms}"
-        return f"{_MARK_VERSION} {self.size} {self.mtime_ns} {self.verdict} {numbers}".encode("ascii")
+        version = _MARK_VERSION_AVIF if self.avif else _MARK_VERSION
+        return f"{version} {self.size} {self.mtime_ns} {self.verdict} {numbers}".encode("ascii")
 
     @classmethod
     def parse(cls, text: bytes) -> Self | None:
         """The mark, or None for a text of another version or none of ours."""
         try:
             fields = text.decode("ascii").split(" ")
-            if len(fields) != 7 or fields[0] != str(_MARK_VERSION):
+            if len(fields) != 7 or fields[0] not in (_MARK_VERSION, _MARK_VERSION_AVIF):
                 return None
-            similarity = math.nan if fields[4] == "-" else float(fields[4])
-            return cls(int(fields[1]), int(fields[2]), fields[3], similarity, int(fields[5]), int(fields[6]))
+            avif = fields[0] == _MARK_VERSION_AVIF
+            size, mtime_ns, verdict, similarity, latency_ms, encode_ms = fields[1:]
+            known = math.nan if similarity == "-" else float(similarity)
+            return cls(int(size), int(mtime_ns), verdict, known, int(latency_ms), int(encode_ms), avif)
         except ValueError:
             return None
 
+    @property
+    def is_lossy(self) -> bool:
+        """Whether it is that of a variant encoded with loss."""
+        return self.verdict.startswith("q") and self.verdict != "q0"
+
     def describes(self, original: os.stat_result) -> bool:
         return (self.size, self.mtime_ns) == (original.st_size, original.st_mtime_ns)
+
+    def decides(self, original: os.stat_result, avif: bool) -> bool:
+        """Whether nothing is left to be done for an original, `avif` telling whether AVIF is wanted too."""
+        return self.describes(original) and (self.avif or not avif)
 
 
 class Standing(Enum):
@@ -124,6 +144,14 @@ class Result(Enum):
     """No space left."""
 
 
+class Unfinished(NamedTuple):
+    """A file to be published with a decision."""
+
+    mark: Mark
+    temporary: bytes
+    """Name in the temporary directory."""
+
+
 class Finished(NamedTuple):
     """A decision ready to be published."""
 
@@ -142,6 +170,12 @@ class Finished(NamedTuple):
 
     suffix: bytes
     """What to publish it as: `WEBP`, or `KEEP` with an empty file."""
+
+    avif: Unfinished | None = None
+    """The AVIF variant that goes with it."""
+
+    second: bool = False
+    """Whether it is a smaller variant for an original that has one: published only where that still is."""
 
 
 class Stale(NamedTuple):
@@ -245,6 +279,8 @@ class Store:
         self.root = os.fsencode(config.store.root)
         self.temporary = temporary
         self._owner = owner_of(config)
+        self._avif = config.encoding.avif
+        self._publishing = threading.Lock()
 
     def check(self) -> None:
         """Tries what every publication needs: marks, and a rename from the temporary directory to the root.
@@ -356,13 +392,13 @@ class Store:
 
     def standing(self, directory: int, name: bytes, original: os.stat_result) -> Standing:
         """Whether an original has a decision, and whose."""
-        for suffix in SUFFIXES:
+        for suffix in DECISIONS:
             mark = read_mark(directory, name + suffix)
             if mark is None:
                 continue
             if mark is FOREIGN:
                 return Standing.FOREIGN
-            if mark.describes(original):
+            if mark.decides(original, self._avif):
                 return Standing.FRESH
         return Standing.UNDECIDED
 
@@ -379,7 +415,7 @@ class Store:
         """The mark of an original's decision, and the variant's bytes when there is one."""
         try:
             with self.directory(path) as (directory, name):
-                for suffix in SUFFIXES:
+                for suffix in DECISIONS:
                     mark = read_mark(directory, name + suffix)
                     if isinstance(mark, Mark):
                         size = os.stat(name + suffix, dir_fd=directory, follow_symlinks=False).st_size
@@ -387,6 +423,16 @@ class Store:
         except FileNotFoundError:
             pass
         return None
+
+    def avif_bytes_of(self, path: bytes) -> int:
+        """Size of our AVIF variant of an original; 0: there is none."""
+        try:
+            with self.directory(path) as (directory, name):
+                if isinstance(read_mark(directory, name + AVIF), Mark):
+                    return os.stat(name + AVIF, dir_fd=directory, follow_symlinks=False).st_size
+        except FileNotFoundError:
+            pass
+        return 0
 
     def identity_of(self, path: bytes) -> Identity | None:
         """The original's identity now; None when there is no such original."""
@@ -412,7 +458,8 @@ class Store:
                     if mark is None:
                         continue
                     if mark is FOREIGN or (present and status is not None and mark.describes(status)):
-                        decided = True
+                        done = mark is FOREIGN or (status is not None and mark.decides(status, self._avif))
+                        decided |= suffix in DECISIONS and done
                     else:
                         with contextlib.suppress(FileNotFoundError):
                             os.unlink(name + suffix, dir_fd=directory)
@@ -429,14 +476,17 @@ class Store:
         All files are on disk before the first is renamed. Write-back was started for each when it was
         written, so while one is waited for the others are under way.
         """
-        opened = [self._synced(finished) for finished in batch]
-        return [self._publish(finished, fd) for finished, fd in zip(batch, opened, strict=True)]
+        with self._publishing:
+            opened = [self._synced(finished) for finished in batch]
+            return [self._publish(finished, fd) for finished, fd in zip(batch, opened, strict=True)]
 
     def _synced(self, finished: Finished) -> int | OSError:
-        """Opens an unfinished file and waits until it is on disk."""
+        """Opens an unfinished decision and waits until it and what goes with it are on disk."""
         fd = -1
         try:
-            fd = os.open(self._unfinished(finished), os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+            if finished.avif:
+                self._sync_avif(finished.avif)
+            fd = os.open(self._path(finished.temporary), os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
             if finished.suffix == WEBP:
                 os.fdatasync(fd)
         except OSError as error:
@@ -445,13 +495,26 @@ class Store:
             return error
         return fd
 
-    def discard(self, finished: Finished) -> None:
-        """Removes an unfinished file that will not be published."""
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(self._unfinished(finished))
+    def _sync_avif(self, avif: Unfinished) -> None:
+        fd = os.open(self._path(avif.temporary), os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        try:
+            os.setxattr(fd, XATTR, avif.mark.pack())
+            os.fdatasync(fd)
+        finally:
+            os.close(fd)
 
-    def _unfinished(self, finished: Finished) -> bytes:
-        return os.path.join(self.temporary, finished.temporary)
+    def discard(self, finished: Finished) -> None:
+        """Removes unfinished files that will not be published."""
+        self._remove(finished)
+        if finished.avif:
+            self._remove(finished.avif)
+
+    def _remove(self, unfinished: Finished | Unfinished) -> None:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(self._path(unfinished.temporary))
+
+    def _path(self, temporary: bytes) -> bytes:
+        return os.path.join(self.temporary, temporary)
 
     def _publish(self, finished: Finished, fd: int | OSError) -> Result:
         result = Result.GONE
@@ -475,34 +538,61 @@ class Store:
 
     def _rename(self, finished: Finished, fd: int) -> Result:
         try:
-            latency_ms = max(0, time.time_ns() - finished.started_ns) // 1_000_000
-            os.setxattr(fd, XATTR, finished.mark._replace(latency_ms=latency_ms).pack())
+            mark = finished.mark
+            if not finished.second:
+                latency_ms = max(0, time.time_ns() - finished.started_ns) // 1_000_000
+                mark = mark._replace(latency_ms=latency_ms)
+            os.setxattr(fd, XATTR, mark.pack())
         finally:
             os.close(fd)
         with self.directory(finished.path) as (directory, name):
             if not self._unchanged(directory, name, finished.identity):
                 return Result.CHANGED
-            target = name + finished.suffix
-            source = self._unfinished(finished)
-            mark = read_mark(directory, target)
-            if mark is FOREIGN:
+            there = read_mark(directory, name + finished.suffix)
+            if there is FOREIGN:
                 return Result.FOREIGN
-            if mark is None:
-                try:
-                    linux.rename_without_replacing(directory, source, directory, target)
-                except FileExistsError:
-                    return Result.FOREIGN
-            else:
-                os.rename(source, target, dst_dir_fd=directory)
-            if not self._unchanged(directory, name, finished.identity):
-                with contextlib.suppress(FileNotFoundError):
-                    os.unlink(target, dir_fd=directory)
+            if finished.second and (there is None or there[:2] != finished.mark[:2]):
                 return Result.CHANGED
-            for suffix in SUFFIXES:
-                if suffix != finished.suffix and isinstance(read_mark(directory, name + suffix), Mark):
+            placed: list[bytes] = []
+            try:
+                # nginx takes an original for decided as soon as the decision is there.
+                if finished.avif and self._place(directory, finished.avif, name + AVIF):
+                    placed.append(AVIF)
+                elif finished.avif:
+                    self._remove(finished.avif)
+                if not self._place(directory, finished, name + finished.suffix):
+                    return Result.FOREIGN
+                placed.append(finished.suffix)
+                if not self._unchanged(directory, name, finished.identity):
+                    return Result.CHANGED
+                unwanted = set(SUFFIXES).difference(placed)
+                if finished.second and _is_smaller(directory, name + AVIF, name + finished.suffix):
+                    unwanted.remove(AVIF)
+                placed.clear()
+            finally:  # whatever went wrong, nothing remains of it
+                for suffix in placed:
+                    with contextlib.suppress(FileNotFoundError):
+                        os.unlink(name + suffix, dir_fd=directory)
+            for suffix in unwanted:
+                if isinstance(read_mark(directory, name + suffix), Mark):
                     with contextlib.suppress(FileNotFoundError):
                         os.unlink(name + suffix, dir_fd=directory)
         return Result.PUBLISHED
+
+    def _place(self, directory: int, unfinished: Finished | Unfinished, target: bytes) -> bool:
+        """Renames a file into its place; not where somebody else's is, and then it says so."""
+        source = self._path(unfinished.temporary)
+        mark = read_mark(directory, target)
+        if mark is FOREIGN:
+            return False
+        if mark is None:
+            try:
+                linux.rename_without_replacing(directory, source, directory, target)
+            except FileExistsError:
+                return False
+        else:
+            os.rename(source, target, dst_dir_fd=directory)
+        return True
 
     @staticmethod
     def _unchanged(directory: int, name: bytes, identity: Identity) -> bool:
@@ -554,6 +644,15 @@ class _Foreign(Enum):
 
 FOREIGN = _Foreign.FOREIGN
 """In place of a mark: the file is there and isn't ours."""
+
+
+def _is_smaller(directory: int, one: bytes, other: bytes) -> bool:
+    """Whether a file is there and smaller than another."""
+    try:
+        sizes = [os.stat(name, dir_fd=directory, follow_symlinks=False).st_size for name in (one, other)]
+    except FileNotFoundError:
+        return False
+    return sizes[0] < sizes[1]
 
 
 def read_mark(directory: int, name: bytes) -> Mark | Literal[_Foreign.FOREIGN] | None:

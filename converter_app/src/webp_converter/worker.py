@@ -8,6 +8,7 @@ import pickle
 import resource
 import signal
 import time
+import warnings
 from collections.abc import Callable, Sequence
 from enum import StrEnum
 from multiprocessing.connection import Connection
@@ -17,7 +18,7 @@ from webp_converter import images, linux
 from webp_converter.bitrix import box_of
 from webp_converter.config import Config
 from webp_converter.originals import Originals, OriginAwayError
-from webp_converter.store import FULL, KEEP, WEBP, Finished, Identity, Mark, Standing, Store
+from webp_converter.store import FULL, KEEP, WEBP, Finished, Identity, Mark, Standing, Store, Unfinished
 
 _KEPT_BYTES = 64 * 1024 * 1024
 
@@ -46,6 +47,12 @@ class Outcome(StrEnum):
     FULL = "full"
     """No space left for the result."""
 
+    AS_GOOD = "as-good"
+    """A second pass made nothing smaller."""
+
+    BROKEN = "broken"
+    """A decoder refuses good pictures too: nothing can be said about this one, nor about the next."""
+
 
 class Report(NamedTuple):
     """What a worker tells of one original."""
@@ -64,6 +71,8 @@ class Report(NamedTuple):
     format: str = ""
     variant_bytes: int = 0
     encodes: int = 0
+    avif_bytes: int = 0
+    """0: there is no AVIF variant."""
 
 
 class Order(NamedTuple):
@@ -73,6 +82,9 @@ class Order(NamedTuple):
     event_ns: int
     rested: str = ""
     """`<identity>@<seconds>`: seen to be at rest that long."""
+
+    second: bool = False
+    """Whether its variant is to be made smaller: nothing else is done then."""
 
 
 _config: Config
@@ -87,6 +99,8 @@ def start(config: Config, temporary: bytes) -> None:
     # A Python handler would have to wait for C code that hangs; the default action doesn't.
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     linux.keep_freed_memory(_KEPT_BYTES)
+    # What Pillow remarks about odd pictures is no event.
+    warnings.simplefilter("ignore")
     limit = config.workers.memory_limit_mib * 1024 * 1024
     resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
@@ -114,10 +128,13 @@ def convert_all(orders: Sequence[Order]) -> list[Report | str]:
     reports: list[Report | str] = []
     for order in orders:
         try:
-            reports.append(convert_with(_config, _store_of(order), order))
+            convert = improve_with if order.second else convert_with
+            reports.append(convert(_config, _store_of(order), order))
         except OriginAwayError as error:
             wait_s = _config.originals.retry_s
             reports.append(Report(Outcome.UNREST, order.path, wait_s=wait_s, detail=str(error)))
+        except images.DecoderError as error:
+            reports.append(Report(Outcome.BROKEN, order.path, detail=str(error)))
         except Exception as error:  # whatever one picture does, the next is converted
             reports.append(f"{type(error).__name__}: {error}")
     return reports
@@ -149,18 +166,20 @@ def convert_with(config: Config, store: Store, order: Order) -> Report:
     box = box_of(path)
 
     decision: images.Variant | images.Keep
-    header: images.Header | images.Keep | None = None
+    form = ""
     try:
         if original.status.st_size > config.encoding.maximum_bytes:
             decision = images.Keep(images.Reason.TOO_LARGE, f"{original.status.st_size} bytes")
+        elif isinstance(opened := images.opened(original.data, config.encoding), images.Keep):
+            decision = opened
         else:
-            header = images.inspect(original.data)
-            if isinstance(header, images.Header) and box and not box.holds(header.width, header.height):
+            form, width, height = opened.header.format, opened.header.width, opened.header.height
+            if box and not box.holds(width, height):
                 needed = config.watch.intermediate_rest_s
                 if wait := rest.lacks(needed):
-                    detail = f"{header.width}x{header.height} is larger than its box"
+                    detail = f"{width}x{height} is larger than its box"
                     return Report(Outcome.UNREST, path, identity, rest_s=needed, wait_s=wait, detail=detail)
-            decision = images.convert(original.data, config.encoding)
+            decision = images.convert(opened, config.encoding)
     except images.DamagedError as error:
         needed = config.watch.damaged_rest_s
         if wait := rest.lacks(needed):
@@ -170,12 +189,51 @@ def convert_with(config: Config, store: Store, order: Order) -> Report:
         decision = images.Keep(images.Reason.DAMAGED, str(error))
 
     encode_ms = round((time.monotonic() - started) * 1000)
+    mark = Mark(identity.size, identity.mtime_ns, "", encode_ms=encode_ms, avif=config.encoding.avif)
     try:
-        return _finished(store, order, identity, decision, header, encode_ms)
+        return _finished(store, order, identity, decision, mark, form)
     except OSError as error:
         if error.errno in FULL:
             return Report(Outcome.FULL, path, detail=str(error))
         raise
+
+
+def improve_with(config: Config, store: Store, order: Order) -> Report:
+    """Encodes an original once more, with the method of the second pass, if it has a variant with loss; there
+    is something to publish when that became smaller."""
+    started = time.monotonic()
+    path = order.path
+    known = store.mark_of(path) if store.standing_of(path) is Standing.FRESH else None
+    original = store.read(path, config.encoding.maximum_bytes) if known and known[0].is_lossy else None
+    if known is None or original is None or not known[0].describes(original.status):
+        return Report(Outcome.GONE, path)
+    mark, before_bytes = known
+    encoding = config.encoding.model_copy(
+        update={"method": config.encoding.second_pass_method, "avif": False}
+    )
+    opened = images.opened(original.data, encoding)
+    decision = images.convert(opened, encoding) if isinstance(opened, images.Opened) else opened
+    if isinstance(decision, images.Keep) or len(decision.data) >= (before_bytes or 0):
+        return Report(Outcome.AS_GOOD, path)
+    identity = Identity.of(original.status)
+    mark = mark._replace(
+        verdict=f"q{decision.quality}",
+        similarity=decision.similarity,
+        encode_ms=round((time.monotonic() - started) * 1000),
+    )
+    temporary = store.write(decision.data, identity.mtime_ns)
+    avif_bytes = store.avif_bytes_of(path)
+    return Report(
+        Outcome.FINISHED,
+        path,
+        identity,
+        Finished(path, identity, mark, order.event_ns, temporary, WEBP, second=True),
+        detail=f"{before_bytes} bytes before",
+        format=opened.header.format if isinstance(opened, images.Opened) else "",
+        variant_bytes=len(decision.data),
+        encodes=decision.encodes,
+        avif_bytes=avif_bytes if avif_bytes < len(decision.data) else 0,
+    )
 
 
 def _finished(
@@ -183,25 +241,31 @@ def _finished(
     order: Order,
     identity: Identity,
     decision: images.Variant | images.Keep,
-    header: images.Header | images.Keep | None,
-    encode_ms: int,
+    mark: Mark,
+    form: str,
 ) -> Report:
-    mark = Mark(identity.size, identity.mtime_ns, "", encode_ms=encode_ms)
     if isinstance(decision, images.Variant):
         data, suffix, detail, encodes = decision.data, WEBP, "", decision.encodes
         mark = mark._replace(verdict=f"q{decision.quality}", similarity=decision.similarity)
     else:
         data, suffix, detail, encodes = b"", KEEP, decision.detail, 0
         mark = mark._replace(verdict=decision.reason.value)
+    avif = None
+    if decision.avif:
+        beside = mark._replace(verdict=f"q{decision.avif.quality}", similarity=decision.avif.similarity)
+        avif = Unfinished(beside, store.write(decision.avif.data, identity.mtime_ns))
+        encodes += decision.avif.encodes
+    temporary = store.write(data, identity.mtime_ns)
     return Report(
         Outcome.FINISHED,
         order.path,
         identity,
-        Finished(order.path, identity, mark, order.event_ns, store.write(data, identity.mtime_ns), suffix),
+        Finished(order.path, identity, mark, order.event_ns, temporary, suffix, avif),
         detail=detail,
-        format=header.format if isinstance(header, images.Header) else "",
+        format=form,
         variant_bytes=len(data),
         encodes=encodes,
+        avif_bytes=len(decision.avif.data) if decision.avif else 0,
     )
 
 
