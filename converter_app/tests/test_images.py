@@ -4,6 +4,7 @@ import io
 import struct
 import zlib
 from collections.abc import Callable
+from functools import cache
 
 import numpy as np
 import pytest
@@ -289,6 +290,7 @@ class TestJpeg:
             convert(whole[:-2], DEFAULT)
 
 
+@cache  # it says when it was made
 def swapped_profile() -> bytes:
     """The sRGB profile with the names of its red and blue colorants exchanged."""
     profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()

@@ -38,6 +38,7 @@ class World:
         self.outcomes: list[str] = []
         self.published = 0
         self.stopping = threading.Event()
+        self.thread: threading.Thread | None = None
         self.refiner = Refiner(
             self.config, self.store.temporary, lambda: not self.busy, self._publish, self._observe
         )
@@ -50,8 +51,14 @@ class World:
         self.outcomes.append(outcome)
 
     def run(self) -> None:
-        thread = threading.Thread(target=self.refiner.run, args=(self.stopping,), daemon=True)
-        thread.start()
+        self.thread = threading.Thread(target=self.refiner.run, args=(self.stopping,), daemon=True)
+        self.thread.start()
+
+    def end(self) -> None:
+        self.stopping.set()
+        if self.thread:
+            self.thread.join()
+        self.refiner.close()
 
     def picture(self, name: str = "photo.jpg", data: bytes | None = None) -> Path:
         path = Path(os.fsdecode(self.store.root)) / name
@@ -70,8 +77,7 @@ def world(tmp_path: Path) -> Iterator[World]:
     start_fork_server()
     world = World(tmp_path)
     yield world
-    world.stopping.set()
-    world.refiner.close()
+    world.end()
 
 
 def mark_of(path: Path) -> Mark:
