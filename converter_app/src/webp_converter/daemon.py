@@ -18,8 +18,9 @@ from multiprocessing.process import BaseProcess
 import redis
 
 from webp_converter import log, systemd
-from webp_converter.api import Api
+from webp_converter.api import Api, Live
 from webp_converter.config import Config
+from webp_converter.housekeeper import Housekeeper
 from webp_converter.images import Reason
 from webp_converter.jobs import Done, Job, Jobs, Priority
 from webp_converter.metrics import Metrics
@@ -27,8 +28,20 @@ from webp_converter.misses import MissLog, Places
 from webp_converter.originals import Originals, OriginAwayError
 from webp_converter.pool import Answered, Failure, Pool, context, start_fork_server
 from webp_converter.scan import Tally, scan_share
+from webp_converter.service import Service
 from webp_converter.statistics import Picture, Statistics
-from webp_converter.store import KEEP, WEBP, Finished, Mark, Result, Store, StoreError, Temporary, owner_of
+from webp_converter.store import (
+    FULL,
+    KEEP,
+    WEBP,
+    Finished,
+    Mark,
+    Result,
+    Store,
+    StoreError,
+    Temporary,
+    owner_of,
+)
 from webp_converter.watch import Change, Watch, WatchError
 from webp_converter.worker import Outcome, Report
 
@@ -60,7 +73,16 @@ class Daemon:
             self._originals.prepare()
         self._jobs = Jobs(config.queue)
         self._statistics = Statistics(config.cache)
-        self._api = Api(config.api, self.health, self.picture)
+        self._housekeeper = Housekeeper(config, self._metrics, self._statistics.evicted)
+        self._scan_wanted = threading.Event()
+        self._service = Service(config)
+        live = Live(
+            health=self.health,
+            last_eviction=lambda: self._housekeeper.last,
+            scan=self._scan_wanted.set,
+            clean_up=self._housekeeper.clean_up,
+        )
+        self._api = Api(config, self._service, live)
         self._answers: queue.SimpleQueue[Answered] = queue.SimpleQueue()
         start_fork_server()
         self._pool = Pool(config, self._temporary.path, self._answered)
@@ -71,7 +93,6 @@ class Daemon:
         self._publishing: dict[str, Job] = {}
         self._watch_problem = "starting"
         self._directories = 0
-        self._scan_wanted = threading.Event()
         self._scanning = False
         self._scanners: list[BaseProcess] = []
         self._disk_problem = ""
@@ -91,6 +112,7 @@ class Daemon:
             self._dispatch_loop,
             self._publish_loop,
             self._scan_loop,
+            self._housekeeper.loop,
             self._api.serve,
         ):
             self._start(loop)
@@ -144,6 +166,7 @@ class Daemon:
         self._pool.close()
         for process in self._scanners:
             process.kill()
+        self._housekeeper.stop()
         self._api.stop()
         for thread in self._threads:
             thread.join(2 * _TICK_S + 2)
@@ -153,6 +176,7 @@ class Daemon:
         self._temporary.close()
         self._jobs.close()
         self._statistics.close()
+        self._service.close()
         log.info("stopped")
 
     # Watching
@@ -198,13 +222,14 @@ class Daemon:
             self._remove_emptied()
 
     def _changed(self, changes: list[Change]) -> None:
-        jobs = []
+        jobs, gone = [], []
         for change in changes:
             stale = self._store.remove_stale(change.path)
             if stale.removed:
                 self._metrics.stale.inc(stale.removed)
                 log.info("stale removed", path=change.path, removed=stale.removed)
             if not stale.present:
+                gone.append(change.path)
                 if stale.removed:
                     directory = change.path.rpartition(b"/")[0]
                     self._emptied[directory] = time.monotonic() + self._config.store.directory_rest_s
@@ -216,6 +241,7 @@ class Daemon:
             except redis.RedisError as error:
                 # Nothing is lost: the scan that follows an outage finds these.
                 self._queue_lost(error)
+        self._statistics.forget(gone)
 
     def _remove_emptied(self) -> None:
         now = time.monotonic()
@@ -248,7 +274,10 @@ class Daemon:
         if not self._originals.holds(path):
             return False
         try:
-            return self._originals.revalidate(path)
+            is_stale = self._originals.revalidate(path)
+            if not is_stale and self._originals.mark_of(path) is None:
+                self._statistics.forget([path])
+            return is_stale
         except OriginAwayError as error:
             log.debug("not compared", path=path, reason=str(error))
             return False
@@ -362,7 +391,7 @@ class Daemon:
             done.append(self._published(job, report, finished, result, pictures))
         for job, answer in batch:
             if isinstance(answer, Failure):
-                done.append(self._worker_failed(job, answer))
+                done.append(self._worker_failed(job, answer, pictures))
             elif not answer.finished:
                 done.append(self._without_result(job, answer))
         try:
@@ -389,7 +418,7 @@ class Daemon:
         if result is not Result.PUBLISHED:
             self._metrics.pictures.labels(result.name.lower()).inc()
             log.info(result.name.lower(), path=job.path)
-            return Done(job)
+            return Done(job, settled=result is Result.GONE)
         mark = finished.mark
         now = time.time_ns()
         latency_ms = max(0, (now - job.event_ns) / 1e6)
@@ -414,9 +443,9 @@ class Daemon:
             latency_ms=round(latency_ms, 1),
             priority=job.priority.value,
         )
-        remembered = mark._replace(latency_ms=round(latency_ms)).pack()
+        remembered = mark._replace(latency_ms=round(latency_ms))
         pictures.append(Picture(job.path, remembered, report.format, report.variant_bytes, now))
-        return Done(job)
+        return Done(job, settled=True)
 
     def _without_result(self, job: Job, report: Report) -> Done:
         self._metrics.pictures.labels(report.outcome.value).inc()
@@ -431,9 +460,9 @@ class Daemon:
         elif report.outcome is Outcome.FULL:
             self._disk_full(report.detail)
             return Done(job, job, _FULL_PAUSE_S)
-        return Done(job)
+        return Done(job, settled=report.outcome is Outcome.GONE)
 
-    def _worker_failed(self, job: Job, failure: Failure) -> Done:
+    def _worker_failed(self, job: Job, failure: Failure, pictures: list[Picture]) -> Done:
         if not failure.counts:
             return Done(job, job, 1.0)
         tries = job.tries + 1
@@ -448,16 +477,26 @@ class Daemon:
         identity = store.identity_of(job.path)
         if identity:
             mark = Mark(identity.size, identity.mtime_ns, Reason.FAILED.value)
-            unfinished = store.write(b"", identity.mtime_ns)
+            try:
+                unfinished = store.write(b"", identity.mtime_ns)
+            except OSError as error:
+                if error.errno not in FULL:
+                    raise
+                self._disk_full(str(error))
+                return Done(job, job, _FULL_PAUSE_S)
             store.publish([Finished(job.path, identity, mark, job.event_ns, unfinished, KEEP)])
-        return Done(job._replace(tries=tries), dead=failure.reason)
+            pictures.append(Picture(job.path, mark, "", 0, time.time_ns()))
+        return Done(job._replace(tries=tries), dead=failure.reason, traceback=failure.traceback)
 
     # The scan
 
     def _scan_loop(self) -> None:
+        every_s = self._config.watch.scan_every_s
+        due = time.monotonic() + every_s
         while not self._stopping.is_set():
-            if not self._scan_wanted.wait(_TICK_S):
+            if not self._scan_wanted.wait(_TICK_S) and not (every_s and time.monotonic() >= due):
                 continue
+            due = time.monotonic() + every_s
             self._scan_wanted.clear()
             self._scanning = True
             missed = self._scan()
@@ -524,6 +563,7 @@ class Daemon:
                 problem = f"{free_mib} MiB free, {self._config.store.minimum_free_mib} MiB wanted"
         except (StoreError, OSError) as error:
             problem = str(error)
+        self._housekeeper.watch_space()
         if problem != self._disk_problem:
             if problem:
                 log.error("disk", reason=problem)
@@ -580,25 +620,4 @@ class Daemon:
             "directories": self._directories,
             "running": len(self._pool),
             "queue": {} if self._queue_problem else self._queue_lengths,
-        }
-
-    def picture(self, path: bytes) -> dict[str, object] | None:
-        """What is known of one original; None when there is no decision."""
-        try:
-            known = self._store_of(path).mark_of(path)
-        except ValueError:
-            return None
-        if known is None:
-            return None
-        mark, variant_bytes = known
-        remembered = self._statistics.picture(path) or {}
-        return {
-            "path": os.fsdecode(path),
-            "verdict": mark.verdict,
-            "original_bytes": mark.size,
-            "variant_bytes": variant_bytes,
-            "ssim": None if math.isnan(mark.similarity) else mark.similarity,
-            "encode_ms": mark.encode_ms,
-            "latency_ms": mark.latency_ms,
-            "format": remembered.get("format"),
         }

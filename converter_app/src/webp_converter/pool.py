@@ -33,6 +33,15 @@ class Failure(NamedTuple):
     counts: bool
     """Whether it counts as a try: it does unless the pool itself broke."""
 
+    traceback: str = ""
+    """Of the exception that ended it; empty where there was none to see."""
+
+    @classmethod
+    def raised(cls, text: str) -> Failure:
+        """A failure as a worker tells it: the reason on the first line, below it the traceback."""
+        reason, _, traceback = text.partition("\n")
+        return cls(reason, True, traceback)
+
 
 Answer = Report | Failure
 Answered = Sequence[tuple[Job, Answer]]
@@ -146,7 +155,7 @@ class Pool:
         if error is None:
             reports = future.result()
             self._learn(reports)
-            self._settle(jobs, [Failure(r, counts=True) if isinstance(r, str) else r for r in reports])
+            self._settle(jobs, [Failure.raised(r) if isinstance(r, str) else r for r in reports])
             return
         if isinstance(error, BrokenProcessPool):
             self._break()

@@ -6,6 +6,7 @@ import os
 import resource
 import signal
 import time
+import traceback
 from collections.abc import Sequence
 from enum import StrEnum
 from typing import NamedTuple
@@ -15,6 +16,8 @@ from webp_converter.bitrix import box_of
 from webp_converter.config import Config
 from webp_converter.originals import Originals, OriginAwayError
 from webp_converter.store import FULL, KEEP, WEBP, Finished, Identity, Mark, Standing, Store
+
+_TRACEBACK_CHARACTERS = 8000
 
 
 class Outcome(StrEnum):
@@ -89,8 +92,8 @@ def start(config: Config, temporary: bytes) -> None:
 
 
 def convert_all(orders: Sequence[Order]) -> list[Report | str]:
-    """Converts originals as far as publishing, in order; for each its report, or why that failed. Runs in a
-    worker process after `start`."""
+    """Converts originals as far as publishing, in order; for each its report, or why that failed, with the
+    traceback below. Runs in a worker process after `start`."""
     reports: list[Report | str] = []
     for order in orders:
         try:
@@ -99,8 +102,17 @@ def convert_all(orders: Sequence[Order]) -> list[Report | str]:
             wait_s = _config.originals.retry_s
             reports.append(Report(Outcome.UNREST, order.path, wait_s=wait_s, detail=str(error)))
         except Exception as error:  # whatever one picture does, the next is converted
-            reports.append(f"{type(error).__name__}: {error}")
+            reports.append(_told(error))
     return reports
+
+
+def _told(error: Exception) -> str:
+    """The reason on one line, and the traceback below it."""
+    reason = " ".join(f"{type(error).__name__}: {error}".split()).rstrip(":")
+    try:
+        return f"{reason}\n{traceback.format_exc(limit=20)[-_TRACEBACK_CHARACTERS:]}"
+    except MemoryError:
+        return reason
 
 
 def _store_of(order: Order) -> Store:
