@@ -12,9 +12,9 @@ What the numbers mean:
 
 A picture takes some 80 bytes, since those of one bucket share a hash that Redis keeps packed; a bucket is
 what Redis forgets at once. Then its pictures count once more when they are decided again. The sums themselves
-lie in two keys that are touched all the time: Redis forgets what was not used for longest, so it does not
-forget these. Nobody notices when an original goes whose variants were evicted, while the daemon is away: it
-stays counted.
+are touched all the time, since Redis forgets what was not used for longest; and as it compares only a few
+keys, to the second, there is a spare of them. Nobody notices when an original goes whose variants were
+evicted, while the daemon is away: it stays counted.
 
 What one batch changes is one script, so that the sums and what they are sums of never part.
 """
@@ -47,7 +47,14 @@ _SHARED = """
 local totals, days = KEYS[1], KEYS[2]
 local prefix, now, today, oldest = ARGV[1], tonumber(ARGV[2]), ARGV[3], ARGV[4]
 local sums, work = {}, {}
+
+-- Redis may forget one key or the other, hardly both between two batches.
+for i = 1, 2 do
+  if redis.call('EXISTS', KEYS[i]) == 0 then redis.call('COPY', KEYS[i + 2], KEYS[i]) end
+  if redis.call('EXISTS', KEYS[i + 2]) == 0 then redis.call('COPY', KEYS[i], KEYS[i + 2]) end
+end
 redis.call('HSETNX', totals, 'since', now)
+redis.call('HSETNX', KEYS[3], 'since', now)
 local since = tonumber(redis.call('HGET', totals, 'since'))
 
 local function add(to, name, number)
@@ -73,16 +80,18 @@ local function count(value, sign, to)
 end
 
 local function finish()
-  for name, number in pairs(sums) do
-    if number ~= 0 then redis.call('HINCRBY', totals, name, string.format('%.0f', number)) end
-  end
   local is_new = redis.call('HEXISTS', days, today .. ':decisions') == 0
-  for name, number in pairs(work) do
-    redis.call('HINCRBY', days, today .. ':' .. name, string.format('%.0f', number))
-  end
-  if is_new then
-    for _, name in ipairs(redis.call('HKEYS', days)) do
-      if name < oldest then redis.call('HDEL', days, name) end
+  for copy = 0, 2, 2 do
+    for name, number in pairs(sums) do
+      if number ~= 0 then redis.call('HINCRBY', KEYS[1 + copy], name, string.format('%.0f', number)) end
+    end
+    for name, number in pairs(work) do
+      redis.call('HINCRBY', KEYS[2 + copy], today .. ':' .. name, string.format('%.0f', number))
+    end
+    if is_new then
+      for _, name in ipairs(redis.call('HKEYS', KEYS[2 + copy])) do
+        if name < oldest then redis.call('HDEL', KEYS[2 + copy], name) end
+      end
     end
   end
 end
@@ -264,7 +273,8 @@ class Statistics:
         )
         self._days = config.days
         self._prefix = f"{config.prefix}:pictures:"
-        self._keys = [f"{config.prefix}:totals", f"{config.prefix}:days"]
+        names = ("totals", "days", "totals:spare", "days:spare")
+        self._keys = [f"{config.prefix}:{name}" for name in names]
         self._remember = self._redis.register_script(_REMEMBER)
         self._forget = self._redis.register_script(_FORGET)
         self._evicted = self._redis.register_script(_EVICTED)
@@ -334,7 +344,8 @@ class Statistics:
         for key in self._keys:
             pipe.hgetall(key)
         reply: Any = pipe.execute()
-        totals, by_day = ({key.decode(): int(value) for key, value in part.items()} for part in reply)
+        pairs = (reply[0] or reply[2], reply[1] or reply[3])
+        totals, by_day = ({key.decode(): int(value) for key, value in part.items()} for part in pairs)
         formats: dict[str, Sums] = {}
         for key, number in totals.items():
             form, colon, name = key.rpartition(":")
