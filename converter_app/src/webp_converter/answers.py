@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Annotated
-
 from pydantic import BaseModel, ConfigDict, Field
 
 
@@ -303,7 +301,7 @@ class CleanupModel(Model):
 class Wish(Model):
     """Pictures to convert."""
 
-    paths: list[Annotated[str, Field(min_length=1, max_length=4095)]] = Field(min_length=1, max_length=1000)
+    paths: list[str] = Field(min_length=1, max_length=1000)
     """Absolute paths of originals: below `store.root`, or below `originals.variants` as if they lay there."""
 
 
