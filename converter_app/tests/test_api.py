@@ -111,7 +111,9 @@ def give_up(daemon: DaemonProcess, ask: Client, name: str) -> tuple[Path, dict[s
     def letter() -> dict[str, Any] | None:
         return next((letter for letter in ask("GET", "/api/dead").json if letter["path"] == str(path)), None)
 
-    return path, wait_until(letter, timeout_s=30)
+    found: dict[str, Any] = wait_until(letter, timeout_s=30)
+    wait_until(lambda: verdict_of(path) == "failed")
+    return path, found
 
 
 def verdict_of(path: Path) -> str | None:
@@ -213,7 +215,6 @@ def test_cleanup(ask: Client, picture: Path) -> None:
 def test_dead_letters_there_and_back(served: DaemonProcess, ask: Client) -> None:
     path, summary = give_up(served, ask, "api " + NASTY)
     assert answers.LetterSummary.model_validate(summary).tries == 1
-    assert verdict_of(path) == "failed"
     letter = answers.LetterModel.model_validate(ask("GET", f"/api/dead/{summary['id']}").json)
     assert (letter.path, letter.reason) == (str(path), "MemoryError")
     assert letter.traceback.startswith("Traceback (most recent call last):")
@@ -232,7 +233,7 @@ def test_dead_letters_there_and_back(served: DaemonProcess, ask: Client) -> None
     assert ask("DELETE", f"/api/dead/{again['id']}").status == 204
     assert ask("DELETE", f"/api/dead/{again['id']}").status == 404
     assert newer() is None
-    assert verdict_of(path) == "failed"  # nothing tries it again
+    wait_until(lambda: verdict_of(path) == "failed")  # nothing tries it again
     path.unlink()
 
 
@@ -539,7 +540,7 @@ def test_dead_letters_on_the_command_line(served: DaemonProcess, ask: Client) ->
 
 
 def test_the_limit_raised_and_all_tried_again(start_daemon: StartDaemon) -> None:
-    """Killed between the verdict and the letter or not: what is put back is really tried again."""
+    """What is put back is really tried again."""
     daemon = start_daemon(
         workers={"memory_limit_mib": 256, "count": 1}, queue={"tries": 1, "retry_pause_s": 0}
     )
@@ -553,6 +554,21 @@ def test_the_limit_raised_and_all_tried_again(start_daemon: StartDaemon) -> None
     assert (result.returncode, result.stdout) == (0, "1 retried\n")
     wait_until(lambda: variant_of(path).exists() and decided(path), timeout_s=60)
     assert program("dead", "list", "--config", daemon.config_file).returncode == 0
+
+
+def test_killed_between_the_letter_and_the_verdict(start_daemon: StartDaemon) -> None:
+    """Whether it was given up or put back at that moment: a letter, and no verdict. The scan sees to it."""
+    daemon = start_daemon(
+        workers={"memory_limit_mib": 256, "count": 1}, queue={"tries": 1, "retry_pause_s": 0}
+    )
+    path, letter = give_up(daemon, Client(daemon), "large.jpg")
+    daemon.kill()
+    path.with_name("large.jpg.keep").unlink()
+    daemon.start(ready=False)
+    wait_until(lambda: verdict_of(path) == "failed", timeout_s=30)
+    [again] = Client(daemon)("GET", "/api/dead").json
+    assert again["path"] == letter["path"]
+    assert again["given_up_at"] > letter["given_up_at"]
 
 
 def test_queue_and_stats_on_the_command_line(served: DaemonProcess, ask: Client, picture: Path) -> None:

@@ -144,6 +144,7 @@ def test_dead_letters(jobs: Jobs) -> None:
     assert letter == Letter(letter.id, PATH, "worker crashed", "Traceback:\n  line 1", 3, 1, "one")
     assert before - 1 < letter.given_up_at < time.time() + 1
     assert jobs.letter(letter.id) == letter
+    assert (jobs.is_dead(PATH), jobs.is_dead(b"/b")) == (True, False)
     assert jobs.letter("1-1") is None
 
 

@@ -391,12 +391,15 @@ class Daemon:
             done.append(self._published(job, report, finished, result, pictures))
         for job, answer in batch:
             if isinstance(answer, Failure):
-                done.append(self._worker_failed(job, answer, pictures))
+                done.append(self._worker_failed(job, answer))
             elif not answer.finished:
                 done.append(self._without_result(job, answer))
         try:
             if not self._queue_problem:
                 self._jobs.finish(done)
+                for given_up in done:
+                    if given_up.dead:
+                        self._give_up(given_up.job, pictures)
         except redis.RedisError as error:
             # They stay this consumer's unfinished entries; when they come up again they are found fresh.
             self._queue_lost(error)
@@ -462,7 +465,7 @@ class Daemon:
             return Done(job, job, _FULL_PAUSE_S)
         return Done(job, settled=report.outcome is Outcome.GONE)
 
-    def _worker_failed(self, job: Job, failure: Failure, pictures: list[Picture]) -> Done:
+    def _worker_failed(self, job: Job, failure: Failure) -> Done:
         if not failure.counts:
             return Done(job, job, 1.0)
         tries = job.tries + 1
@@ -470,23 +473,29 @@ class Daemon:
         log.warning("try failed", path=job.path, tries=tries, reason=failure.reason)
         if tries < self._config.queue.tries:
             return Done(job, job._replace(tries=tries), self._config.queue.retry_pause_s * 2**job.tries)
-        # The verdict keeps every later scan from trying it again; a new content makes it stale.
         self._metrics.dead.inc()
         log.error("given up", path=job.path, tries=tries, reason=failure.reason)
+        return Done(job._replace(tries=tries), dead=failure.reason, traceback=failure.traceback)
+
+    def _give_up(self, job: Job, pictures: list[Picture]) -> None:
+        """Publishes the verdict that keeps every later scan from trying a picture again; a new content makes
+        it stale. It comes after the dead letter: killed in between, the next scan has it fail once more."""
         store = self._store_of(job.path)
         identity = store.identity_of(job.path)
-        if identity:
-            mark = Mark(identity.size, identity.mtime_ns, Reason.FAILED.value)
-            try:
-                unfinished = store.write(b"", identity.mtime_ns)
-            except OSError as error:
-                if error.errno not in FULL:
-                    raise
-                self._disk_full(str(error))
-                return Done(job, job, _FULL_PAUSE_S)
-            store.publish([Finished(job.path, identity, mark, job.event_ns, unfinished, KEEP)])
-            pictures.append(Picture(job.path, mark, "", 0, time.time_ns()))
-        return Done(job._replace(tries=tries), dead=failure.reason, traceback=failure.traceback)
+        if not identity:
+            return
+        mark = Mark(identity.size, identity.mtime_ns, Reason.FAILED.value)
+        try:
+            unfinished = store.write(b"", identity.mtime_ns)
+        except OSError as error:
+            if error.errno not in FULL:
+                raise
+            self._disk_full(str(error))
+            return
+        store.publish([Finished(job.path, identity, mark, job.event_ns, unfinished, KEEP)])
+        pictures.append(Picture(job.path, mark, "", 0, time.time_ns()))
+        if not self._jobs.is_dead(job.path):  # somebody was quick to put it back
+            store.remove_failure(job.path)
 
     # The scan
 

@@ -386,13 +386,14 @@ class Jobs:
         self._dead = f"{config.prefix}:dead"
         self._later = f"{config.prefix}:later"
         self._details = f"{config.prefix}:details"
+        self._letters_by_path = f"{config.prefix}:letters"
         self._keys = [
             f"{config.prefix}:paths",
             self._later,
             self._details,
             *self._streams.values(),
             self._dead,
-            f"{config.prefix}:letters",
+            self._letters_by_path,
         ]
         self._push = self._redis.register_script(_PUSH)
         self._ask = self._redis.register_script(_ASK)
@@ -497,6 +498,10 @@ class Jobs:
         """One dead letter; None when there is none of that id."""
         letters = self._letters(id, id, 1)
         return letters[0] if letters else None
+
+    def is_dead(self, path: bytes) -> bool:
+        """Whether a path has a dead letter."""
+        return bool(self._redis.hexists(self._letters_by_path, path))
 
     def retry(self, ids: Sequence[str]) -> int:
         """Puts dead letters back into the queue, with all their tries anew; how many there were. The verdict
