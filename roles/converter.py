@@ -47,6 +47,11 @@ def converter(settings: Settings) -> None:
     )
     daemon = bundle(PROJECT, python, here["machine"])
     release(name=f"Install release {daemon.id}", daemon=daemon, python=python)
+    files.link(
+        name="Put the command on everybody's path",
+        path="/usr/local/bin/webp-converter",
+        target=f"{HOME}/current/bin/webp-converter",
+    )
     configuration = rendered(
         "converter",
         settings=settings,
