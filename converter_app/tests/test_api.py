@@ -594,6 +594,9 @@ def test_cleanup_on_the_command_line(served: DaemonProcess, picture: Path) -> No
     leftover = served.temporary / "1-dead"
     leftover.mkdir()
     (leftover / "1-0").write_bytes(b"unfinished" * 1000)
+    os.utime(leftover, (1, 1))
+    starting = served.temporary / "1-starting"
+    starting.mkdir()
     away.rename(picture.parent)
 
     result = program("cleanup", "--dry-run", "--json", "--config", served.config_file)
@@ -605,6 +608,7 @@ def test_cleanup_on_the_command_line(served: DaemonProcess, picture: Path) -> No
     result = program("cleanup", "--config", served.config_file)
     assert (result.returncode, "Removed" in result.stdout) == (0, True)
     assert not leftover.exists()
+    assert starting.exists()
     assert not variant_of(orphan).exists()
     assert not variant_of(picture).exists()
     result = program("cleanup", "--dry-run", "--config", served.config_file)

@@ -92,6 +92,17 @@ def test_the_daemon_killed_again_and_again_amid_evictions(start_daemon: StartDae
     assert all(is_evicted(os.fsencode(path)) for path in paths)
 
 
+def test_a_disk_filled_by_others_is_no_reason_to_look_all_the_time(start_daemon: StartDaemon) -> None:
+    daemon = start_daemon(store={"high_water": 0.001, "low_water": 0.001}, watch={"scan_every_s": 2})
+    [path] = write(daemon.root, 1)
+    wait_until(lambda: daemon.log("evicted"))
+    scans = metric(daemon, "scans_total")
+    wait_until(lambda: metric(daemon, "scans_total") >= scans + 3)
+    assert len(daemon.log("above the high-water mark")) == 1
+    assert daemon.log("evicted")[0]["missing_bytes"] > 0
+    assert path.exists()
+
+
 def test_scans_come_by_themselves(start_daemon: StartDaemon) -> None:
     daemon = start_daemon(watch={"scan_every_s": 1})
     [path] = write(daemon.root, 1)

@@ -14,6 +14,8 @@ from webp_converter.eviction import Count, Eviction, evict
 from webp_converter.scan import Tally, reconcile
 from webp_converter.store import Temporary
 
+_REST_S = 10.0
+
 
 @dataclass
 class Cleanup:
@@ -67,7 +69,7 @@ def cleanup(
     unfinished = Count()
     for parent in (config.store.temporary, config.originals.temporary):
         if parent.is_dir():
-            files, size = Temporary.clear(os.fsencode(parent), dry_run)
+            files, size = Temporary.clear(os.fsencode(parent), dry_run, _REST_S)
             unfinished.files += files
             unfinished.bytes += size
     reconcile(config, tally=tally)

@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Callable
 from multiprocessing.process import BaseProcess
+from pathlib import Path
 from typing import Any
 
 from webp_converter import log
@@ -33,6 +34,7 @@ class Housekeeper:
         self._config = config
         self._metrics = metrics
         self._tell = tell
+        self._trees = (config.store.root, config.originals.variants)
         self._due = threading.Event()
         self._stopped = threading.Event()
         self._busy = threading.Lock()
@@ -56,18 +58,21 @@ class Housekeeper:
 
     def watch_space(self) -> None:
         """Looks whether a file system has filled up. Cheap: call it often."""
-        if time.monotonic() < self._full_again or self._config.store.high_water >= 1:
-            return
-        for tree in (self._config.store.root, self._config.originals.variants):
-            try:
-                space = Space.of(tree)
-            except OSError:  # not there (yet)
-                continue
-            if space.share > self._config.store.high_water:
-                # If nothing of ours is left to remove, that is so for some time.
-                self._full_again = time.monotonic() + self._config.store.evict_every_s
-                log.warning("above the high-water mark", tree=str(tree), share=round(space.share, 3))
-                self._due.set()
+        full = [tree for tree in self._trees if self._share(tree) > self._config.store.high_water]
+        if not full:
+            self._full_again = 0.0
+        elif time.monotonic() >= self._full_again:
+            # What could not be freed now is hardly to be freed in a moment.
+            self._full_again = time.monotonic() + self._config.store.evict_every_s
+            log.warning("above the high-water mark", trees=", ".join(map(str, full)))
+            self._due.set()
+
+    @staticmethod
+    def _share(tree: Path) -> float:
+        try:
+            return Space.of(tree).share
+        except OSError:  # not there (yet)
+            return 0.0
 
     def clean_up(self, dry_run: bool) -> Cleanup | None:
         """Cleans up now, and waits for it; None when the daemon stops meanwhile.
@@ -95,8 +100,6 @@ class Housekeeper:
             process.kill()
 
     def _evicted(self, done: Eviction) -> None:
-        if not done.missing_bytes:
-            self._full_again = 0.0
         for why, count in done.evicted.items():
             self._metrics.evicted.labels(why.value).inc(count.files)
             self._metrics.evicted_bytes.labels(why.value).inc(count.bytes)

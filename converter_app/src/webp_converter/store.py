@@ -193,9 +193,10 @@ class Temporary:
             raise StoreError(f"temporary directory {parent}: {error.strerror}") from error
 
     @staticmethod
-    def clear(parent: bytes, dry_run: bool = False) -> tuple[int, int]:
+    def clear(parent: bytes, dry_run: bool = False, at_rest_s: float = 0) -> tuple[int, int]:
         """Removes the directories of runs that are over, or only counts with `dry_run`; how many files were
-        left in them, and the bytes that these take up on disk."""
+        left in them, and the bytes that these take up on disk. What changed within `at_rest_s` may be a run
+        that is about to lock it, and is left alone."""
         files = size = 0
         for name in os.listdir(parent):
             path = os.path.join(parent, name)
@@ -203,6 +204,8 @@ class Temporary:
                 fd = os.open(path, _OPEN_DIRECTORY)
                 try:
                     fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    if time.time() - os.fstat(fd).st_mtime < at_rest_s:
+                        continue
                     for file in os.listdir(fd):
                         size += os.stat(file, dir_fd=fd, follow_symlinks=False).st_blocks * 512
                         files += 1
