@@ -1,12 +1,17 @@
-"""Key pairs that are made on the hosts: only public halves travel."""
+"""Secrets that are made on the hosts: of key pairs only public halves travel, of tokens nothing."""
 
 from __future__ import annotations
 
+import hashlib
 import shlex
 from collections.abc import Generator, Iterable
 
 from pyinfra import host
 from pyinfra.api import FactBase, StringCommand, operation
+
+from extensions.files import Paths
+
+_EMPTY = hashlib.sha256(b"").hexdigest()
 
 
 class PublicKey(FactBase[str | None]):
@@ -34,4 +39,24 @@ def key_pair(path: str, comment: str) -> Generator[StringCommand, None, None]:
     yield StringCommand(
         f"set -e; umask 077; install -d -m 700 $(dirname {quoted}); rm -f {quoted} {quoted}.pub; "
         f"ssh-keygen -q -t ed25519 -N '' -C {shlex.quote(comment)} -f {quoted}"
+    )
+
+
+@operation()
+def token(path: str, group: str) -> Generator[StringCommand, None, None]:
+    """Makes a random token that never leaves the host, of 64 hexadecimal digits. One that is there is kept.
+
+    + path: of the file; root's, mode 640
+    + group: whose members may read it
+    """
+    content, *access = host.get_fact(Paths, paths=[path]).get(path, (_EMPTY,))
+    if content != _EMPTY and access == ["640", "root", group]:
+        host.noop(f"{path} exists")
+        return
+    quoted, new = shlex.quote(path), shlex.quote(f"{path}.bitrix-cdn-new")
+    yield StringCommand(
+        f"set -e; mkdir -p -m 755 $(dirname {quoted}); umask 077; rm -f {new}; "
+        f"if [ -s {quoted} ] && [ ! -L {quoted} ]; then cp {quoted} {new}; "
+        f"else od -An -N32 -tx1 /dev/urandom | tr -d ' \\n' > {new}; fi; "
+        f"chown root:{group} {new}; chmod 640 {new}; mv -fT {new} {quoted}"
     )

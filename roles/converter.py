@@ -13,6 +13,7 @@ from pyinfra.operations import apt, files
 
 from extensions.files import rendered, tree
 from extensions.kernel import sysctl_applied
+from extensions.keys import token
 from extensions.services import running
 from extensions.wheels import Bundle, bundle
 from roles.preflight import PYTHONS, machine
@@ -46,6 +47,11 @@ def converter(settings: Settings) -> None:
     )
     daemon = bundle(PROJECT, python, here["machine"])
     release(name=f"Install release {daemon.id}", daemon=daemon, python=python)
+    files.link(
+        name="Put the command on everybody's path",
+        path="/usr/local/bin/webp-converter",
+        target=f"{HOME}/current/bin/webp-converter",
+    )
     configuration = rendered(
         "converter",
         settings=settings,
@@ -56,6 +62,11 @@ def converter(settings: Settings) -> None:
         name="Write the configuration, if the converter agrees",
         files=configuration,
         check=f"{HOME}/current/bin/webp-converter config check --config {CONFIG}",
+    )
+    token(
+        name="Make the token that orders to the converter must bear",
+        path=str(settings.converter.api.token_file),
+        group="www-data",
     )
     sysctl_applied(name="Raise the limits of inotify", path=SYSCTL)
     running(

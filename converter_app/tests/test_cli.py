@@ -37,6 +37,59 @@ def test_config_check(tmp_path: Path) -> None:
     assert command("run", "--config", file).returncode == 2
 
 
+def test_help_tells_the_exit_status() -> None:
+    result = command("--help")
+    assert result.returncode == 0
+    text = " ".join(result.stdout.split())
+    for word in ("Exit status: 0", "1 something is left", "2 the settings or the arguments are wrong"):
+        assert word in text
+    for name in ("run", "convert", "scan", "status", "stats", "queue", "cleanup"):
+        assert "xit status 1" in " ".join(command(name, "--help").stdout.split()), name
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("dead", "retry"),
+        ("dead", "drop"),
+        ("dead", "retry", "--all", "1-1"),
+        ("dead", "show", "x"),
+        ("dead", "retry", "1-1", "x"),
+        ("stats", "--days", "-1"),
+        ("convert",),
+    ],
+)
+def test_wrong_arguments(settings: DaemonProcess, arguments: tuple[str, ...]) -> None:
+    result = command(*arguments, "--config", settings.config_file)
+    assert result.returncode == 2
+    assert result.stderr
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [("queue",), ("stats",), ("dead", "list"), ("dead", "show", "1-1"), ("dead", "retry", "--all")],
+)
+def test_redis_away(settings: DaemonProcess, redis_server: RedisServer, arguments: tuple[str, ...]) -> None:
+    redis_server.kill()
+    result = command(*arguments, "--config", settings.config_file)
+    assert result.returncode == 1
+    [line] = result.stderr.splitlines()
+    assert redis_server.url in line
+
+
+def test_evicted_originals_are_converted_when_a_person_asks(settings: DaemonProcess) -> None:
+    path = settings.root / "photo.jpg"
+    path.write_bytes(pictures.jpeg())
+    assert command("convert", path, "--config", settings.config_file).returncode == 0
+    os.utime(variant_of(path), ns=(0, path.stat().st_mtime_ns))
+    result = command("cleanup", "--json", "--config", settings.config_file)
+    assert (result.returncode, json.loads(result.stdout)["evicted"]["age"]["files"]) == (0, 1)
+    tally = json.loads(command("scan", "--json", "--config", settings.config_file).stdout)
+    assert (tally["queued"], tally["evicted"]) == (0, 1)
+    assert command("convert", settings.root, "--config", settings.config_file).returncode == 0
+    assert decided(path)
+
+
 def test_convert(settings: DaemonProcess) -> None:
     directory = settings.root / "iblock" / "450_450_1"
     directory.mkdir(parents=True)

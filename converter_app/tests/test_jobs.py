@@ -8,7 +8,7 @@ import redis
 from converter_app.tests.harness import RedisServer
 
 from webp_converter.config import Queue
-from webp_converter.jobs import GROUP, Done, Job, Jobs, Priority
+from webp_converter.jobs import GROUP, Done, Job, Jobs, Letter, Priority
 
 
 @pytest.fixture(scope="module")
@@ -129,13 +129,103 @@ def test_a_change_during_the_work_outdoes_a_pause(jobs: Jobs) -> None:
     assert [job.event_ns for job in jobs.fetch(10, 0)] == [2]
 
 
-def test_dead_letters(jobs: Jobs, raw: redis.Redis) -> None:
-    jobs.push([Job(PATH, 1)])
+def given_up(jobs: Jobs, path: bytes = PATH, reason: str = "worker crashed") -> Letter:
+    """A dead letter of a path."""
+    jobs.push([Job(path, 1)])
     [job] = jobs.fetch(1, 0)
-    jobs.finish([Done(job._replace(tries=3), dead="worker crashed")])
+    jobs.finish([Done(job._replace(tries=3), dead=reason, traceback="Traceback:\n  line 1")])
+    return jobs.letters()[-1]
+
+
+def test_dead_letters(jobs: Jobs) -> None:
+    before = time.time()
+    letter = given_up(jobs)
     assert jobs.lengths() == {"high": 0, "normal": 0, "low": 0, "later": 0, "dead": 1}
-    [(_, letter)] = raw.xrange("webp:dead")
-    assert letter == {b"path": PATH, b"event": b"1", b"tries": b"3", b"reason": b"worker crashed"}
+    assert letter == Letter(letter.id, PATH, "worker crashed", "Traceback:\n  line 1", 3, 1, "one")
+    assert before - 1 < letter.given_up_at < time.time() + 1
+    assert jobs.letter(letter.id) == letter
+    assert (jobs.is_dead(PATH), jobs.is_dead(b"/b")) == (True, False)
+    assert jobs.letter("1-1") is None
+
+
+def test_a_reason_of_any_characters_is_kept(jobs: Jobs) -> None:
+    assert given_up(jobs, reason="a\udcff\nb").reason == "a\\udcff\nb"
+
+
+def test_one_letter_a_path(jobs: Jobs) -> None:
+    first, second = given_up(jobs), given_up(jobs, reason="again")
+    assert jobs.letters() == [second]
+    assert jobs.letter(first.id) is None
+
+
+def test_letters_page_by_page(jobs: Jobs) -> None:
+    ids = [given_up(jobs, b"/%d" % k).id for k in range(5)]
+    first = jobs.letters(count=3)
+    assert [letter.id for letter in [*first, *jobs.letters(after=first[-1].id)]] == ids
+
+
+def test_put_back_with_all_tries_anew(jobs: Jobs, raw: redis.Redis) -> None:
+    letter = given_up(jobs)
+    assert jobs.retry([letter.id, "1-1"]) == 1
+    [job] = jobs.fetch(10, 0)
+    assert (job.path, job.tries, job.priority) == (PATH, 0, Priority.HIGH)
+    assert abs(job.event_ns - time.time_ns()) < 60e9
+    assert jobs.letters() == []
+    assert raw.hlen("webp:letters") == 0
+    assert jobs.retry([letter.id]) == 0
+
+
+def test_dropped(jobs: Jobs, raw: redis.Redis) -> None:
+    letter = given_up(jobs)
+    assert jobs.drop([letter.id]) == 1
+    assert jobs.drop([letter.id]) == 0
+    assert jobs.letters() == []
+    assert raw.hlen("webp:letters") == 0
+    assert jobs.fetch(1, 0) == []
+
+
+@pytest.mark.parametrize(("settled", "left"), [(True, 0), (False, 1)])
+def test_a_letter_goes_when_its_picture_is_published_after_all(jobs: Jobs, settled: bool, left: int) -> None:
+    given_up(jobs)
+    jobs.push([Job(PATH, 2)])
+    [job] = jobs.fetch(1, 0)
+    jobs.finish([Done(job, settled=settled)])
+    assert len(jobs.letters()) == left
+
+
+def test_overview(jobs: Jobs, server: RedisServer) -> None:
+    empty = jobs.overview()
+    assert {name: (s.length, s.oldest_s) for name, s in empty.streams.items()} == {
+        "high": (0, None),
+        "normal": (0, None),
+        "low": (0, None),
+    }
+    given_up(jobs, b"/dead")
+    jobs.push([Job(PATH, 1), Job(b"/waits", 1), Job(b"/later", 1), Job(b"/low", 1, Priority.LOW)])
+    taken, _, later = jobs.fetch(3, 0)
+    jobs.finish([Done(later, later._replace(tries=2), after_s=60)])
+    consumer(server, "two").fetch(1, 0)
+    view = jobs.overview()
+    assert {name: (s.length, s.under_way) for name, s in view.streams.items()} == {
+        "high": (0, 0),
+        "normal": (2, 2),
+        "low": (1, 1),
+    }
+    assert 0 <= (view.streams["normal"].oldest_s or -1) < 60
+    assert [(c.name, c.under_way) for c in view.consumers] == [("one", 2), ("two", 1)]
+    assert {(job.path, job.priority, job.consumer) for job in view.running} == {
+        (taken.path, "normal", "one"),
+        (b"/waits", "normal", "one"),
+        (b"/low", "low", "two"),
+    }
+    [put_off] = view.next
+    assert (put_off.path, put_off.tries, 50 < put_off.due_s <= 60) == (b"/later", 2, True)
+    assert (view.later, view.dead) == (1, 1)
+
+
+def test_overview_before_any_daemon(server: RedisServer, raw: redis.Redis) -> None:
+    view = Jobs(Queue(url=server.url)).overview()
+    assert (view.consumers, view.running, view.next, view.dead) == ([], [], [], 0)
 
 
 def test_nothing_is_left_behind(jobs: Jobs, raw: redis.Redis) -> None:

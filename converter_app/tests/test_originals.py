@@ -156,6 +156,16 @@ def test_what_still_describes_the_original_stays(site: Site, originals: Original
     assert site.purged == []
 
 
+def test_what_is_asked_for_counts_as_read(site: Site, originals: Originals) -> None:
+    """Nobody reads a verdict's bytes, and Varnish may have the variant's; eviction goes by when they were."""
+    site.files["/original/upload/iblock/a.jpg"] = b"data"
+    path, verdict = decide(originals, "iblock/a.jpg", Mark(4, MTIME_NS, "no-saving"))
+    os.utime(verdict, ns=(5, 7))
+    originals.revalidate(path)
+    assert verdict.stat().st_atime_ns > MTIME_NS // 2
+    assert verdict.stat().st_mtime_ns == 7
+
+
 @pytest.mark.parametrize("mark", [Mark(5, MTIME_NS, "q75"), Mark(4, MTIME_NS + 1_000_000_000, "q75")])
 def test_what_was_made_of_another_content_goes(site: Site, originals: Originals, mark: Mark) -> None:
     site.files["/original/upload/iblock/a.jpg"] = b"data"

@@ -32,6 +32,29 @@ def test_its_ports_are_for_this_host_alone(cdn: Host, settings: Settings) -> Non
         assert listening[3] == f"127.0.0.1:{port}"
 
 
+def test_its_token_is_for_root_and_itself(cdn: Host, settings: Settings) -> None:
+    file = cdn.file(str(settings.converter.api.token_file))
+    assert (file.user, file.group, file.mode) == ("root", "www-data", 0o640)
+    assert len(file.content_string.strip()) >= 32
+
+
+@pytest.mark.parametrize(("authorization", "status"), [("", 401), ("Bearer wrong", 401), ("TOKEN", 202)])
+def test_it_takes_orders_from_whoever_bears_the_token(
+    cdn: Host, settings: Settings, authorization: str, status: int
+) -> None:
+    if authorization == "TOKEN":
+        authorization = f"Bearer {cdn.file(str(settings.converter.api.token_file)).content_string.strip()}"
+    answered = cdn.check_output(
+        "python3 -c 'import http.client, sys; "
+        "api = http.client.HTTPConnection(sys.argv[1], timeout=5); "
+        'api.request("POST", "/api/scan", headers={"Authorization": sys.argv[2]}); '
+        "print(api.getresponse().status)' %s %s",
+        f"127.0.0.1:{settings.converter.api.port}",
+        authorization,
+    )
+    assert int(answered) == status
+
+
 def test_its_configuration_is_what_it_checks_as_good(cdn: Host) -> None:
     checked = cdn.run(
         "/opt/webp-converter/current/bin/webp-converter config check --config /etc/webp-converter/config.toml"

@@ -4,27 +4,39 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
-from webp_converter.config import Api as ApiConfig
+from webp_converter.cleanup import Cleanup
+from webp_converter.config import Config
+from webp_converter.service import Service
 
 if TYPE_CHECKING:
     import uvicorn
 
 
+class Live(NamedTuple):
+    """What only the running daemon knows and does."""
+
+    health: Callable[[], tuple[bool, dict[str, object]]]
+    """Whether it can work at all, and how each part does."""
+
+    last_eviction: Callable[[], dict[str, object] | None]
+    scan: Callable[[], None]
+    """Asks for a reconcile scan."""
+
+    clean_up: Callable[[bool], Cleanup | None]
+    """Cleans up, or with True only counts; None: the daemon stops. Raises BusyError."""
+
+
 class Api:
     """Serves the API."""
 
-    def __init__(
-        self,
-        config: ApiConfig,
-        health: Callable[[], tuple[bool, dict[str, object]]],
-        picture: Callable[[bytes], dict[str, object] | None],
-    ) -> None:
+    def __init__(self, config: Config, service: Service, live: Live) -> None:
         """Binds the port, so that one taken is noticed now: raises OSError."""
-        self._socket = socket.create_server((config.address, config.port), reuse_port=False)
-        self._health = health
-        self._picture = picture
+        self._socket = socket.create_server((config.api.address, config.api.port), reuse_port=False)
+        self._config = config
+        self._service = service
+        self._live = live
         self._server: uvicorn.Server | None = None
 
     def serve(self) -> None:
@@ -34,7 +46,7 @@ class Api:
 
         from webp_converter.routes import application
 
-        app = application(self._health, self._picture)
+        app = application(self._config, self._service, self._live)
         self._server = uvicorn.Server(uvicorn.Config(app, log_config=None, access_log=False, lifespan="off"))
         self._server.run(sockets=[self._socket])
 

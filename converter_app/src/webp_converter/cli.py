@@ -1,12 +1,15 @@
-"""The command line: `webp-converter`. Exit status 2: the settings or the arguments are wrong."""
+"""The command line: `webp-converter`."""
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import os
+import re
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any
 from urllib.error import HTTPError, URLError
@@ -15,17 +18,30 @@ from urllib.request import urlopen
 import typer
 
 from webp_converter import config as configuration
-from webp_converter.config import Config, ConfigError
+from webp_converter.config import DEFAULT_FILE, Config, ConfigError
+from webp_converter.store import StoreError
+
+_EXIT_STATUS = (
+    "Exit status: 0 all is well; 1 something is left or isn't well, or can't be reached; "
+    "2 the settings or the arguments are wrong. Each command says what that means for it."
+)
 
 app = typer.Typer(
-    no_args_is_help=True, add_completion=False, help="Converts pictures to WebP as they are written."
+    no_args_is_help=True,
+    add_completion=False,
+    help=f"Converts pictures to WebP as they are written.\n\n{_EXIT_STATUS}",
+    rich_markup_mode=None,
+    pretty_exceptions_show_locals=False,
 )
-config_app = typer.Typer(no_args_is_help=True, help="The settings.")
+config_app = typer.Typer(no_args_is_help=True, help="The settings.", rich_markup_mode=None)
+dead_app = typer.Typer(no_args_is_help=True, help="Pictures that were given up.", rich_markup_mode=None)
 app.add_typer(config_app, name="config")
+app.add_typer(dead_app, name="dead")
 
 ConfigFile = Annotated[Path, typer.Option("--config", help="The settings file.", metavar="FILE")]
 AsJson = Annotated[bool, typer.Option("--json", help="For programs: JSON on standard output.")]
-DEFAULT_FILE = Path("/etc/webp-converter/config.toml")
+Ids = Annotated[list[str] | None, typer.Argument(help="Ids, as `dead list` shows them.", metavar="[ID]...")]
+LETTER_ID = re.compile(r"\d{1,15}-\d{1,10}", re.ASCII)
 
 
 def _load(file: Path) -> Config:
@@ -37,8 +53,13 @@ def _load(file: Path) -> Config:
 
 def _stop(message: str, status: int = 1) -> typer.Exit:
     """Says why on one line; raise what it returns."""
-    print(message, file=sys.stderr)
+    print(_plain(" ".join(message.split())), file=sys.stderr)
     return typer.Exit(status)
+
+
+def _plain(text: str) -> str:
+    """Text that can be printed, whatever bytes a path in it is made of."""
+    return text.encode("utf-8", "backslashreplace").decode()
 
 
 def _without_main_file() -> None:
@@ -46,14 +67,27 @@ def _without_main_file() -> None:
     vars(sys.modules["__main__"]).pop("__file__", None)
 
 
+@contextlib.contextmanager
+def _reaching(settings: Config, section: str = "queue") -> Iterator[None]:
+    """Ends with one line when Redis is away, or the store can't be worked with."""
+    import redis
+
+    url = settings.queue.url if section == "queue" else settings.cache.url
+    try:
+        yield
+    except redis.RedisError as error:
+        raise _stop(f"{section}.url {url}: {error}") from error
+    except (StoreError, OSError) as error:
+        raise _stop(str(error)) from error
+
+
 @app.command()
 def run(config: ConfigFile = DEFAULT_FILE) -> None:
-    """Runs the daemon in the foreground."""
+    """Runs the daemon in the foreground. Exit status 1: it can't start, or a part of it failed."""
     settings = _load(config)
     _without_main_file()
     from webp_converter import log
     from webp_converter.daemon import Daemon
-    from webp_converter.store import StoreError
 
     log.configure(settings.log.level)
     try:
@@ -75,10 +109,9 @@ def convert(
     _without_main_file()
     from rich.console import Console
     from rich.progress import Progress
-    from rich.table import Table
 
     from webp_converter import convert as conversion
-    from webp_converter.store import StoreError
+    from webp_converter import terminal
 
     found: list[bytes] = []
     for path in paths:
@@ -88,54 +121,55 @@ def convert(
         if not absolute.exists():
             raise _stop(f"{path}: no such file or directory", 2)
         found += conversion.originals(settings, [os.fsencode(absolute)])
-    table = Table("picture", "outcome", "bytes", "as WebP", "saved", "quality", "SSIM", "ms")
+    columns = ("picture", "outcome", "bytes", "as WebP", "saved", "quality", "SSIM", "ms")
+    table = terminal.table("", *columns, numbers=6)
     undecided = 0
     try:
         with Progress(console=Console(stderr=True), disable=as_json or not sys.stderr.isatty()) as progress:
             for done in progress.track(conversion.convert(settings, found), total=len(found)):
                 undecided += not done.decided
                 if as_json:
-                    print(json.dumps({**done._asdict(), "path": os.fsdecode(done.path)}))
+                    similarity = None if math.isnan(done.similarity) else done.similarity
+                    values = {**done._asdict(), "path": os.fsdecode(done.path), "similarity": similarity}
+                    print(json.dumps(values), flush=True)
                     continue
-                saved = f"{1 - done.variant_bytes / done.original_bytes:.1%}" if done.variant_bytes else ""
-                similarity = f"{done.similarity:.4f}" if done.variant_bytes else ""
                 table.add_row(
-                    _shown(done.path),
+                    terminal.path(done.path),
                     done.outcome + (" + avif" if done.avif_bytes else ""),
                     str(done.original_bytes or ""),
                     str(done.variant_bytes or ""),
-                    saved,
+                    f"{1 - done.variant_bytes / done.original_bytes:.1%}" if done.variant_bytes else "",
                     done.verdict,
-                    "" if math.isnan(done.similarity) else similarity,
+                    "" if math.isnan(done.similarity) or not done.variant_bytes else f"{done.similarity:.4f}",
                     str(done.encode_ms or ""),
                 )
     except StoreError as error:
         raise _stop(str(error)) from error
     if not as_json:
-        Console().print(table)
+        terminal.show(table)
     raise typer.Exit(1 if undecided else 0)
 
 
 @app.command()
 def scan(config: ConfigFile = DEFAULT_FILE, as_json: AsJson = False) -> None:
-    """Compares all originals with their variants, queues what is missing and removes what is stale."""
+    """Compares all originals with their variants, queues what is missing and removes what is stale. Exit
+    status 1 when the queue can't be reached."""
     settings = _load(config)
-    import redis
-
+    from webp_converter import terminal
     from webp_converter.jobs import Jobs
-    from webp_converter.scan import reconcile
+    from webp_converter.scan import Tally, reconcile
 
     started = time.monotonic()
-    try:
+    tally = Tally()
+    with _reaching(settings):
         Jobs(settings.queue).ping()
-        tally = reconcile(settings)
-    except redis.RedisError as error:
-        raise _stop(f"queue.url {settings.queue.url}: {error}") from error
+        work = lambda: reconcile(settings, tally=tally)  # noqa: E731
+        terminal.counted("originals", work, lambda: tally.originals, as_json)
     seconds = time.monotonic() - started
     if as_json:
-        print(json.dumps({**vars(tally), "seconds": round(seconds, 3)}))
+        print(json.dumps({**tally.as_json(), "seconds": round(seconds, 3)}))
     else:
-        done = f"{tally.queued} queued, {tally.removed} stale removed"
+        done = f"{tally.queued} queued, {tally.removed} stale removed, {tally.evicted} evicted left alone"
         print(f"{tally.originals} originals: {done}, {seconds:.1f} s")
     raise typer.Exit(1 if tally.missed else 0)
 
@@ -155,16 +189,146 @@ def status(config: ConfigFile = DEFAULT_FILE, as_json: AsJson = False) -> None:
     if as_json:
         print(json.dumps(health))
     else:
-        from rich.console import Console
-        from rich.table import Table
+        from webp_converter import terminal
 
-        table = Table("part", "state", "reason", title=f"webp-converter: {health['status']}")
+        table = terminal.table(f"webp-converter: {health['status']}", "part", "state", "reason")
         for part, state in health["parts"].items():
             table.add_row(part, state["status"], state["reason"])
         queued = ", ".join(f"{stream} {length}" for stream, length in health["queue"].items())
-        Console().print(table)
-        print(f"{health['directories']} directories watched, {health['running']} jobs running; {queued}")
+        counts = f"{health['directories']} directories watched, {health['running']} jobs running"
+        terminal.show(table, f"{counts}; {queued or 'queue unknown'}")
     raise typer.Exit(0 if health["status"] == "ok" else 1)
+
+
+@app.command()
+def stats(
+    config: ConfigFile = DEFAULT_FILE,
+    as_json: AsJson = False,
+    days: Annotated[int, typer.Option(min=0, max=3650, help="How many of the last days to list.")] = 7,
+) -> None:
+    """Shows what was converted and what that saves, of all daemons on the same Redis. Exit status 1 when
+    Redis can't be reached."""
+    settings = _load(config)
+    from webp_converter import terminal
+    from webp_converter.statistics import Statistics, Sums
+
+    with _reaching(settings, "cache"):
+        totals = Statistics(settings.cache).totals(days)
+    if as_json:
+        print(json.dumps(totals.as_json()))
+        return
+
+    def row(sums: Sums) -> list[str]:
+        saved = sums.original_bytes - sums.variant_bytes
+        counts = [str(number) for number in (sums.converted, sums.kept, sums.failed)]
+        sizes = [terminal.size(number) for number in (sums.original_bytes, sums.variant_bytes, saved)]
+        return [*counts, *sizes, terminal.share(saved, sums.original_bytes)]
+
+    columns = ("converted", "kept", "failed", "originals", "variants", "saved", "share")
+    since = f", since {terminal.moment(totals.since)}" if totals.since else ""
+    table = terminal.table(f"Pictures, each counted once{since}", "format", *columns, numbers=7)
+    for form, sums in totals.formats.items():
+        table.add_row(form, *row(sums))
+    table.add_section()
+    table.add_row("all", *row(totals.all))
+    terminal.show(table)
+    if totals.days:
+        by_day = terminal.table("Work of each day (UTC)", "day", *columns, "again", "evicted", numbers=9)
+        for date, day in totals.days.items():
+            by_day.add_row(date, *row(day), str(day.again), str(day.evicted))
+        terminal.show(by_day)
+    decided = totals.all.converted + totals.all.kept + totals.all.failed
+    success = terminal.share(totals.all.converted + totals.all.kept, decided)
+    terminal.show(f"success rate: {success or 'nothing is decided yet'}")
+    terminal.show(f"evicted: {totals.evicted} variants, {terminal.size(totals.evicted_bytes)}")
+
+
+@app.command()
+def queue(config: ConfigFile = DEFAULT_FILE, as_json: AsJson = False) -> None:
+    """Shows how much waits, how long, what is under way where, and what is put off. Exit status 1 when Redis
+    can't be reached."""
+    settings = _load(config)
+    from webp_converter import terminal
+    from webp_converter.service import Service
+
+    with _reaching(settings):
+        view = Service(settings).overview()
+    if as_json:
+        print(json.dumps(view.as_json()))
+        return
+    streams = terminal.table("Queue", "priority", "jobs", "under way", "oldest", numbers=3)
+    for name, waiting in view.streams.items():
+        oldest = terminal.duration(waiting.oldest_s)
+        streams.add_row(name, str(waiting.length), str(waiting.under_way), oldest)
+    streams.add_row("put off", str(view.later), "", "")
+    streams.add_row("dead letters", str(view.dead), "", "")
+    consumers = terminal.table("Daemons", "name", "under way", "last asked", numbers=2)
+    for consumer in view.consumers:
+        idle = f"{terminal.duration(consumer.idle_s)} ago"
+        consumers.add_row(consumer.name, str(consumer.under_way), idle)
+    terminal.show(streams, consumers)
+    if view.running:
+        running = terminal.table("Under way", "picture", "priority", "daemon", "idle", numbers=1)
+        for job in view.running:
+            idle = terminal.duration(job.idle_s)
+            running.add_row(terminal.path(job.path), job.priority, job.consumer, idle)
+        terminal.show(running)
+    if view.next:
+        later = terminal.table("Put off", "picture", "failures", "due in", numbers=2)
+        for put_off in view.next:
+            due = terminal.duration(put_off.due_s)
+            later.add_row(terminal.path(put_off.path), str(put_off.tries), due)
+        terminal.show(later)
+
+
+@app.command()
+def cleanup(
+    config: ConfigFile = DEFAULT_FILE,
+    as_json: AsJson = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Remove nothing, only tell what would go.")
+    ] = False,
+) -> None:
+    """Removes variants that are stale, have no original or are read by nobody, and what killed runs left
+    unfinished; queues what is then missing. Exit status 1 when something is left: with --dry-run what would
+    go, otherwise what could not."""
+    settings = _load(config)
+    from webp_converter import cleanup as cleaning
+    from webp_converter import terminal
+    from webp_converter.eviction import Eviction, Why
+    from webp_converter.scan import Tally
+
+    tally, eviction = Tally(), Eviction()
+    with _reaching(settings):
+        done = terminal.counted(
+            "pictures looked at",
+            lambda: cleaning.cleanup(settings, dry_run, tally, eviction),
+            lambda: tally.originals + eviction.pictures,
+            as_json,
+        )
+    if as_json:
+        print(json.dumps(done.as_json()))
+    else:
+        table = terminal.table("Would go" if dry_run else "Removed", "what", "files", "on disk", numbers=2)
+        for what, count in (
+            ("stale or without an original", done.stale),
+            ("unfinished, of killed runs", done.unfinished),
+            (f"not read for {settings.store.evict_after_days} days", done.eviction.evicted[Why.AGE]),
+            ("for lack of space", done.eviction.evicted[Why.SPACE]),
+        ):
+            table.add_row(what, str(count.files), terminal.size(count.bytes))
+        terminal.show(table)
+        if not dry_run:
+            terminal.show(f"{done.queued} originals queued, {done.seconds:.1f} s")
+        if done.missed:
+            terminal.show(f"queue.url {settings.queue.url} can't be reached: nothing was queued")
+        if done.eviction.refused:
+            terminal.show(f"{done.eviction.refused} originals can't be marked: their variants stay")
+        if done.eviction.missing_bytes:
+            missing = terminal.size(done.eviction.missing_bytes)
+            terminal.show(f"{missing} are missing to store.low_water, and nothing of ours is left")
+    left = done.files if dry_run else done.missed or done.eviction.refused or done.eviction.missing_bytes
+    raise typer.Exit(1 if left else 0)
 
 
 @config_app.command("check")
@@ -173,8 +337,121 @@ def config_check(config: ConfigFile = DEFAULT_FILE) -> None:
     _load(config)
 
 
-def _shown(path: bytes) -> str:
-    return os.fsdecode(path).encode("utf-8", "replace").decode()
+@dead_app.command("list")
+def dead_list(config: ConfigFile = DEFAULT_FILE, as_json: AsJson = False) -> None:
+    """Lists the pictures that were given up, the oldest first. Exit status 1 when there are any."""
+    settings = _load(config)
+    from webp_converter import terminal
+    from webp_converter.service import Service
+
+    with _reaching(settings):
+        letters = list(Service(settings).all_letters())
+    if as_json:
+        print(json.dumps([letter.summary() for letter in letters]))
+    elif letters:
+        table = terminal.table(f"{len(letters)} dead letters", "id", "picture", "reason", "tries", "when")
+        for letter in letters:
+            cells = (terminal.path(letter.path), terminal.text(letter.reason))
+            table.add_row(letter.id, *cells, str(letter.tries), terminal.moment(letter.given_up_at))
+        terminal.show(table, "`webp-converter dead show ID` tells more.")
+    else:
+        terminal.show("no dead letters")
+    raise typer.Exit(1 if letters else 0)
+
+
+@dead_app.command("show")
+def dead_show(
+    id: Annotated[str, typer.Argument(help="Id, as `dead list` shows it.")],
+    config: ConfigFile = DEFAULT_FILE,
+    as_json: AsJson = False,
+) -> None:
+    """Shows why a picture was given up, with the traceback and the command to have it tried again. Exit
+    status 1 when there is no such letter."""
+    settings = _load(config)
+    _check_ids([id])
+    from webp_converter import terminal
+    from webp_converter.service import Service, retry_command
+
+    with _reaching(settings):
+        letter = Service(settings).letter(id)
+    if letter is None:
+        raise _stop(f"no dead letter {id}")
+    command = retry_command(letter, config)
+    if as_json:
+        print(json.dumps(letter.details(command)))
+        return
+    terminal.show(
+        terminal.field("picture", terminal.path(letter.path)),
+        terminal.field("reason", letter.reason),
+        terminal.field("tries", str(letter.tries)),
+        terminal.field("given up", f"{terminal.moment(letter.given_up_at)} by {letter.consumer or '?'}"),
+        terminal.field("asked for", terminal.moment(letter.event_ns / 1e9)),
+        f"\n{letter.traceback or 'There is no traceback: the worker itself ended.'}",
+        "\nHave it tried again:\n",
+        f"    {command}",
+    )
+
+
+@dead_app.command("retry")
+def dead_retry(
+    ids: Ids = None,
+    every: Annotated[bool, typer.Option("--all", help="All that there are.")] = False,
+    config: ConfigFile = DEFAULT_FILE,
+    as_json: AsJson = False,
+) -> None:
+    """Has pictures tried again, with the highest priority and all their tries anew. Exit status 1 when one of
+    the letters isn't there."""
+    _settle(config, ids or [], every, as_json, "retried")
+
+
+@dead_app.command("drop")
+def dead_drop(
+    ids: Ids = None,
+    every: Annotated[bool, typer.Option("--all", help="All that there are.")] = False,
+    config: ConfigFile = DEFAULT_FILE,
+    as_json: AsJson = False,
+) -> None:
+    """Forgets that pictures were given up: they are not tried again until their originals change. Exit status
+    1 when one of the letters isn't there."""
+    _settle(config, ids or [], every, as_json, "dropped")
+
+
+def _settle(config: Path, ids: list[str], every: bool, as_json: bool, what: str) -> None:
+    settings = _load(config)
+    if every == bool(ids):
+        raise _stop("name the letters, or --all of them", 2)
+    _check_ids(ids)
+    from webp_converter import terminal
+    from webp_converter.service import Service
+
+    done: list[str] = []
+    missing: list[str] = []
+    with _reaching(settings):
+        service = Service(settings)
+        act = service.retry if what == "retried" else service.drop
+
+        def work() -> None:
+            found = service.all_letters() if every else map(service.letter, ids)
+            for place, letter in enumerate(found):
+                if letter is not None and act([letter]):
+                    done.append(letter.id)
+                elif not every:
+                    missing.append(ids[place])
+
+        terminal.counted(what, work, lambda: len(done), as_json)
+    if as_json:
+        print(json.dumps({what: done, "missing": missing}))
+    else:
+        print(f"{len(done)} {what}")
+        for id in missing:
+            print(f"no dead letter {id}", file=sys.stderr)
+    raise typer.Exit(1 if missing else 0)
+
+
+def _check_ids(ids: list[str]) -> None:
+    for id in ids:
+        if not LETTER_ID.fullmatch(id):
+            raise _stop(f"{id!r} is no dead letter's id, such as 1795312800000-0", 2)
 
 
 def main() -> None:

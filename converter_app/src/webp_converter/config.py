@@ -15,6 +15,8 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic_core import ErrorDetails
 
+DEFAULT_FILE = Path("/etc/webp-converter/config.toml")
+
 
 class ConfigError(Exception):
     """One line that names the file, the key, what was given and what is allowed."""
@@ -82,6 +84,27 @@ class Store(Section):
     minimum_free_mib: int = Field(default=256, ge=0, le=1_048_576)
     """MiB (0 to 1048576) of free space below which nothing is converted and health says degraded."""
 
+    evict_after_days: int = Field(default=30, ge=0, le=3650)
+    """Days (1 to 3650) without a reader after which a variant goes, to come back when it is asked for; 0: it
+    stays."""
+
+    high_water: float = Field(default=0.9, gt=0, le=1)
+    """Share (above 0, to 1) of a tree's file system in use above which the variants that nobody read for
+    longest go; 1: none does."""
+
+    low_water: float = Field(default=0.8, gt=0, le=1)
+    """Share (above 0, to 1, at most `high_water`) of the file system in use at which that stops."""
+
+    evict_every_s: int = Field(default=3600, ge=1, le=604_800)
+    """Seconds (1 to 604800) between two looks for variants that nobody reads. Above `high_water` it happens
+    at once, and if that could not free enough, again after this time."""
+
+    @model_validator(mode="after")
+    def _low_below_high(self) -> Self:
+        if self.low_water > self.high_water:
+            raise ValueError("low_water must not be above high_water")
+        return self
+
 
 class Originals(Section):
     """Where the variants of the site's own originals live; the originals' mount is read-only."""
@@ -124,6 +147,10 @@ class Watch(Section):
 
     scan_processes: int = Field(default=2, ge=1, le=16)
     """Processes (1 to 16) that share a reconcile scan."""
+
+    scan_every_s: int = Field(default=21_600, ge=0, le=604_800)
+    """Seconds (1 to 604800) from one reconcile scan to the next, besides those that a start, lost events or
+    the return of the queue ask for; 0: only those."""
 
 
 class Encoding(Section):
@@ -272,6 +299,9 @@ class Cache(Section):
     prefix: str = Field(default="webp", pattern=r"^[A-Za-z0-9_-]{1,32}$")
     """First part of every key (1 to 32 letters, digits, `_`, `-`)."""
 
+    days: int = Field(default=90, ge=1, le=3650)
+    """Days (1 to 3650) of which the numbers are kept one by one."""
+
 
 class Api(Section):
     """Health and the HTTP API."""
@@ -281,6 +311,14 @@ class Api(Section):
 
     port: Port = 8088
     """TCP port (1 to 65535)."""
+
+    token_file: AbsolutePath = Path("/etc/webp-converter/api-token")
+    """File with the token (at least 16 characters) that calls which change something must bear. Without it
+    they are refused, and reading works. It is read at each such call."""
+
+    hosts: list[Annotated[str, Field(min_length=1)]] = []
+    """Names by which clients may address the API besides `localhost`, the loopback addresses and `address`.
+    Any other is refused: a web page in somebody's browser may have made its own name lead here."""
 
 
 class Metrics(Section):

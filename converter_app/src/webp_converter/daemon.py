@@ -19,8 +19,9 @@ from pathlib import Path
 import redis
 
 from webp_converter import log, systemd
-from webp_converter.api import Api
+from webp_converter.api import Api, Live
 from webp_converter.config import Config
+from webp_converter.housekeeper import Housekeeper
 from webp_converter.images import Reason
 from webp_converter.jobs import Done, Job, Jobs, Priority
 from webp_converter.metrics import Metrics
@@ -29,6 +30,7 @@ from webp_converter.originals import Originals, OriginAwayError
 from webp_converter.pool import Answered, Failure, Pool, context, start_fork_server
 from webp_converter.refine import Refiner
 from webp_converter.scan import Tally, scan_share
+from webp_converter.service import Service
 from webp_converter.statistics import Picture, Statistics
 from webp_converter.store import (
     FULL,
@@ -73,7 +75,16 @@ class Daemon:
             self._originals.prepare()
         self._jobs = Jobs(config.queue)
         self._statistics = Statistics(config.cache)
-        self._api = Api(config.api, self.health, self.picture)
+        self._housekeeper = Housekeeper(config, self._metrics, self._statistics.evicted)
+        self._scan_wanted = threading.Event()
+        self._service = Service(config)
+        live = Live(
+            health=self.health,
+            last_eviction=lambda: self._housekeeper.last,
+            scan=self._scan_wanted.set,
+            clean_up=self._housekeeper.clean_up,
+        )
+        self._api = Api(config, self._service, live)
         self._answers: queue.SimpleQueue[Answered] = queue.SimpleQueue()
         start_fork_server()
         self._pool = Pool(config, self._temporary.path, self._answered)
@@ -87,7 +98,6 @@ class Daemon:
         self._publishing: dict[str, Job] = {}
         self._watch_problem = "starting"
         self._directories = 0
-        self._scan_wanted = threading.Event()
         self._scanning = False
         self._scanners: list[BaseProcess] = []
         self._disk_problem = ""
@@ -108,6 +118,7 @@ class Daemon:
             self._publish_loop,
             self._scan_loop,
             self._refine_loop,
+            self._housekeeper.loop,
             self._api.serve,
         ):
             self._start(loop)
@@ -163,6 +174,7 @@ class Daemon:
         self._pool.close()
         for process in self._scanners:
             process.kill()
+        self._housekeeper.stop()
         self._api.stop()
         for thread in self._threads:
             thread.join(2 * _TICK_S + 2)
@@ -172,6 +184,7 @@ class Daemon:
         self._temporary.close()
         self._jobs.close()
         self._statistics.close()
+        self._service.close()
         log.info("stopped")
 
     # Watching
@@ -217,13 +230,14 @@ class Daemon:
             self._remove_emptied()
 
     def _changed(self, changes: list[Change]) -> None:
-        jobs = []
+        jobs, gone = [], []
         for change in changes:
             stale = self._store.remove_stale(change.path)
             if stale.removed:
                 self._metrics.stale.inc(stale.removed)
                 log.info("stale removed", path=change.path, removed=stale.removed)
             if not stale.present:
+                gone.append(change.path)
                 if stale.removed:
                     directory = change.path.rpartition(b"/")[0]
                     self._emptied[directory] = time.monotonic() + self._config.store.directory_rest_s
@@ -237,6 +251,7 @@ class Daemon:
             except redis.RedisError as error:
                 # Nothing is lost: the scan that follows an outage finds these.
                 self._queue_lost(error)
+        self._statistics.forget(gone)
 
     def _remove_emptied(self) -> None:
         now = time.monotonic()
@@ -271,7 +286,10 @@ class Daemon:
         if not self._originals.holds(path):
             return False
         try:
-            return self._originals.revalidate(path)
+            is_stale = self._originals.revalidate(path)
+            if not is_stale and self._originals.mark_of(path) is None:
+                self._statistics.forget([path])
+            return is_stale
         except OriginAwayError as error:
             log.debug("not compared", path=path, reason=str(error))
             return False
@@ -398,6 +416,9 @@ class Daemon:
         try:
             if not self._queue_problem:
                 self._jobs.finish(done)
+                for given_up in done:
+                    if given_up.dead:
+                        self._give_up(given_up.job, pictures)
         except redis.RedisError as error:
             # They stay this consumer's unfinished entries; when they come up again they are found fresh.
             self._queue_lost(error)
@@ -419,7 +440,7 @@ class Daemon:
         if result is not Result.PUBLISHED:
             self._metrics.pictures.labels(result.name.lower()).inc()
             log.info(result.name.lower(), path=job.path)
-            return Done(job)
+            return Done(job, settled=result is Result.GONE)
         mark = finished.mark
         now = time.time_ns()
         latency_ms = max(0, (now - job.event_ns) / 1e6)
@@ -448,10 +469,9 @@ class Daemon:
             latency_ms=round(latency_ms, 1),
             priority=job.priority.value,
         )
-        remembered = mark._replace(latency_ms=round(latency_ms)).pack()
-        sizes = report.variant_bytes, now, report.avif_bytes
-        pictures.append(Picture(job.path, remembered, report.format, *sizes))
-        return Done(job)
+        remembered = mark._replace(latency_ms=round(latency_ms))
+        pictures.append(Picture(job.path, remembered, report.format, report.variant_bytes, now))
+        return Done(job, settled=True)
 
     def _without_result(self, job: Job, report: Report) -> Done:
         self._metrics.pictures.labels(report.outcome.value).inc()
@@ -473,7 +493,7 @@ class Daemon:
             self._failed = True
             self._stopping.set()
             return self._worker_failed(job, Failure(report.detail, counts=True))
-        return Done(job)
+        return Done(job, settled=report.outcome is Outcome.GONE)
 
     def _worker_failed(self, job: Job, failure: Failure) -> Done:
         if not failure.counts:
@@ -483,19 +503,19 @@ class Daemon:
         log.warning("try failed", path=job.path, tries=tries, reason=failure.reason)
         if tries < self._config.queue.tries:
             return Done(job, job._replace(tries=tries), self._config.queue.retry_pause_s * 2**job.tries)
-        # The verdict keeps every later scan from trying it again; a new content makes it stale.
-        if not self._publish_failure(job):
+        if self._disk_problem:  # it has no room for the verdict
             return Done(job, job, _FULL_PAUSE_S)
         self._metrics.dead.inc()
         log.error("given up", path=job.path, tries=tries, reason=failure.reason)
-        return Done(job._replace(tries=tries), dead=failure.reason)
+        return Done(job._replace(tries=tries), dead=failure.reason, traceback=failure.traceback)
 
-    def _publish_failure(self, job: Job) -> bool:
-        """Publishes the verdict about a picture that workers fail on; False when the disk is full."""
+    def _give_up(self, job: Job, pictures: list[Picture]) -> None:
+        """Publishes the verdict that keeps every later scan from trying a picture again; a new content makes
+        it stale. It comes after the dead letter: killed in between, the next scan has it fail once more."""
         store = self._store_of(job.path)
         identity = store.identity_of(job.path)
-        if identity is None:
-            return True
+        if not identity:
+            return
         wanted = self._config.encoding.avif
         mark = Mark(identity.size, identity.mtime_ns, Reason.FAILED.value, avif=wanted)
         try:
@@ -504,9 +524,11 @@ class Daemon:
             if error.errno not in FULL:
                 raise
             self._disk_full(str(error))
-            return False
-        [result] = store.publish([Finished(job.path, identity, mark, job.event_ns, unfinished, KEEP)])
-        return result is not Result.FULL
+            return
+        store.publish([Finished(job.path, identity, mark, job.event_ns, unfinished, KEEP)])
+        pictures.append(Picture(job.path, mark, "", 0, time.time_ns()))
+        if not self._jobs.is_dead(job.path):  # somebody was quick to put it back
+            store.remove_failure(job.path)
 
     # The second pass
 
@@ -521,16 +543,19 @@ class Daemon:
     def _improved(self, outcome: str, report: Report | None) -> None:
         self._metrics.second.labels(outcome).inc()
         if report and report.finished:
-            sizes = report.variant_bytes, time.time_ns(), report.avif_bytes
-            mark = report.finished.mark.pack()
-            self._statistics.remember([Picture(report.path, mark, report.format, *sizes)])
+            mark = report.finished.mark
+            now = time.time_ns()
+            self._statistics.remember([Picture(report.path, mark, report.format, report.variant_bytes, now)])
 
     # The scan
 
     def _scan_loop(self) -> None:
+        every_s = self._config.watch.scan_every_s
+        due = time.monotonic() + every_s
         while not self._stopping.is_set():
-            if not self._scan_wanted.wait(_TICK_S):
+            if not self._scan_wanted.wait(_TICK_S) and not (every_s and time.monotonic() >= due):
                 continue
+            due = time.monotonic() + every_s
             self._scan_wanted.clear()
             self._scanning = True
             missed = self._scan()
@@ -598,11 +623,14 @@ class Daemon:
                 problem = f"{free_mib} MiB free, {self._config.store.minimum_free_mib} MiB wanted"
         except (StoreError, OSError) as error:
             problem = str(error)
+        self._housekeeper.watch_space()
         if problem != self._disk_problem:
             if problem:
                 log.error("disk", reason=problem)
             else:
                 log.info("disk usable again")
+                # A verdict that found no room may be missing.
+                self._scan_wanted.set()
         self._disk_problem = problem
 
     def _remove_lost(self) -> None:
@@ -668,26 +696,4 @@ class Daemon:
             "directories": self._directories,
             "running": len(self._pool),
             "queue": {} if self._queue_problem else self._queue_lengths,
-        }
-
-    def picture(self, path: bytes) -> dict[str, object] | None:
-        """What is known of one original; None when there is no decision."""
-        try:
-            known = self._store_of(path).mark_of(path)
-        except ValueError:
-            return None
-        if known is None:
-            return None
-        mark, variant_bytes = known
-        remembered = self._statistics.picture(path) or {}
-        return {
-            "path": os.fsdecode(path),
-            "verdict": mark.verdict,
-            "original_bytes": mark.size,
-            "variant_bytes": variant_bytes,
-            "avif_bytes": self._store_of(path).avif_bytes_of(path) or None,
-            "ssim": None if math.isnan(mark.similarity) else mark.similarity,
-            "encode_ms": mark.encode_ms,
-            "latency_ms": mark.latency_ms,
-            "format": remembered.get("format"),
         }

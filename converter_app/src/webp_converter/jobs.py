@@ -5,10 +5,15 @@ waits, `r:<priority>:<entry>` while somebody works on it, `d:<priority>:<entry>:
 again meanwhile: then it is queued anew when that work is finished, so no change is lost to deduplication.
 Jobs with a pause before them lie in the sorted set `later`. Each step is one script: a crash leaves the state
 before it or after it.
+
+A dead letter is a picture given up: an entry of the stream `dead`, one a path, found by the hash `letters`.
+It goes when it is put back or dropped, or when its picture is published after all, or is gone.
 """
 
 from __future__ import annotations
 
+import math
+import os
 import socket
 from collections.abc import Iterable, Sequence
 from enum import StrEnum
@@ -65,6 +70,117 @@ class Done(NamedTuple):
     dead: str = ""
     """Why it becomes a dead letter; empty: it doesn't."""
 
+    traceback: str = ""
+    """Of the exception that made it one."""
+
+    settled: bool = False
+    """Whether a dead letter of the same path, if there is one, is no longer true."""
+
+
+class Letter(NamedTuple):
+    """A dead letter."""
+
+    id: str
+    path: bytes
+    reason: str
+    traceback: str
+    """Empty where a worker ended without one."""
+
+    tries: int
+    event_ns: int
+    """Wall clock time of the event that asked for it."""
+
+    consumer: str
+    """The daemon that gave it up."""
+
+    @property
+    def given_up_at(self) -> float:
+        """Seconds of the wall clock."""
+        return int(self.id.partition("-")[0]) / 1000
+
+    def summary(self) -> dict[str, Any]:
+        """For programs."""
+        return {
+            "id": self.id,
+            "path": os.fsdecode(self.path),
+            "reason": self.reason,
+            "tries": self.tries,
+            "given_up_at": self.given_up_at,
+            "consumer": self.consumer,
+        }
+
+    def details(self, command: str) -> dict[str, Any]:
+        """For programs, with the command to have it tried again."""
+        more = {"traceback": self.traceback, "asked_at": self.event_ns / 1e9, "command": command}
+        return {**self.summary(), **more}
+
+
+class Waiting(NamedTuple):
+    """One stream."""
+
+    length: int
+    """Entries, waiting or under way."""
+
+    under_way: int
+    oldest_s: float | None
+    """Age of the oldest entry in seconds; None when there is none."""
+
+
+class Running(NamedTuple):
+    """A job that a daemon has taken."""
+
+    path: bytes
+    priority: str
+    consumer: str
+    idle_s: float
+    """Seconds since the daemon took it, or last showed a sign of life for it."""
+
+
+class Consumer(NamedTuple):
+    """A daemon that has taken jobs from the queue."""
+
+    name: str
+    under_way: int
+    idle_s: float
+    """Seconds since it last asked for jobs."""
+
+
+class PutOff(NamedTuple):
+    """A job that was put off."""
+
+    path: bytes
+    due_s: float
+    """Seconds until it is queued."""
+
+    tries: int
+    """Failures of workers so far; 0: it was put off for another reason."""
+
+
+class Overview(NamedTuple):
+    """The queue at one moment."""
+
+    streams: dict[str, Waiting]
+    consumers: list[Consumer]
+    running: list[Running]
+    """Some of the jobs under way."""
+
+    later: int
+    next: list[PutOff]
+    """Those of the put-off jobs that are due first."""
+
+    dead: int
+
+    def as_json(self) -> dict[str, Any]:
+        """For programs."""
+        return {
+            "streams": {name: waiting._asdict() for name, waiting in self.streams.items()},
+            "consumers": [consumer._asdict() for consumer in self.consumers],
+            "running": [{**job._asdict(), "path": os.fsdecode(job.path)} for job in self.running],
+            "later": self.later,
+            "next": [{**job._asdict(), "path": os.fsdecode(job.path)} for job in self.next],
+            "dead": self.dead,
+        }
+
 
 _SHARED = """
 local paths, later, details = KEYS[1], KEYS[2], KEYS[3]
@@ -81,6 +197,14 @@ local function state_of(path)
   local text = redis.call('HGET', paths, path)
   if not text then return nil end
   return string.match(text, '^(%a):(%a+):([%d-]+):?(%d*)$')
+end
+
+local function drop_letter(path)
+  local letter = redis.call('HGET', KEYS[8], path)
+  if letter then
+    redis.call('XDEL', KEYS[7], letter)
+    redis.call('HDEL', KEYS[8], path)
+  end
 end
 
 local function push(path, priority, event, tries, rested)
@@ -151,15 +275,20 @@ _FINISH = (
     + """
 local now = redis.call('TIME')
 local now_ms = now[1] * 1000 + math.floor(now[2] / 1000)
-local group = ARGV[1]
-for i = 2, #ARGV, 9 do
+local group, consumer = ARGV[1], ARGV[2]
+local are_letters = redis.call('HLEN', KEYS[8]) > 0
+for i = 3, #ARGV, 11 do
   local path, priority, entry = ARGV[i], ARGV[i + 1], ARGV[i + 2]
   local dead, again, event, tries, rested = ARGV[i + 3], ARGV[i + 4], ARGV[i + 5], ARGV[i + 6], ARGV[i + 7]
   local state, queued, current, newer = state_of(path)
   redis.call('XACK', streams[priority], group, entry)
   redis.call('XDEL', streams[priority], entry)
+  if are_letters and (dead ~= '' or ARGV[i + 10] ~= '') then drop_letter(path) end
   if dead ~= '' then
-    redis.call('XADD', KEYS[7], '*', 'path', path, 'event', event, 'tries', tries, 'reason', dead)
+    local letter = redis.call('XADD', KEYS[7], '*', 'path', path, 'event', event, 'tries', tries,
+      'reason', dead, 'traceback', ARGV[i + 9], 'consumer', consumer)
+    redis.call('HSET', KEYS[8], path, letter)
+    are_letters = true
   end
   if current == entry then
     redis.call('HDEL', paths, path)
@@ -197,12 +326,59 @@ return first[2] and math.max(0, tonumber(first[2]) - now_ms) or -1
 """
 )
 
+_RETRY = (
+    _SHARED
+    + """
+local now = redis.call('TIME')
+local put_back = 0
+for i = 1, #ARGV do
+  local entry = redis.call('XRANGE', KEYS[7], ARGV[i], ARGV[i])[1]
+  if entry then
+    local path
+    for k = 1, #entry[2], 2 do
+      if entry[2][k] == 'path' then path = entry[2][k + 1] end
+    end
+    redis.call('XDEL', KEYS[7], ARGV[i])
+    if redis.call('HGET', KEYS[8], path) == ARGV[i] then redis.call('HDEL', KEYS[8], path) end
+    push(path, 'high', now[1] .. string.format('%06d', now[2]) .. '000', 0, '')
+    put_back = put_back + 1
+  end
+end
+return put_back
+"""
+)
+
+_DROP = (
+    _SHARED
+    + """
+local dropped = 0
+for i = 1, #ARGV do
+  local entry = redis.call('XRANGE', KEYS[7], ARGV[i], ARGV[i])[1]
+  if entry then
+    for k = 1, #entry[2], 2 do
+      local path = entry[2][k + 1]
+      if entry[2][k] == 'path' and redis.call('HGET', KEYS[8], path) == ARGV[i] then
+        redis.call('HDEL', KEYS[8], path)
+      end
+    end
+    dropped = dropped + redis.call('XDEL', KEYS[7], ARGV[i])
+  end
+end
+return dropped
+"""
+)
+
 
 def _pushed(jobs: Sequence[Job]) -> list[bytes | str | int]:
     arguments: list[bytes | str | int] = []
     for job in jobs:
         arguments += (job.path, job.priority.value, job.event_ns, job.tries, job.rested)
     return arguments
+
+
+def _text(text: str) -> bytes:
+    """As Redis takes it: a path in it may be of any bytes."""
+    return text.encode("utf-8", "backslashreplace")
 
 
 class Jobs:
@@ -218,18 +394,23 @@ class Jobs:
         self._streams = {priority: f"{config.prefix}:{priority}" for priority in Priority}
         self._dead = f"{config.prefix}:dead"
         self._later = f"{config.prefix}:later"
+        self._details = f"{config.prefix}:details"
+        self._letters_by_path = f"{config.prefix}:letters"
         self._keys = [
             f"{config.prefix}:paths",
             self._later,
-            f"{config.prefix}:details",
+            self._details,
             *self._streams.values(),
             self._dead,
+            self._letters_by_path,
         ]
         self._push = self._redis.register_script(_PUSH)
         self._ask = self._redis.register_script(_ASK)
         self._begin = self._redis.register_script(_BEGIN)
         self._finish = self._redis.register_script(_FINISH)
         self._due = self._redis.register_script(_DUE)
+        self._retry = self._redis.register_script(_RETRY)
+        self._drop = self._redis.register_script(_DROP)
 
     def ensure_group(self) -> None:
         """Creates the streams and the consumer group where they are missing."""
@@ -298,17 +479,17 @@ class Jobs:
 
     def finish(self, batch: Sequence[Done]) -> None:
         """Acknowledges and deletes jobs, and queues what follows from them, all at once."""
-        arguments: list[bytes | str | int] = [GROUP]
+        arguments: list[bytes | str | int] = [GROUP, self.consumer]
         for done in batch:
             job, again = done.job, done.again or done.job
-            arguments += (job.path, job.priority.value, job.entry, done.dead)
+            arguments += (job.path, job.priority.value, job.entry, _text(done.dead))
             arguments += (
                 again.priority.value if done.again else "",
                 again.event_ns,
                 again.tries,
                 again.rested,
             )
-            arguments.append(int(done.after_s * 1000))
+            arguments += (int(done.after_s * 1000), _text(done.traceback), int(done.settled) or "")
         if batch:
             self._finish(keys=self._keys, args=arguments)
 
@@ -326,6 +507,108 @@ class Jobs:
         pipe.xlen(self._dead)
         names = [*(priority.value for priority in self._streams), "later", "dead"]
         return dict(zip(names, pipe.execute(), strict=True))
+
+    # Dead letters
+
+    def letters(self, after: str = "", count: int = 1000) -> list[Letter]:
+        """Up to `count` dead letters, the oldest first, from behind the one `after` on."""
+        return self._letters(f"({after}" if after else "-", "+", count)
+
+    def letter(self, id: str) -> Letter | None:
+        """One dead letter; None when there is none of that id."""
+        letters = self._letters(id, id, 1)
+        return letters[0] if letters else None
+
+    def is_dead(self, path: bytes) -> bool:
+        """Whether a path has a dead letter."""
+        return bool(self._redis.hexists(self._letters_by_path, path))
+
+    def retry(self, ids: Sequence[str]) -> int:
+        """Puts dead letters back into the queue, with all their tries anew; how many there were. The verdict
+        on the picture has to be gone by then."""
+        return int(self._retry(keys=self._keys, args=list(ids))) if ids else 0
+
+    def drop(self, ids: Sequence[str]) -> int:
+        """Removes dead letters; how many there were. The verdict on the picture stays."""
+        return int(self._drop(keys=self._keys, args=list(ids))) if ids else 0
+
+    def _letters(self, first: str, last: str, count: int) -> list[Letter]:
+        reply: Any = self._redis.xrange(self._dead, first, last, count=count)
+        return [
+            Letter(
+                id=entry.decode(),
+                path=fields[b"path"],
+                reason=fields[b"reason"].decode("utf-8", "replace"),
+                traceback=fields.get(b"traceback", b"").decode("utf-8", "replace"),
+                tries=int(fields[b"tries"]),
+                event_ns=int(fields[b"event"]),
+                consumer=fields.get(b"consumer", b"").decode("utf-8", "replace"),
+            )
+            for entry, fields in reply
+        ]
+
+    # For people
+
+    def overview(self, shown: int = 20) -> Overview:
+        """The queue now, with up to `shown` of the jobs under way and of those put off."""
+        lengths = self.lengths()
+        seconds, microseconds = self._redis.time()
+        now_ms = seconds * 1000 + microseconds // 1000
+        streams: dict[str, Waiting] = {}
+        consumers: dict[str, Consumer] = {}
+        running: list[Running] = []
+        for priority, stream in self._streams.items():
+            oldest: Any = self._redis.xrange(stream, count=1)
+            age_s = (now_ms - int(oldest[0][0].split(b"-")[0])) / 1000 if oldest else None
+            under_way = 0
+            for known in self._consumers(stream):
+                name, pending = known["name"].decode(), known["pending"]
+                under_way += pending
+                earlier = consumers.get(name, Consumer(name, 0, math.inf))
+                idle_s = min(earlier.idle_s, known["idle"] / 1000)
+                consumers[name] = Consumer(name, earlier.under_way + pending, idle_s)
+            if under_way:
+                running += self._running(priority, stream, shown - len(running))
+            streams[priority.value] = Waiting(lengths[priority.value], under_way, age_s)
+        return Overview(
+            streams=streams,
+            consumers=sorted(consumers.values()),
+            running=running,
+            later=lengths["later"],
+            next=self._put_off(now_ms, shown),
+            dead=lengths["dead"],
+        )
+
+    def _consumers(self, stream: str) -> list[dict[str, Any]]:
+        try:
+            consumers: Any = self._redis.xinfo_consumers(stream, GROUP)
+        except redis.ResponseError:  # no daemon has been here yet
+            return []
+        return list(consumers)
+
+    def _running(self, priority: Priority, stream: str, count: int) -> list[Running]:
+        if count < 1:
+            return []
+        pending: Any = self._redis.xpending_range(stream, GROUP, "-", "+", count)
+        pipe = self._redis.pipeline(transaction=False)
+        for entry in pending:
+            pipe.xrange(stream, entry["message_id"], entry["message_id"])
+        running = []
+        for entry, found in zip(pending, pipe.execute(), strict=True):
+            if found and found[0][1]:
+                idle_s = entry["time_since_delivered"] / 1000
+                consumer = entry["consumer"].decode()
+                running.append(Running(found[0][1][b"path"], priority.value, consumer, idle_s))
+        return running
+
+    def _put_off(self, now_ms: int, count: int) -> list[PutOff]:
+        first: Any = self._redis.zrange(self._later, 0, count - 1, withscores=True)
+        paths = [path for path, _ in first]
+        details: Any = self._redis.hmget(self._details, paths) if paths else []
+        return [
+            PutOff(path, max(0.0, (due_ms - now_ms) / 1000), int(detail.split(b" ")[2]) if detail else 0)
+            for (path, due_ms), detail in zip(first, details, strict=True)
+        ]
 
     def ping(self) -> None:
         self._redis.ping()

@@ -41,6 +41,13 @@ class Metrics:
         self.scans = counter("scans", "Reconcile scans completed")
         self.scan_seconds = gauge("scan_seconds", "Duration of the last reconcile scan")
         self.scan_originals = gauge("scan_originals", "Originals seen by the last reconcile scan")
+        self.evicted = counter("evicted", "Variants removed because nobody read them, by rule", "why")
+        self.evicted_bytes = counter("evicted_bytes", "Bytes on disk that these took up", "why")
+        self.eviction_seconds = gauge("eviction_seconds", "Duration of the last eviction")
+        self.eviction_time = gauge("eviction_time_seconds", "Unix time at which the last eviction ended")
+        self.eviction_missing = gauge(
+            "eviction_missing_bytes", "Bytes down to the low-water mark that the last eviction could not free"
+        )
         self.queue = gauge("queue_length", "Jobs in each stream, waiting or under way", "stream")
         self.workers = gauge("workers", "Worker processes")
         self.running = gauge("jobs_running", "Jobs in worker processes")

@@ -42,6 +42,15 @@ class Failure(NamedTuple):
     counts: bool
     """Whether it counts as a try: it does unless nobody can tell that this picture is to blame."""
 
+    traceback: str = ""
+    """Of the exception that ended it; empty where there was none to see."""
+
+    @classmethod
+    def raised(cls, text: str) -> Failure:
+        """A failure as a worker tells it: the reason on the first line, below it the traceback."""
+        reason, _, traceback = text.partition("\n")
+        return cls(reason, True, traceback)
+
 
 Answer = Report | Failure
 Answered = Sequence[tuple[Job, Answer]]
@@ -311,7 +320,7 @@ class Pool:
             jobs = one.tasks.popleft()
             one.since = time.monotonic()
         self._learn(reports)
-        self._settle(jobs, [Failure(r, counts=True) if isinstance(r, str) else r for r in reports])
+        self._settle(jobs, [Failure.raised(r) if isinstance(r, str) else r for r in reports])
 
     def _end_overdue(self) -> None:
         limit_s = self._config.workers.time_limit_s

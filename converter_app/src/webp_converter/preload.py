@@ -4,8 +4,8 @@ The workers then share its memory and start in milliseconds. The server dies wit
 and each worker with the server, so nothing outlives a killed daemon.
 """
 
-from webp_converter import linux, scan, worker
+from webp_converter import cleanup, linux, scan, worker
 
-__all__ = ["scan", "worker"]
+__all__ = ["cleanup", "scan", "worker"]
 
 linux.die_with_parent()

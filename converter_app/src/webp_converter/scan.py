@@ -13,7 +13,7 @@ import os
 import signal
 import time
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 
@@ -22,12 +22,27 @@ import redis
 from webp_converter import linux
 from webp_converter.config import Config
 from webp_converter.jobs import Job, Jobs, Priority
-from webp_converter.store import AVIF, DECISIONS, FOREIGN, KEEP, SUFFIXES, WEBP, Mark, read_mark
+from webp_converter.statistics import Statistics
+from webp_converter.store import (
+    AVIF,
+    DECISIONS,
+    FOREIGN,
+    KEEP,
+    SUFFIXES,
+    WEBP,
+    Mark,
+    is_evicted,
+    read_mark,
+)
 
 _SHARED_LEVEL = 2
 _PUSHED_AT_ONCE = 500
 _WEBP, _KEEP, _AVIF = WEBP.decode(), KEEP.decode(), AVIF.decode()
 _OPEN_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+
+
+def _ignore(path: bytes) -> None:
+    """Is told of a path, and does nothing."""
 
 
 @dataclass
@@ -39,8 +54,31 @@ class Tally:
     removed: int = 0
     """Stale variants and orphans."""
 
+    removed_bytes: int = 0
+    """What these took up on disk."""
+
+    evicted: int = 0
+    """Undecided originals left alone, since nobody read their variants."""
+
+    dry_run: bool = False
+    """Whether to remove nothing, but to count it."""
+
+    gone: Callable[[bytes], None] = _ignore
+    """Is told the path of each original that is gone and left an orphan."""
+
     missed: bool = False
     """Whether the queue was away, so that another scan is needed."""
+
+    def as_json(self) -> dict[str, int | bool]:
+        """For programs."""
+        return {
+            "originals": self.originals,
+            "queued": self.queued,
+            "removed": self.removed,
+            "removed_bytes": self.removed_bytes,
+            "evicted": self.evicted,
+            "missed": self.missed,
+        }
 
 
 def scan(
@@ -111,7 +149,7 @@ def _files(
         elif name.endswith((webp, keep, avif_beside)) and name[:-5] not in files:
             original = name[:-5]
             if original.rpartition(".")[2].lower() in extensions:
-                _remove_orphan(fd, name, tally)
+                _remove_orphan(fd, path, name, tally)
 
 
 def _decided(
@@ -137,36 +175,54 @@ def _decided(
         if mark is FOREIGN:
             decided |= suffix in DECISIONS
         elif not mark.describes(original) or (described and suffix in DECISIONS):
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(variant_name, dir_fd=fd)
-                tally.removed += 1
+            _remove(fd, variant_name, tally)
         elif suffix in DECISIONS:
             described = True
             decided |= mark.decides(original, avif)
     return decided
 
 
-def _remove_orphan(fd: int, name: str, tally: Tally) -> None:
+def _remove_orphan(fd: int, path: bytes, name: str, tally: Tally) -> None:
     """Removes a variant of ours whose original is gone, after a second look: it may be just written."""
     if not isinstance(read_mark(fd, os.fsencode(name)), Mark):
         return
     try:
         os.stat(name[:-5], dir_fd=fd, follow_symlinks=False)
     except FileNotFoundError:
-        with contextlib.suppress(FileNotFoundError):
+        _remove(fd, os.fsencode(name), tally)
+        tally.gone(path + b"/" + os.fsencode(name[:-5]))
+
+
+def _remove(fd: int, name: bytes, tally: Tally) -> None:
+    with contextlib.suppress(FileNotFoundError):
+        size = os.stat(name, dir_fd=fd, follow_symlinks=False).st_blocks * 512
+        if not tally.dry_run:
             os.unlink(name, dir_fd=fd)
-            tally.removed += 1
+        tally.removed += 1
+        tally.removed_bytes += size
 
 
-def reconcile(config: Config, share: int = 0, shares: int = 1) -> Tally:
+def reconcile(config: Config, share: int = 0, shares: int = 1, tally: Tally | None = None) -> Tally:
     """Scans one share of the tree and queues what it finds. What is stale goes even when nothing can be
-    queued: then `missed` is set."""
-    tally = Tally()
+    queued: then `missed` is set. A `tally` given is filled as the scan goes on; with its `dry_run` set,
+    nothing is queued or removed."""
     jobs = Jobs(config.queue)
+    statistics = Statistics(config.cache)
     batch: list[Job] = []
+    gone: list[bytes] = []
+
+    def forget(path: bytes) -> None:
+        gone.append(path)
+        if len(gone) >= _PUSHED_AT_ONCE:
+            statistics.forget(gone)
+            gone.clear()
+
+    tally = tally or Tally()
+    if not tally.dry_run:
+        tally.gone = forget
 
     def push() -> None:
-        if not tally.missed:
+        if not tally.missed and not tally.dry_run:
             try:
                 tally.queued += jobs.push(batch)
             except redis.RedisError:
@@ -175,11 +231,17 @@ def reconcile(config: Config, share: int = 0, shares: int = 1) -> Tally:
 
     root, extensions = os.fsencode(config.store.root), frozenset(config.watch.extensions)
     for path in scan(root, extensions, tally, share, shares, config.encoding.avif):
+        if is_evicted(path):  # its variants come back when somebody asks for them
+            tally.evicted += 1
+            continue
         batch.append(Job(path, time.time_ns(), Priority.LOW))
         if len(batch) >= _PUSHED_AT_ONCE:
             push()
     push()
+    statistics.forget(gone)
+    tally.gone = _ignore  # which can be sent to another process
     jobs.close()
+    statistics.close()
     return tally
 
 

@@ -30,11 +30,16 @@ from webp_converter.bitrix import box_of
 from webp_converter.config import Config
 
 XATTR = "user.webp-converter"
+EVICTED = "user.webp-converter.evicted"
+"""On an original: nobody read its variants, so that they went. The scan leaves it alone then."""
+
 WEBP = b".webp"
 KEEP = b".keep"
 AVIF = b".avif"
 DECISIONS = (WEBP, KEEP)
 SUFFIXES = (*DECISIONS, AVIF)
+FAILED = "failed"
+"""The verdict on an original that workers failed on."""
 
 _MARK_VERSION = "1"
 _MARK_VERSION_AVIF = "1a"
@@ -212,7 +217,7 @@ class Temporary:
                 parent.mkdir(mode=0o755)
                 if owner:  # whom a command run as root makes it for
                     os.chown(parent, *owner)
-            self._clear(os.fsencode(parent))
+            self.clear(os.fsencode(parent))
             while not self._make(parent):
                 pass
         except OSError as error:
@@ -234,19 +239,29 @@ class Temporary:
         return False
 
     @staticmethod
-    def _clear(parent: bytes) -> None:
-        """Removes the directories of runs that are over."""
+    def clear(parent: bytes, dry_run: bool = False, at_rest_s: float = 0) -> tuple[int, int]:
+        """Removes the directories of runs that are over, or only counts with `dry_run`; how many files were
+        left in them, and the bytes that these take up on disk. What changed within `at_rest_s` may be a run
+        that is about to lock it, and is left alone."""
+        files = size = 0
         for name in os.listdir(parent):
             path = os.path.join(parent, name)
             with contextlib.suppress(FileNotFoundError, NotADirectoryError, BlockingIOError):
                 fd = os.open(path, _OPEN_DIRECTORY)
                 try:
                     fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    if time.time() - os.fstat(fd).st_mtime < at_rest_s:
+                        continue
                     for file in os.listdir(fd):
-                        os.unlink(file, dir_fd=fd)
-                    os.rmdir(path)
+                        size += os.stat(file, dir_fd=fd, follow_symlinks=False).st_blocks * 512
+                        files += 1
+                        if not dry_run:
+                            os.unlink(file, dir_fd=fd)
+                    if not dry_run:
+                        os.rmdir(path)
                 finally:
                     os.close(fd)
+        return files, size
 
     def close(self) -> None:
         """Removes what is left of this run."""
@@ -577,6 +592,7 @@ class Store:
                 if isinstance(read_mark(directory, name + suffix), Mark):
                     with contextlib.suppress(FileNotFoundError):
                         os.unlink(name + suffix, dir_fd=directory)
+            forget_eviction(directory, name)
         return Result.PUBLISHED
 
     def _place(self, directory: int, unfinished: Finished | Unfinished, target: bytes) -> bool:
@@ -599,6 +615,22 @@ class Store:
         return Identity.of(os.stat(name, dir_fd=directory, follow_symlinks=False)) == identity
 
     # Removing
+
+    def remove_failure(self, path: bytes) -> bool:
+        """Removes the verdict that workers failed on an original, so that it is tried again; whether there
+        was one.
+
+        Raises ValueError for a path outside the root.
+        """
+        try:
+            with self.directory(path) as (directory, name):
+                mark = read_mark(directory, name + KEEP)
+                if not isinstance(mark, Mark) or mark.verdict != FAILED:
+                    return False
+                os.unlink(name + KEEP, dir_fd=directory)
+                return True
+        except FileNotFoundError:
+            return False
 
     def remove_original(self, path: bytes, identity: Identity) -> bool:
         """Removes a damaged original if it still is what was judged; whether it did.
@@ -669,3 +701,28 @@ def read_mark(directory: int, name: bytes) -> Mark | Literal[_Foreign.FOREIGN] |
         return FOREIGN
     finally:
         os.close(fd)
+
+
+def note_eviction(original: int, status: os.stat_result) -> None:
+    """Notes on an open original that its variants go because nobody reads them. Neither its bytes nor its
+    modification time change."""
+    os.setxattr(original, EVICTED, _eviction_of(status))
+
+
+def is_evicted(path: bytes) -> bool:
+    """Whether the variants of an original's present content went because nobody read them."""
+    try:
+        status = os.stat(path, follow_symlinks=False)
+        return os.getxattr(path, EVICTED, follow_symlinks=False) == _eviction_of(status)
+    except OSError:
+        return False
+
+
+def forget_eviction(directory: int, name: bytes) -> None:
+    """Removes the note, where there is one."""
+    with contextlib.suppress(OSError):
+        os.removexattr(b"/proc/self/fd/%d/%b" % (directory, name), EVICTED, follow_symlinks=False)
+
+
+def _eviction_of(status: os.stat_result) -> bytes:
+    return b"%d %d" % (status.st_size, status.st_mtime_ns)

@@ -8,6 +8,7 @@ import pickle
 import resource
 import signal
 import time
+import traceback
 import warnings
 from collections.abc import Callable, Sequence
 from enum import StrEnum
@@ -21,6 +22,8 @@ from webp_converter.originals import Originals, OriginAwayError
 from webp_converter.store import FULL, KEEP, WEBP, Finished, Identity, Mark, Standing, Store, Unfinished
 
 _KEPT_BYTES = 64 * 1024 * 1024
+
+_TRACEBACK_CHARACTERS = 8000
 
 
 class Outcome(StrEnum):
@@ -123,8 +126,8 @@ def serve(
 
 
 def convert_all(orders: Sequence[Order]) -> list[Report | str]:
-    """Converts originals as far as publishing, in order; for each its report, or why that failed. Runs in a
-    worker process after `start`."""
+    """Converts originals as far as publishing, in order; for each its report, or why that failed, with the
+    traceback below. Runs in a worker process after `start`."""
     reports: list[Report | str] = []
     for order in orders:
         try:
@@ -136,8 +139,17 @@ def convert_all(orders: Sequence[Order]) -> list[Report | str]:
         except images.DecoderError as error:
             reports.append(Report(Outcome.BROKEN, order.path, detail=str(error)))
         except Exception as error:  # whatever one picture does, the next is converted
-            reports.append(f"{type(error).__name__}: {error}")
+            reports.append(_told(error))
     return reports
+
+
+def _told(error: Exception) -> str:
+    """The reason on one line, and the traceback below it."""
+    reason = " ".join(f"{type(error).__name__}: {error}".split()).rstrip(":")
+    try:
+        return f"{reason}\n{traceback.format_exc(limit=20)[-_TRACEBACK_CHARACTERS:]}"
+    except MemoryError:
+        return reason
 
 
 def _store_of(order: Order) -> Store:
