@@ -266,10 +266,12 @@ def _canonical(
         image = image.convert("RGB")
     try:
         ImageOps.exif_transpose(image, in_place=True)
+        if metadata == "all":
+            Image.Exif().load(_bytes(image.info.get("exif")))
     except MemoryError:
         raise
-    except Exception:  # an unreadable EXIF block says nothing about orientation
-        return image, Metadata(kept)
+    except Exception:  # an unreadable EXIF block says nothing about orientation, and is worth nothing
+        image.info.pop("exif", None)
     if metadata != "all":
         return image, Metadata(kept)
     return image, Metadata(kept, *(_bytes(image.info.get(key)) for key in ("exif", "xmp")))
