@@ -509,7 +509,7 @@ def test_avif_is_never_late(start_daemon: StartDaemon) -> None:
     path = directory / "photo.jpg"
     for name in ("astronaut.png", "coffee.png", "astronaut.png", "coffee.png"):
         path.write_bytes(pictures.jpeg(name))
-        wait_until(lambda: variant_of(path).exists(), every_s=0)
+        wait_until(lambda: variant_of(path).exists(), every_s=0.001)
         assert avif_of(path).exists()
         path.unlink()
         wait_until(lambda: not variant_of(path).exists() and not avif_of(path).exists())
