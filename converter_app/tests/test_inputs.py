@@ -448,6 +448,12 @@ class TestDamaged:
             assert isinstance(decision, Keep)
             assert decision.reason is Reason.FORMAT
 
+    def test_a_tiff_whose_tags_are_of_the_wrong_type_is_left_alone(self) -> None:
+        number, text = (struct.pack("<HHI", 322, kind, 1) for kind in (4, 2))
+        decision = convert(tiff(16, 16, t322=65, t323=16).replace(number, text), DEFAULT)
+        assert isinstance(decision, Keep)
+        assert decision.reason is Reason.FORMAT
+
     def test_a_bmp_of_an_unknown_kind_is_left_alone(self) -> None:
         data = bytearray(pictures.encoded(SMALL, "BMP"))
         data[30] = 4  # holds a JPEG
