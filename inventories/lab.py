@@ -28,7 +28,11 @@ bitrix, cdn, monitoring = groups(
         # This machine stands for all visitors at once.
         "tls": {"mode": "self-signed", "redirect": False},
         "nginx": {"unlimited": [_lab.host("cdn").address.rsplit(".", 1)[0] + ".1"]},
-        # Tests don't wait a minute to see a cut off picture removed. AVIF is no default, but is to be tested.
-        "converter": {"watch": {"damaged_rest_s": 10.0}, "encoding": {"avif": True}},
+        "converter": {
+            # Tests don't wait a minute to see a cut off picture removed,
+            "watch": {"damaged_rest_s": 10.0},
+            # look at AVIF too, which is no default, and compare variants that don't change meanwhile.
+            "encoding": {"avif": True, "second_pass_idle_s": 120.0},
+        },
     },
 )

@@ -79,6 +79,8 @@ class DaemonProcess:
             "api": {"port": self.api_port},
             "metrics": {"port": self.metrics_port},
             "log": {"level": "debug"},
+            # Variants don't change in the hands of tests that are about something else.
+            "encoding": {"second_pass_idle_s": 3600.0},
         }
         for name, section in sections.items():
             values.setdefault(name, {}).update(section)

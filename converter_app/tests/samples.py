@@ -141,9 +141,24 @@ def cmyk_profile() -> bytes:
     identity = bytes(range(256))
     matrix = b"".join(struct.pack(">i", value << 16) for value in (1, 0, 0, 0, 1, 0, 0, 0, 1))
     table = b"mft1\0\0\0\0" + bytes((4, 3, 2, 0)) + matrix + 4 * identity + bytes(nodes) + 3 * identity
+    return _profile(b"prtrCMYKLab ", (b"A2B0", table))
+
+
+def linear_gray_profile() -> bytes:
+    """A colour profile for gray whose samples are proportional to the light: half of them is a light gray."""
+    return _profile(b"mntrGRAYXYZ ", (b"kTRC", b"curv" + bytes(8)))
+
+
+def _profile(kind: bytes, *tags: tuple[bytes, bytes]) -> bytes:
+    """An ICC profile of version 2, with what each has to have (https://www.color.org/icc32.pdf)."""
+    white = struct.pack(">iii", 63190, 65536, 54061)
     description = b"desc\0\0\0\0" + struct.pack(">I", 5) + b"test\0" + bytes(78)
-    xyz = b"XYZ \0\0\0\0" + struct.pack(">iii", 63190, 65536, 54061)
-    tags = ((b"desc", description), (b"wtpt", xyz), (b"cprt", b"text\0\0\0\0none\0"), (b"A2B0", table))
+    tags = (
+        (b"desc", description),
+        (b"wtpt", b"XYZ \0\0\0\0" + white),
+        (b"cprt", b"text\0\0\0\0none\0"),
+        *tags,
+    )
     directory, content = struct.pack(">I", len(tags)), b""
     start = 128 + 4 + 12 * len(tags)
     for name, data in tags:
@@ -152,7 +167,7 @@ def cmyk_profile() -> bytes:
     header = bytearray(128)
     struct.pack_into(">I", header, 0, start + len(content))
     header[8:12] = b"\x02\x40\0\0"
-    header[12:24] = b"prtrCMYKLab "
+    header[12:24] = kind
     header[36:40] = b"acsp"
-    struct.pack_into(">iii", header, 68, 63190, 65536, 54061)
+    header[68:80] = white
     return bytes(header) + directory + content

@@ -109,6 +109,19 @@ def test_convert(settings: DaemonProcess) -> None:
     assert not list(settings.temporary.iterdir())
 
 
+def test_convert_to_avif_too(tmp_path: Path, redis_server: RedisServer) -> None:
+    settings = DaemonProcess(tmp_path / "cdn", redis_server.url, encoding={"avif": True})
+    paths = [settings.root / name for name in ("one.jpg", "two.jpg")]
+    for path in paths:
+        path.write_bytes(pictures.jpeg())
+    result = command("convert", "--json", paths[0], "--config", settings.config_file)
+    assert result.returncode == 0, result.stderr
+    avif = paths[0].with_name("one.jpg.avif")
+    assert json.loads(result.stdout)["avif_bytes"] == avif.stat().st_size > 0
+    result = command("convert", paths[1], "--config", settings.config_file)
+    assert (result.returncode, "avif" in result.stdout) == (0, True)
+
+
 def test_convert_what_can_t_be_decided(settings: DaemonProcess) -> None:
     path = settings.root / "450_450_1" / "photo.jpg"
     path.parent.mkdir()

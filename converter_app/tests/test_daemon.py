@@ -484,7 +484,7 @@ def test_avif_beside_webp_and_once_it_is_switched_on(start_daemon: StartDaemon) 
     assert daemon.stop() == 0
 
     settings = daemon.config_file.read_text()
-    daemon.config_file.write_text(settings + "\n[encoding]\navif = true\nsecond_pass_method = 0\n")
+    daemon.config_file.write_text(settings.replace("[encoding]\n", "[encoding]\navif = true\n"))
     daemon.start()
     wait_until(lambda: avif_of(path).exists() and os.getxattr(verdict_of(page), MARK).startswith(b"1a "))
     wait_until(lambda: os.getxattr(variant_of(path), MARK).startswith(b"1a "))
@@ -503,13 +503,13 @@ def test_avif_beside_webp_and_once_it_is_switched_on(start_daemon: StartDaemon) 
 
 def test_avif_is_never_late(start_daemon: StartDaemon) -> None:
     """A browser that accepts AVIF is told to keep what it gets for a year as soon as there is a decision."""
-    daemon = start_daemon(encoding={"avif": True, "second_pass_method": 0})
+    daemon = start_daemon(encoding={"avif": True})
     directory = daemon.root / "450_450_1"
     directory.mkdir()
     path = directory / "photo.jpg"
     for name in ("astronaut.png", "coffee.png", "astronaut.png", "coffee.png"):
         path.write_bytes(pictures.jpeg(name))
-        wait_until(lambda: variant_of(path).exists(), every_s=0)
+        wait_until(lambda: variant_of(path).exists(), every_s=0.001)
         assert avif_of(path).exists()
         path.unlink()
         wait_until(lambda: not variant_of(path).exists() and not avif_of(path).exists())

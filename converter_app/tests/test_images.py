@@ -290,9 +290,10 @@ class TestJpeg:
             convert(whole[:-2], DEFAULT)
 
 
-@cache  # it says when it was made
+@cache
 def swapped_profile() -> bytes:
-    """The sRGB profile with the names of its red and blue colorants exchanged."""
+    """The sRGB profile with the names of its red and blue colorants exchanged; always the same, though it
+    bears the time at which it was made."""
     profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
     profile = profile.replace(b"rXYZ", b"????", 1).replace(b"bXYZ", b"rXYZ", 1).replace(b"????", b"bXYZ", 1)
     # Another description, or it would be taken for sRGB.
@@ -412,6 +413,14 @@ class TestMetadata:
         photograph = pictures.photograph("coffee.png").transpose(Image.Transpose.ROTATE_270)
         red, green, blue = photograph.split()
         return Image.merge("RGB", (blue, green, red) if swapped else (red, green, blue))
+
+    @pytest.mark.parametrize("exif", [b"Exif\0\0nonsense", b"Exif\0\0MM\0\xff\0\0\0\x08\0\0"])
+    def test_exif_that_can_t_be_read(self, exif: bytes) -> None:
+        data = pictures.encoded(pictures.photograph(), exif=exif)
+        decision = converted(data, Encoding(metadata="all", avif=True))
+        assert decision.avif is not None
+        for variant in (decision.data, decision.avif.data):
+            assert "exif" not in pictures.decoded(variant).info
 
     def test_srgb_and_what_is_no_profile_are_not_worth_their_bytes(self) -> None:
         srgb = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()

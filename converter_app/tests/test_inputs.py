@@ -16,7 +16,7 @@ from converter_app.tests import pictures, samples
 from converter_app.tests.samples import BLUE, GREEN, RED, GifFrame, PngFrame
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image, ImageFile
+from PIL import Image, ImageChops, ImageFile
 
 from webp_converter.config import Encoding
 from webp_converter.images import DamagedError, Keep, Reason, Variant, convert, opened
@@ -120,6 +120,18 @@ class TestCmyk:
         assert b"Adobe" in data[:100]
         assert difference(pixels_of(data), image.convert("RGB")) < 6
 
+    def test_as_luma_chroma_and_black(self) -> None:
+        """Adobe's YCCK: the three inks are stored like a colour JPEG."""
+        image = stripped(pictures.photograph()).convert("CMYK")
+        *inks, black = image.split()
+        luma_chroma = Image.merge("RGB", inks).convert("YCbCr").split()
+        stored = Image.merge("CMYK", (*(ImageChops.invert(band) for band in luma_chroma), black))
+        data = bytearray(pictures.encoded(stored, quality=95))
+        transform = data.index(b"Adobe") + 11
+        assert data[transform] == 0
+        data[transform] = 2
+        assert difference(pixels_of(bytes(data)), image.convert("RGB")) < 7
+
     @pytest.mark.parametrize("format", ["JPEG", "TIFF"])
     def test_a_profile_is_applied(self, format: str) -> None:
         """One by which cyan ink is red and magenta ink is cyan."""
@@ -132,6 +144,43 @@ class TestCmyk:
             assert near(shown.convert("RGB").getpixel((10, 30)), (252, 0, 8), 30)
             assert near(shown.convert("RGB").getpixel((53, 30)), (57, 255, 254), 30)
             assert "icc_profile" not in shown.info
+
+
+@pytest.mark.parametrize("format", ["JPEG", "PNG", "TIFF"])
+@pytest.mark.parametrize("metadata", ["none", "icc", "all"])
+def test_a_profile_for_gray_is_applied(format: str, metadata: str) -> None:
+    image = Image.new("L", (64, 64), 128)
+    image.paste(30, (32, 0, 64, 64))
+    data = pictures.encoded(image, format, icc_profile=samples.linear_gray_profile())
+    encoding = Encoding.model_validate({"metadata": metadata, "minimum_saving": 0})
+    shown = pixels_of(data, encoding).convert("RGB")
+    # By the curve of sRGB (IEC 61966-2-1): 0.5 of the light is 188, 30/255 of it is 95.
+    assert near(shown.getpixel((10, 30)), (188, 188, 188), 3)
+    assert near(shown.getpixel((53, 30)), (95, 95, 95), 3)
+    assert "icc_profile" not in shown.info
+
+
+TURNED = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+
+@pytest.mark.parametrize("format", ["JPEG", "PNG"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_every_orientation_is_baked_in(format: str, orientation: int) -> None:
+    photograph = stripped(pictures.photograph("coffee.png", 120))
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    shown = pixels_of(pictures.encoded(photograph, format, exif=exif)).convert("RGB")
+    expected = photograph.transpose(TURNED[orientation]) if orientation in TURNED else photograph
+    assert difference(shown, expected) < 6
+    assert not shown.getexif()
 
 
 class TestGif:
@@ -398,6 +447,12 @@ class TestDamaged:
             decision = convert(data[:length], ANY_SIZE)
             assert isinstance(decision, Keep)
             assert decision.reason is Reason.FORMAT
+
+    def test_a_tiff_whose_tags_are_of_the_wrong_type_is_left_alone(self) -> None:
+        number, text = (struct.pack("<HHI", 322, kind, 1) for kind in (4, 2))
+        decision = convert(tiff(16, 16, t322=65, t323=16).replace(number, text), DEFAULT)
+        assert isinstance(decision, Keep)
+        assert decision.reason is Reason.FORMAT
 
     def test_a_bmp_of_an_unknown_kind_is_left_alone(self) -> None:
         data = bytearray(pictures.encoded(SMALL, "BMP"))

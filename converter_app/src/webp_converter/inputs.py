@@ -125,15 +125,15 @@ def opened(data: bytes, name: str, maximum_frames: int) -> Opened:
         image = Image.open(BytesIO(data), formats=[_DECODED[name]])
         if name == "png" and getattr(image, "is_animated", False):
             return _animation(data, name, animation.parse_apng(data, maximum_frames))
-    if image.mode not in _MODES and image.mode not in _DEPTH_16:
-        raise UnsupportedError(f"{name} of mode {image.mode}")
-    pixels = image.width * image.height
-    if name == "tiff":
-        if getattr(image, "is_animated", False):
-            raise UnsupportedError("tiff of several pages")
-        tags = getattr(image, "tag_v2", {})
-        tile_width, tile_height = (int(tags.get(tag, 0)) for tag in _TILE_SIDES)
-        pixels = max(pixels, tile_width * tile_height)
+        if image.mode not in _MODES and image.mode not in _DEPTH_16:
+            raise UnsupportedError(f"{name} of mode {image.mode}")
+        pixels = image.width * image.height
+        if name == "tiff":
+            if getattr(image, "is_animated", False):
+                raise UnsupportedError("tiff of several pages")
+            tags = getattr(image, "tag_v2", {})
+            tile_width, tile_height = (int(tags.get(tag, 0)) for tag in _TILE_SIDES)
+            pixels = max(pixels, tile_width * tile_height)
     return Opened(Header(name, image.width, image.height, 1, pixels), data, image)
 
 
@@ -266,10 +266,12 @@ def _canonical(
         image = image.convert("RGB")
     try:
         ImageOps.exif_transpose(image, in_place=True)
+        if metadata == "all":
+            Image.Exif().load(_bytes(image.info.get("exif")))
     except MemoryError:
         raise
-    except Exception:  # an unreadable EXIF block says nothing about orientation
-        return image, Metadata(kept)
+    except Exception:  # an unreadable EXIF block says nothing about orientation, and is worth nothing
+        image.info.pop("exif", None)
     if metadata != "all":
         return image, Metadata(kept)
     return image, Metadata(kept, *(_bytes(image.info.get(key)) for key in ("exif", "xmp")))
