@@ -332,7 +332,7 @@ def test_a_queue_that_is_too_small_for_the_tree(
     daemon.kill()
     directory = shop.root / ("long name " * 20) / ("longer name " * 20)
     page = next(data for data in contents() if data.startswith(b"<"))  # decided at once
-    for k in range(1600):
+    for k in range(1300):
         shop.put(directory / f"{k}.jpg", page)
     queue.config_set("maxmemory", int(queue.info("memory")["used_memory"]) + 1_000_000)
     daemon.start(ready=False)

@@ -258,8 +258,10 @@ def _child(
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     # The default action ends a process that hangs in C; a handler would wait for it.
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    # Libraries in C say what they think of a picture on standard error, and none of it is an outcome.
     faulthandler.disable()
     warnings.simplefilter("ignore")
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
     outcomes: collections.Counter[str] = collections.Counter()
     findings: list[Finding] = []
     for number in numbers:
