@@ -31,8 +31,8 @@ bitrix, cdn, monitoring = groups(
         "converter": {
             # Tests don't wait a minute to see a cut off picture removed,
             "watch": {"damaged_rest_s": 10.0},
-            # look at AVIF too, which is no default, and compare variants that don't change meanwhile.
-            "encoding": {"avif": True, "second_pass_idle_s": 120.0},
+            # and compare variants that don't change meanwhile.
+            "encoding": {"second_pass_idle_s": 120.0},
         },
     },
 )

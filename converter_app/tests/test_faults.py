@@ -363,7 +363,8 @@ def test_a_full_disk(
         root = disk / "upload"
         root.mkdir()
         store = {"root": str(root), "temporary": str(disk / "tmp"), "minimum_free_mib": 0}
-        daemon = start_daemon(store=store, queue=PATIENT)
+        # Nothing is evicted: what is evicted comes back only when somebody asks for it.
+        daemon = start_daemon(store={**store, "high_water": 1.0, "low_water": 1.0}, queue=PATIENT)
         daemon.temporary = disk / "tmp"
         shop = Shop(root, seed)
         with reader(root):

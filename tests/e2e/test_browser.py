@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from urllib.parse import unquote
 
 import pytest
 
 from lab.site import EXACT, PROPORTIONAL
 from tests.e2e.browser import proxy, visit
-from tests.e2e.conftest import BROWSER, OLD_BROWSER, Cdn, Shop
+from tests.e2e.conftest import OLD_BROWSER, Cdn, Shop
 from tests.support import opened
 
 
@@ -26,14 +25,7 @@ def gallery(shop: Shop, cdn: Cdn) -> list[str]:
     return paths
 
 
-def best_type(cdn: Cdn, path: str) -> str:
-    """The type that a current browser is to get of a decided picture."""
-    return "image/avif" if cdn.exist([f"{cdn.file(unquote(path))}.avif"]) else "image/webp"
-
-
-def test_chromium_gets_webp_or_avif_and_fewer_bytes(
-    shop: Shop, cdn: Cdn, gallery: list[str], tmp_path: Path
-) -> None:
+def test_chromium_gets_webp_and_fewer_bytes(shop: Shop, cdn: Cdn, gallery: list[str], tmp_path: Path) -> None:
     page = f"http://{shop.bitrix.address}/"
     with proxy() as seen:
         visit(page, seen, tmp_path / "webp.png")
@@ -43,7 +35,7 @@ def test_chromium_gets_webp_or_avif_and_fewer_bytes(
 
     for path in gallery:
         assert "image/webp" in modern[path].accept
-        assert modern[path].type == best_type(cdn, path)
+        assert modern[path].type == "image/webp"
         assert before[path].type == "image/jpeg"
     bytes_before = sum(before[path].bytes for path in gallery)
     bytes_after = sum(modern[path].bytes for path in gallery)
@@ -52,18 +44,5 @@ def test_chromium_gets_webp_or_avif_and_fewer_bytes(
     assert len(opened((tmp_path / "webp.png").read_bytes()).convert("RGB").getcolors(1 << 24) or []) > 1000
     print(
         f"\nChromium, {len(gallery)} pictures of the page: {bytes_before:,} bytes as they were, "
-        f"{bytes_after:,} as WebP or AVIF ({1 - bytes_after / bytes_before:.1%} less)"
+        f"{bytes_after:,} as WebP ({1 - bytes_after / bytes_before:.1%} less)"
     )
-
-
-def test_chromium_gets_and_shows_avif_where_the_converter_made_one(
-    shop: Shop, cdn: Cdn, gallery: list[str], tmp_path: Path
-) -> None:
-    assert cdn.settings.converter.encoding.avif
-    smaller = [path for path in gallery if best_type(cdn, path) == "image/avif"]
-    assert smaller
-    with proxy() as seen:
-        visit(f"http://{shop.bitrix.address}/", seen, tmp_path / "avif.png")
-    for path in smaller:
-        assert seen.pictures()[path].type == "image/avif"
-        assert seen.pictures()[path].bytes < len(cdn.client.get(path, headers={"Accept": BROWSER}).content)
