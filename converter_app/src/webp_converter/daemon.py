@@ -119,13 +119,14 @@ class Daemon:
             self._scan_loop,
             self._refine_loop,
             self._housekeeper.loop,
-            self._api.serve,
         ):
             self._start(loop)
         if self._misses:
             self._start(self._miss_loop)
         while not self._first_watch.wait(_TICK_S) and not self._stopping.is_set():
             pass
+        # What it imports would take seconds from the watch of a large tree.
+        self._start(self._api.serve)
         systemd.notify(READY=1, STATUS=self._status())
         log.info("started", root=str(self._config.store.root), workers=self._config.workers.processes())
         self._supervise()
