@@ -6,6 +6,7 @@ they made, the scanner reconciles; the main thread supervises.
 
 from __future__ import annotations
 
+import itertools
 import math
 import os
 import queue
@@ -333,7 +334,7 @@ class Daemon:
                 self._queue_lost(error)
 
     def _reach_queue(self) -> None:
-        for pause_s in (*_QUEUE_PAUSES_S, *(_QUEUE_PAUSES_S[-1:] * 1_000_000)):
+        for pause_s in itertools.chain(_QUEUE_PAUSES_S, itertools.repeat(_QUEUE_PAUSES_S[-1])):
             try:
                 self._jobs.ensure_group()
                 backlog = self._jobs.unfinished(set(self._under_way()))
