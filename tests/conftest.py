@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import pytest
@@ -94,7 +94,7 @@ def lab(deployment: Deployment) -> state.Lab:
 
 
 @pytest.fixture(scope="session")
-def figure(request: pytest.FixtureRequest) -> Callable[[str], None]:
+def figure(request: pytest.FixtureRequest) -> Figure:
     """Takes a line for the summary of the run."""
     return request.config.stash.setdefault(_figures, []).append
 

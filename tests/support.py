@@ -22,6 +22,9 @@ from skimage.metrics import structural_similarity
 
 T = TypeVar("T")
 
+Figure = Callable[[str], None]
+"""Takes a line for the summary of the run."""
+
 _DATA = Path(skimage.__file__).parent / "data"
 # Photographs with enough detail everywhere that no two crops look alike.
 _SOURCES = ("astronaut.png", "chelsea.png", "coffee.png", "motorcycle_left.png", "rocket.jpg", "ihc.png")

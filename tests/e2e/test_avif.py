@@ -12,7 +12,7 @@ from lab.site import EXACT, PROPORTIONAL, Picture
 from tests.deployment import ROOT, pyinfra
 from tests.e2e.browser import proxy, visit
 from tests.e2e.conftest import BROWSER, OLD_BROWSER, Cdn, Shop
-from tests.support import opened, wait_until
+from tests.support import Figure, opened, wait_until
 
 MODERN = "image/avif,image/webp,image/apng,image/svg+xml,image/*,*/*;q=0.8"
 
@@ -55,7 +55,13 @@ def as_avif(cdn: Cdn, picture: Picture) -> None:
 
 
 def test_a_browser_gets_avif_where_it_is_switched_on(
-    lab: state.Lab, shop: Shop, cdn: Cdn, before: list[Picture], enabled: str, tmp_path: Path
+    lab: state.Lab,
+    shop: Shop,
+    cdn: Cdn,
+    before: list[Picture],
+    enabled: str,
+    tmp_path: Path,
+    figure: Figure,
 ) -> None:
     assert pyinfra("--dry", "--json", inventory=enabled, lab=lab.name).planned() == {}
     *resized, original = before
@@ -85,7 +91,7 @@ def test_a_browser_gets_avif_where_it_is_switched_on(
     as_webp = sum(len(cdn.get(picture, BROWSER).content) for picture in (*resized, fresh))
     as_avif_too = sum(loaded[picture.url_path].bytes for picture in (*resized, fresh))
     assert as_avif_too < as_webp
-    print(f"\nChromium, {len(resized) + 1} pictures: {as_webp:,} bytes as WebP, {as_avif_too:,} as AVIF")
+    figure(f"Chromium, {len(resized) + 1} pictures: {as_webp:,} bytes as WebP, {as_avif_too:,} as AVIF")
 
 
 def test_and_webp_where_it_is_switched_off_again(cdn: Cdn, before: list[Picture]) -> None:

@@ -9,7 +9,7 @@ import pytest
 from lab.site import EXACT, PROPORTIONAL
 from tests.e2e.browser import proxy, visit
 from tests.e2e.conftest import OLD_BROWSER, Cdn, Shop
-from tests.support import opened
+from tests.support import Figure, opened
 
 
 @pytest.fixture
@@ -25,7 +25,9 @@ def gallery(shop: Shop, cdn: Cdn) -> list[str]:
     return paths
 
 
-def test_chromium_gets_webp_and_fewer_bytes(shop: Shop, cdn: Cdn, gallery: list[str], tmp_path: Path) -> None:
+def test_chromium_gets_webp_and_fewer_bytes(
+    shop: Shop, cdn: Cdn, gallery: list[str], tmp_path: Path, figure: Figure
+) -> None:
     page = f"http://{shop.bitrix.address}/"
     with proxy() as seen:
         visit(page, seen, tmp_path / "webp.png")
@@ -42,7 +44,7 @@ def test_chromium_gets_webp_and_fewer_bytes(shop: Shop, cdn: Cdn, gallery: list[
     assert bytes_after < 0.76 * bytes_before
     # It shows them: the page is not just background.
     assert len(opened((tmp_path / "webp.png").read_bytes()).convert("RGB").getcolors(1 << 24) or []) > 1000
-    print(
-        f"\nChromium, {len(gallery)} pictures of the page: {bytes_before:,} bytes as they were, "
+    figure(
+        f"Chromium, {len(gallery)} pictures of the page: {bytes_before:,} bytes as they were, "
         f"{bytes_after:,} as WebP ({1 - bytes_after / bytes_before:.1%} less)"
     )

@@ -17,7 +17,7 @@ from lab import state
 from lab.site import Picture
 from tests.deployment import ROOT
 from tests.e2e.conftest import BROWSER, OLD_BROWSER, Cdn, Shop
-from tests.support import Remote, opened, ssim, wait_until
+from tests.support import Figure, Remote, opened, ssim, wait_until
 
 FOREVER = "public, max-age=31536000, immutable"
 
@@ -248,7 +248,7 @@ def cut_off(lab: state.Lab, bitrix: Remote) -> Iterator[None]:
 
 
 def test_the_sites_host_away_what_is_known_is_served_and_the_rest_refused_soon(
-    shop: Shop, cdn: Cdn, request: pytest.FixtureRequest
+    shop: Shop, cdn: Cdn, request: pytest.FixtureRequest, figure: Figure
 ) -> None:
     resized = [shop.site.resize(shop.upload(), 300, 300) for _ in range(4)]
     cached = [shop.upload(600, 400) for _ in range(4)]
@@ -277,8 +277,8 @@ def test_the_sites_host_away_what_is_known_is_served_and_the_rest_refused_soon(
     assert slowest <= 5.0
     local = [picture.url_path for picture in resized]
     quiet, loud = p99(before, local), p99(during, local)
-    print(
-        f"\nsite's host away, 200 clients: resize_cache p99 {loud * 1000:.0f} ms "
+    figure(
+        f"site's host away, 200 clients: resize_cache p99 {loud * 1000:.0f} ms "
         f"(before: {quiet * 1000:.0f} ms, ratio {loud / quiet:.2f}); slowest refusal {slowest:.1f} s"
     )
 

@@ -11,7 +11,7 @@ import random
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 import pytest
@@ -20,11 +20,10 @@ from lab import state
 from tests.deployment import pyinfra
 from tests.e2e.conftest import Cdn, Shop
 from tests.e2e.traffic import traffic
-from tests.support import Remote, wait_until
+from tests.support import Figure, Remote, wait_until
 
 FULL = os.environ.get("FAULTS") == "full"
 
-Figure = Callable[[str], None]
 
 STALL = 5.0
 """Seconds that a request may wait, once, when the other host vanishes."""
