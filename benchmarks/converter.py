@@ -81,6 +81,7 @@ class Score:
     """All turns of a contestant at one size."""
 
     runs: list[Run] = field(default_factory=list)
+    bytes_out: int = 0
     saved: float = 0.0
     lowest_ssim: float = 1.0
 
@@ -244,6 +245,7 @@ def judge(task: Task, contestant: str, score: Score) -> None:
             )
             similarity = float(structural_similarity(one, other))  # type: ignore[no-untyped-call]
             score.lowest_ssim = min(score.lowest_ssim, similarity)
+    score.bytes_out = after
     score.saved = 1 - after / before
 
 
@@ -273,7 +275,9 @@ def peers() -> dict[str, Callable[[Task], Run]]:
 
 def table(task: Task, scores: dict[str, Score]) -> Table:
     title = f"{task.size} px, {len(task.sources)} pictures, {CORES} cores"
-    result = Table("", "images/s", "daemon's ratio", "saved", "lowest SSIM", "CPU s", "peak MiB", title=title)
+    result = Table(
+        "", "images/s", "daemon's ratio", "MB out", "saved", "lowest SSIM", "CPU s", "peak MiB", title=title
+    )
     pictures = len(task.sources)
     own = scores["daemon"].speed(pictures)
     for name, score in scores.items():
@@ -284,6 +288,7 @@ def table(task: Task, scores: dict[str, Score]) -> Table:
             name,
             f"{speed:.0f}",
             "" if name == "daemon" else f"{own / speed:.2f}",
+            f"{score.bytes_out / 1e6:.2f}",
             f"{score.saved:.1%}",
             f"{score.lowest_ssim:.4f}",
             f"{cpu_s:.1f}",

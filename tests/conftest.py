@@ -18,6 +18,7 @@ import pytest
 from lab import state
 from lab.errors import LabError
 from tests.deployment import INVENTORY, ROOT, Run, deploy, pyinfra
+from tests.support import Figure
 
 SUITES = ("trixie", "bookworm")
 

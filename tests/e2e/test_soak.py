@@ -10,9 +10,9 @@ from collections.abc import Callable
 import pytest
 
 from tests.e2e.conftest import Cdn, Shop
-from tests.e2e.test_outages import Figure, guard_pid, lab_command, mounted_since, spooled
+from tests.e2e.test_outages import guard_pid, lab_command, mounted_since, spooled
 from tests.e2e.traffic import traffic
-from tests.support import Remote, wait_until
+from tests.support import Figure, Remote, wait_until
 
 MINUTES = float(os.environ.get("SOAK", "0"))
 
