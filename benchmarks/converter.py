@@ -12,6 +12,7 @@ that whatever else the machine does meets all of them; what is printed is the me
 - `cwebp`: quality 85, method 4, a process for each picture, as many as cores (`xargs -P`).
 - `sharp`: quality 85, effort 4, where Node is there.
 
+`ratio` is the daemon's speed to that contestant's, `SSIM` the lowest of all pictures.
 CPU seconds are those of all processes of a contestant, Redis included, without the loading of Python; memory
 is their largest common proportional set size.
 """
@@ -275,9 +276,7 @@ def peers() -> dict[str, Callable[[Task], Run]]:
 
 def table(task: Task, scores: dict[str, Score]) -> Table:
     title = f"{task.size} px, {len(task.sources)} pictures, {CORES} cores"
-    result = Table(
-        "", "images/s", "daemon's ratio", "MB out", "saved", "lowest SSIM", "CPU s", "peak MiB", title=title
-    )
+    result = Table("", "images/s", "ratio", "MB out", "saved", "SSIM", "CPU s", "peak MiB", title=title)
     pictures = len(task.sources)
     own = scores["daemon"].speed(pictures)
     for name, score in scores.items():
