@@ -191,15 +191,13 @@ def test_one_copy_of_the_sums_may_be_lost(
     assert [day.converted for day in totals.days.values()] == [2]
 
 
-def test_redis_away_and_back(tmp_path: Path) -> None:
-    server = RedisServer(tmp_path / "redis")
-    server.start()
-    statistics = Statistics(Cache(url=server.url))
+def test_redis_away_and_back(redis_server: RedisServer) -> None:
+    statistics = Statistics(Cache(url=redis_server.url))
     statistics.remember([converted(b"/1")])
-    server.kill()
+    redis_server.kill()
     statistics.remember([converted(b"/2")])
     assert not statistics.available
-    server.start()
+    redis_server.start()
     wait_until(statistics.check)
     statistics.remember([converted(b"/3")])
     assert statistics.totals().all.converted == 2
