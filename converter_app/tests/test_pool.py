@@ -17,10 +17,12 @@ from pathlib import Path
 import pytest
 from converter_app.tests.harness import children_of, wait_until
 
-from webp_converter.config import Config, Workers
+from webp_converter import pool
+from webp_converter.config import Config, Store, Workers
+from webp_converter.convert import convert
 from webp_converter.jobs import Job
 from webp_converter.pool import Answer, Failure, Pool, start_fork_server
-from webp_converter.store import Temporary
+from webp_converter.store import StoreError, Temporary
 from webp_converter.worker import Order, Outcome, Report
 
 
@@ -201,3 +203,34 @@ def test_the_first_worker_comes_with_the_first_work_and_the_last_goes_with_it(tm
         assert answers.pool.replaced == 0
     finally:
         answers.pool.close()
+
+
+def refuse(*_: object) -> None:
+    raise OSError("no processes left")
+
+
+def test_a_pool_whose_workers_do_not_start_says_so_and_goes_on_when_they_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(pool, "_Worker", refuse)
+        answers = Answers(Config(workers=Workers(count=1)), Temporary(tmp_path / "tmp").path)
+        answers.submit(b"1")
+        wait_until(lambda: answers.pool.problem == "workers don't start: no processes left")
+    try:
+        assert isinstance(answers.get(1)[b"1"], Report)
+        assert answers.pool.problem == ""
+    finally:
+        answers.pool.close()
+
+
+def test_converting_by_hand_ends_where_no_worker_starts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    owner = {"owner": "root", "group": "root"} if os.geteuid() == 0 else {}
+    root = tmp_path / "resize_cache"
+    root.mkdir()
+    store = Store.model_validate({"root": root, "temporary": tmp_path / "tmp", **owner})
+    monkeypatch.setattr(pool, "_Worker", refuse)
+    with pytest.raises(StoreError, match="no processes left"):
+        list(convert(Config(store=store), [os.fsencode(root / "photo.jpg")]))

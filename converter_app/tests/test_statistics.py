@@ -54,10 +54,6 @@ def failed(path: bytes = PATH) -> Picture:
     return Picture(path, Mark(700, 5, FAILED), "", 0, time.time_ns())
 
 
-def test_a_verdict_that_says_failed_is_the_same_everywhere() -> None:
-    assert Reason.FAILED == FAILED
-
-
 def test_nothing_yet(statistics: Statistics) -> None:
     totals = statistics.totals(30)
     assert (totals.since, totals.all, totals.formats, totals.days) == (0, Sums(), {}, {})

@@ -12,7 +12,7 @@ from webp_converter.config import Config
 from webp_converter.jobs import Job
 from webp_converter.pool import Answered, Pool, start_fork_server
 from webp_converter.scan import Tally, scan
-from webp_converter.store import WEBP, Result, Store, Temporary, owner_of
+from webp_converter.store import WEBP, Result, Store, StoreError, Temporary, owner_of
 from webp_converter.worker import Outcome, Report
 
 
@@ -45,7 +45,7 @@ def originals(config: Config, paths: Sequence[bytes]) -> Iterator[bytes]:
 def convert(config: Config, paths: Sequence[bytes]) -> Iterator[Converted]:
     """Converts and publishes; yields what became of each original as it is done.
 
-    Raises StoreError when the store can't be worked with.
+    Raises StoreError when the store can't be worked with, or no worker can be started.
     """
     answers: queue.SimpleQueue[Answered] = queue.SimpleQueue()
     temporary = Temporary(config.store.temporary, owner_of(config))
@@ -57,6 +57,8 @@ def convert(config: Config, paths: Sequence[bytes]) -> Iterator[Converted]:
         waiting = [Job(path, time.time_ns(), entry=str(number)) for number, path in enumerate(paths)]
         left = len(waiting)
         while left:
+            if pool.problem or not pool.alive:
+                raise StoreError(pool.problem or "the worker pool has failed")
             if waiting and (count := pool.wait_for_room(len(waiting), 0.01)):
                 pool.submit(waiting[:count])
                 del waiting[:count]

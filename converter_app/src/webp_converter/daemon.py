@@ -23,7 +23,6 @@ from webp_converter import log, systemd
 from webp_converter.api import Api, Live
 from webp_converter.config import Config
 from webp_converter.housekeeper import Housekeeper
-from webp_converter.images import Reason
 from webp_converter.jobs import Done, Job, Jobs, Priority
 from webp_converter.metrics import Metrics
 from webp_converter.misses import MissLog, Places
@@ -34,6 +33,7 @@ from webp_converter.scan import Tally, scan_share
 from webp_converter.service import Service
 from webp_converter.statistics import Picture, Statistics
 from webp_converter.store import (
+    FAILED,
     FULL,
     KEEP,
     WEBP,
@@ -519,7 +519,7 @@ class Daemon:
         if not identity:
             return
         wanted = self._config.encoding.avif
-        mark = Mark(identity.size, identity.mtime_ns, Reason.FAILED.value, avif=wanted)
+        mark = Mark(identity.size, identity.mtime_ns, FAILED, avif=wanted)
         try:
             unfinished = store.write(b"", identity.mtime_ns)
         except OSError as error:

@@ -79,9 +79,6 @@ class Reason(StrEnum):
     DAMAGED = "damaged"
     """Can't be decoded whole, and isn't Bitrix's to make again."""
 
-    FAILED = "failed"
-    """Workers failed on it; the dead letter tells how."""
-
 
 class Variant(NamedTuple):
     """An encoded variant that is better than its original."""

@@ -150,8 +150,8 @@ class Pool:
         self._workers: list[_Worker] = []
         self._running: dict[str, Job] = {}
         self._tasks = 0
-        self._again: deque[Sequence[Job]] = deque()
-        """Tasks to be handed over once more: their worker ended."""
+        self._waiting: deque[Sequence[Job]] = deque()
+        """Tasks that wait for a worker: none had room for them, or theirs ended."""
 
         self._job_ms = _TASK_MS
         self._failed_starts = 0
@@ -203,7 +203,7 @@ class Pool:
             if chosen:
                 chosen.hand(jobs)
             else:
-                self._again.append(jobs)
+                self._waiting.append(jobs)
         if not chosen:
             self._wake()
 
@@ -261,14 +261,14 @@ class Pool:
     def _staff(self) -> None:
         """Hands over what waits, starts the workers that are missing, retires those that are too many."""
         now = time.monotonic()
-        while self._again and (chosen := self._choose()):
-            chosen.hand(self._again.popleft())
+        while self._waiting and (chosen := self._choose()):
+            chosen.hand(self._waiting.popleft())
         for one in list(self._workers):
             idle_s = 0.0 if one.tasks else now - one.since
             spare = idle_s > self._config.workers.idle_s and len(self._workers) > self._least
             if not one.tasks and (not one.left or spare):
                 self._retire(one)
-        if len(self._workers) < (self._most if self._again else self._least):
+        if len(self._workers) < (self._most if self._waiting else self._least):
             self._start()
 
     def _start(self) -> None:
@@ -341,10 +341,10 @@ class Pool:
                 to_blame = one.tasks.popleft() if one.tasks else ()
             else:
                 self._cannot_start(reason)
-            self._again.extendleft(reversed(one.tasks))
+            self._waiting.extendleft(reversed(one.tasks))
             if len(to_blame) > 1:
                 self._tasks += len(to_blame) - 1
-                self._again.extendleft([job] for job in reversed(to_blame))
+                self._waiting.extendleft([job] for job in reversed(to_blame))
         if len(to_blame) == 1:
             self._settle(to_blame, [Failure(reason, counts=True)])
 

@@ -39,7 +39,7 @@ AVIF = b".avif"
 DECISIONS = (WEBP, KEEP)
 SUFFIXES = (*DECISIONS, AVIF)
 FAILED = "failed"
-"""The verdict on an original that workers failed on."""
+"""The verdict on an original that workers failed on; the dead letter tells how."""
 
 _MARK_VERSION = "1"
 _MARK_VERSION_AVIF = "1a"
