@@ -19,7 +19,7 @@ from typing import Any
 from PIL import Image
 
 from webp_converter.images import Reason
-from webp_converter.store import KEEP, WEBP, XATTR, Mark
+from webp_converter.store import FAILED, KEEP, WEBP, XATTR, Mark
 
 _PAUSE_S = 0.002
 
@@ -57,7 +57,7 @@ def fault_of(path: bytes, fd: int, sizes: dict[int, tuple[int, int]]) -> str | N
     if path.endswith(KEEP):
         return (
             None
-            if not data and mark.verdict in list(Reason)
+            if not data and mark.verdict in (*Reason, FAILED)
             else f"verdict {mark.verdict!r}, {len(data)} bytes"
         )
     try:
