@@ -38,6 +38,8 @@ class Config:
     """Whether what is written into the ordinary directory is pushed to the other host."""
     push_workers: int
     """Files pushed at the same time."""
+    push_first: float
+    """For the push before the mount is laid over the spool; what is left then follows from below it."""
     probe_interval: float
     """From an answer to the next question."""
     probe_timeout: float

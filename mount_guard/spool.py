@@ -132,6 +132,7 @@ class Push:
         self._left = Totals()
         self._said = 0.0
         self._bound: int | None = None
+        self._deadline = float("inf")
         self._number = 0
         self._complained: set[str] = set()
         self._made: set[str] = set()
@@ -148,10 +149,11 @@ class Push:
     # The two halves.
 
     def before(self) -> None:
-        """Pushes until little is left, then waits for a quiet moment.
+        """Pushes until little is left or `push_first` is over, then waits for a quiet moment.
 
         :raises UnreachableError, NoRoomError: it can't be done now.
         """
+        self._deadline = time.monotonic() + self._config.push_first
         self._clear_temporary()
         self._forget_removed()
         for _ in range(_PASSES):
@@ -159,8 +161,9 @@ class Push:
             if not found:
                 break
             self._all(found)
-            if len(found) <= _FEW:
+            if len(found) <= _FEW or time.monotonic() >= self._deadline:
                 break
+        self._deadline = float("inf")
         self._bound = self._remote_time()
         self._make_directories()
         for quiet in _QUIET:
@@ -238,6 +241,8 @@ class Push:
             list(pool.map(self._one, paths))
 
     def _one(self, path: str) -> None:
+        if time.monotonic() >= self._deadline:
+            return
         try:
             self._settle(path)
         except (BusyError, FileNotFoundError):

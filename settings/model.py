@@ -167,7 +167,7 @@ class MountSettings(Section):
     """Seconds before the first try to mount again; doubled with each further one, and spread by a quarter
     to either side."""
 
-    retry_max: Annotated[float, Field(ge=0.05, le=600)] = 4.0
+    retry_max: Annotated[float, Field(ge=0.05, le=600)] = 2.0
     """The longest such pause, in seconds."""
 
     min_free_mb: Annotated[int, Field(ge=0, le=10_000_000)] = 256
@@ -176,6 +176,10 @@ class MountSettings(Section):
 
     push_workers: Annotated[int, Field(ge=1, le=64)] = 8
     """Files of the spool that are pushed at the same time after an outage."""
+
+    push_first: Annotated[float, Field(ge=0, le=3600)] = 5.0
+    """Seconds for that before the mount is back over the spool; what is left then is pushed behind it, and a
+    picture of it that is asked for meanwhile is made once more."""
 
     metrics: Annotated[str, Field(pattern=r"^(/[A-Za-z0-9._+-]+)*$")] = "/var/lib/prometheus/node-exporter"
     """Directory of node_exporter's textfile collector; empty: no metrics."""

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from converter_app.tests.harness import DaemonProcess, RedisServer, StartDaemon
+from converter_app.tests.site import Site
 
 
 @pytest.fixture
@@ -58,3 +60,14 @@ def resized(daemon: DaemonProcess, request: pytest.FixtureRequest) -> Path:
     directory = daemon.root / "iblock" / request.node.name / "450_450_1"
     directory.mkdir(parents=True)
     return directory
+
+
+@pytest.fixture
+def site() -> Iterator[Site]:
+    server = Site()
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
+    thread.start()
+    yield server
+    server.shutdown()
+    thread.join()
+    server.server_close()

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from webp_converter.bitrix import Box, box_of
+from webp_converter.bitrix import Box, box_of, source_of
 
 
 @pytest.mark.parametrize(
@@ -36,3 +36,15 @@ def test_boxes_are_read_from_directories(path: bytes, box: Box | None) -> None:
 )
 def test_what_a_box_holds(box: Box, width: int, height: int, holds: bool) -> None:
     assert box.holds(width, height) is holds
+
+
+@pytest.mark.parametrize(
+    ("resized", "original"),
+    [
+        (b"iblock/1a2/450_300_1/photo.jpg", b"iblock/1a2/photo.jpg"),
+        (b"iblock/450_300_1/photo.jpg", b"iblock/photo.jpg"),
+        (b"450_300_1/photo.jpg", b"photo.jpg"),
+    ],
+)
+def test_what_a_resized_picture_was_made_from(resized: bytes, original: bytes) -> None:
+    assert source_of(resized) == original

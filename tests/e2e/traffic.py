@@ -60,22 +60,38 @@ class Traffic:
 
     def lost(self, cdn: Cdn) -> list[str]:
         """Asks for each picture again as a page would, and compares what the CDN host serves of it with
-        the pixels that a fresh rendering has."""
-        lost = []
+        the pixels that a fresh rendering has.
+
+        What a fault has left behind half made is removed after its rest, and made again when it is asked for:
+        until that is over, nothing counts as lost.
+        """
+        deadline = time.monotonic() + cdn.settings.converter.watch.damaged_rest_s + 15
+        left = list(self.made.values())
+        while True:
+            found = self._lost(cdn, left)
+            if not found or time.monotonic() > deadline:
+                return list(found.values())
+            left = [made for made in left if made.path in found]
+            time.sleep(1)
+
+    def _lost(self, cdn: Cdn, pictures: list[Made]) -> dict[str, str]:
+        """Those that aren't as they should be, by path, each with what is wrong."""
+        lost = {}
         with Site(self.shop.site.base_url, timeout=30) as site:
-            for made in self.made.values():
+            for made in pictures:
                 now = site.resize(made.original, made.width, made.height)
                 answer = cdn.client.get(now.url_path, headers={"Accept": "image/jpeg"})
                 if answer.status_code != httpx.codes.OK:
-                    lost.append(f"{now.path}: the CDN host answers {answer.status_code}")
+                    lost[made.path] = f"{now.path}: the CDN host answers {answer.status_code}"
                     continue
                 try:
                     seen = pixels(answer.content)
                 except OSError as error:
-                    lost.append(f"{now.path}: {error}")
+                    lost[made.path] = f"{now.path}: {error}"
                     continue
                 if seen != self._rendered(site, made):
-                    lost.append(f"{now.path}: other pixels than a fresh rendering")
+                    size = opened(answer.content).size
+                    lost[made.path] = f"{now.path}: other pixels than a fresh rendering, {size} served"
         return lost
 
     def _rendered(self, site: Site, made: Made) -> str:

@@ -40,3 +40,10 @@ def box_of(path: bytes) -> Box | None:
     directory = path.rpartition(b"/")[0].rpartition(b"/")[2]
     match = _BOX.fullmatch(directory)
     return Box(*(int(group) for group in match.groups())) if match else None
+
+
+def source_of(path: bytes) -> bytes:
+    """What a resized picture was made from: both paths are relative, to `resize_cache/` and to `upload/`."""
+    directory, _, name = path.rpartition(b"/")
+    above = directory.rpartition(b"/")[0]
+    return above + b"/" + name if above else name

@@ -145,6 +145,11 @@ class Watch(Section):
     """Seconds (1 to 86400) that an empty or cut off resized picture must be at rest before it is removed, so
     that Bitrix makes it again."""
 
+    remove_copies: bool = True
+    """Whether the full original under the name of a resized picture is removed like a cut off one: PHP leaves
+    it there when it loses the mount in between. Only what was written within 10 times `damaged_rest_s`, and
+    once a picture: there are originals that Bitrix can't resize."""
+
     scan_processes: int = Field(default=2, ge=1, le=16)
     """Processes (1 to 16) that share a reconcile scan."""
 

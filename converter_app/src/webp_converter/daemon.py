@@ -46,7 +46,7 @@ from webp_converter.store import (
     owner_of,
 )
 from webp_converter.watch import Change, Watch, WatchError
-from webp_converter.worker import Outcome, Report
+from webp_converter.worker import LEFT_ALONE, Outcome, Report
 
 _PUBLISHED_AT_ONCE = 16
 _GATHER_S = 0.05
@@ -485,6 +485,12 @@ class Daemon:
             if self._store.remove_original(job.path, report.identity):
                 self._metrics.damaged.inc()
                 log.warning("damaged picture removed", path=job.path, detail=report.detail)
+        elif report.outcome is Outcome.COPY and report.identity:
+            if not self._statistics.is_first_removal(job.path):
+                return Done(job, job._replace(rested=f"{report.identity}@{LEFT_ALONE}"), 0)
+            if self._store.remove_original(job.path, report.identity):
+                self._metrics.copies.inc()
+                log.warning("copy of the original removed", path=job.path)
         elif report.outcome is Outcome.FULL:
             self._disk_full(report.detail)
             return Done(job, job, _FULL_PAUSE_S)

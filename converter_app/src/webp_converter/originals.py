@@ -207,6 +207,14 @@ class Originals(Store):
         found = self._origin.get(self._name(path), maximum_bytes)
         return Original(found[1], _status(found[0])) if found else None
 
+    def is_copied(self, name: bytes, data: bytes) -> bool:
+        """Whether an original, by its path below `upload/`, has these very bytes. Raises OriginAwayError."""
+        head = self._head(os.path.join(self.root, name))
+        if head is None or head.size != len(data):
+            return False
+        found = self._origin.get(name, len(data))
+        return found is not None and found[1] == data
+
     def identity_of(self, path: bytes) -> Identity | None:
         """The original's identity now; None when there is none, or nobody can tell."""
         try:

@@ -304,6 +304,16 @@ class Statistics:
         if files:
             self._run(self._evicted, [files, sum(count.bytes for count in eviction.evicted.values())])
 
+    def is_first_removal(self, path: bytes) -> bool:
+        """Whether no original was removed under this name for `cache.days`, as far as is remembered; from now
+        on one was. False while the cache is away."""
+        try:
+            key = f"{self._prefix}removed:".encode() + path
+            return bool(self._redis.set(key, b"", nx=True, ex=self._days * 86_400))
+        except redis.RedisError:
+            self._lost()
+            return False
+
     def _run(self, script: Any, arguments: list[str | bytes | int]) -> None:
         if time.monotonic() < self._away_until:
             return

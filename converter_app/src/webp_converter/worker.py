@@ -16,14 +16,28 @@ from multiprocessing.connection import Connection
 from typing import NamedTuple
 
 from webp_converter import images, linux
-from webp_converter.bitrix import box_of
+from webp_converter.bitrix import box_of, source_of
 from webp_converter.config import Config
 from webp_converter.originals import Originals, OriginAwayError
-from webp_converter.store import FULL, KEEP, WEBP, Finished, Identity, Mark, Standing, Store, Unfinished
+from webp_converter.store import (
+    FULL,
+    KEEP,
+    WEBP,
+    Finished,
+    Identity,
+    Mark,
+    Original,
+    Standing,
+    Store,
+    Unfinished,
+)
 
 _KEPT_BYTES = 64 * 1024 * 1024
 
 _TRACEBACK_CHARACTERS = 8000
+
+# A copy older than that many times the rest of damaged pictures wasn't left by a fault of just now.
+_RECENT = 10
 
 
 class Outcome(StrEnum):
@@ -46,6 +60,9 @@ class Outcome(StrEnum):
 
     DAMAGED = "damaged"
     """A resized picture that can't be decoded, long at rest: Bitrix shall make it again."""
+
+    COPY = "copy"
+    """The full original under the name of a resized picture, long at rest: Bitrix shall make it again."""
 
     FULL = "full"
     """No space left for the result."""
@@ -191,6 +208,8 @@ def convert_with(config: Config, store: Store, order: Order) -> Report:
                 if wait := rest.lacks(needed):
                     detail = f"{width}x{height} is larger than its box"
                     return Report(Outcome.UNREST, path, identity, rest_s=needed, wait_s=wait, detail=detail)
+                if copy := _copy(config, path, original, rest):
+                    return copy
             decision = images.convert(opened, config.encoding)
     except images.DamagedError as error:
         needed = config.watch.damaged_rest_s
@@ -208,6 +227,28 @@ def convert_with(config: Config, store: Store, order: Order) -> Report:
         if error.errno in FULL:
             return Report(Outcome.FULL, path, detail=str(error))
         raise
+
+
+def _copy(config: Config, path: bytes, original: Original, rest: _Rest) -> Report | None:
+    """What to do about a picture larger than its box that may be the full original; None: convert it.
+
+    PHP takes a picture for made when its mount goes away after the full original was copied and before it was
+    decoded, and never looks at it again.
+    """
+    watch = config.watch
+    if not watch.remove_copies or not rest.is_recent(_RECENT * watch.damaged_rest_s):
+        return None
+    identity = Identity.of(original.status)
+    seen_s, wait_s = watch.intermediate_rest_s, watch.damaged_rest_s
+    try:
+        if not _originals.is_copied(source_of(os.path.relpath(path, _store.root)), original.data):
+            return None
+    except OriginAwayError as error:
+        return Report(Outcome.UNREST, path, identity, rest_s=seen_s, wait_s=wait_s, detail=str(error))
+    detail = "the full original under the name of a resized picture"
+    if left_s := rest.lacks(wait_s):
+        return Report(Outcome.UNREST, path, identity, rest_s=wait_s, wait_s=left_s, detail=detail)
+    return Report(Outcome.COPY, path, identity, detail=detail)
 
 
 def improve_with(config: Config, store: Store, order: Order) -> Report:
@@ -281,12 +322,17 @@ def _finished(
     )
 
 
+LEFT_ALONE = float("inf")
+"""Rest of a picture that is to be converted as it is."""
+
+
 class _Rest:
     """How long an original has been left alone."""
 
     def __init__(self, order: Order, identity: Identity, status: os.stat_result) -> None:
         # Change time is set by this host's clock, whatever the writer sets.
         self._age_s = time.time() - status.st_ctime
+        self._written_s = time.time() - status.st_mtime
         # A clock set back would make a file look young for long; what was seen at rest needs no clock.
         seen, _, seconds = order.rested.partition("@")
         self._seen_s = float(seconds) if seen == str(identity) else 0.0
@@ -296,3 +342,7 @@ class _Rest:
         if self._seen_s >= needed_s or self._age_s >= needed_s:
             return 0.0
         return min(needed_s, max(0.05, needed_s - max(0.0, self._age_s)))
+
+    def is_recent(self, seconds: float) -> bool:
+        """Whether it was written within that time, and is still to be looked at."""
+        return self._written_s < seconds and self._seen_s < LEFT_ALONE

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,7 @@ def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Config:
         group="www-data",
         spool=True,
         push_workers=1,
+        push_first=60,
         probe_interval=1,
         probe_timeout=1,
         connect_timeout=1,
@@ -89,6 +91,20 @@ def test_equal_files_are_dropped_and_of_different_ones_the_spools_stays(config: 
     fill(config.below, {"same": b"equal", "other": b"newer bytes"})
     assert pushed(config) == 1
     assert tree(config.private) == {"same": b"equal", "other": b"newer bytes", "untouched": b"x"}
+    assert tree(config.below) == {}
+
+
+def test_what_takes_too_long_is_pushed_from_below_the_mount(config: Config) -> None:
+    fill(config.below, FILES)
+    before: list[dict[str, bytes]] = []
+
+    def site() -> None:
+        before.append(tree(config.private))
+        (Path(config.private) / "three").write_bytes(b"made once more, and later")
+
+    assert pushed(replace(config, push_first=0), between=site) == len(FILES) - 1
+    assert before == [{}]
+    assert tree(config.private) == {**FILES, "three": b"made once more, and later"}
     assert tree(config.below) == {}
 
 
