@@ -217,6 +217,7 @@ def _start(files: Layout, record: Record, host: HostRecord, lock: int) -> None:
     # A host that was killed leaves overlayfs' scratch directory behind; a mount wants it empty.
     shutil.rmtree(where.work, ignore_errors=True)
     where.work.mkdir(exist_ok=True)
+    network.remove_port(record, host)
     scope: tuple[str, ...] = ()
     if machine.booted_by_systemd():
         unit = _unit(files, host)

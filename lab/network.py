@@ -214,12 +214,26 @@ def remove(name: str, record: Record | None) -> None:
         doomed.add(bridge(record.index))
     doomed |= {entry["ifname"] for entry in links if entry.get("master") in doomed}
     for link in doomed & {entry["ifname"] for entry in links}:
-        # The kernel removes a host's interface by itself soon after the host is gone.
-        result = subprocess.run(
-            ["ip", "link", "delete", "dev", link], capture_output=True, text=True, check=False
-        )
-        if result.returncode != 0 and link in {entry["ifname"] for entry in _links()}:
-            raise LabError(f"interface {link} can't be removed: {result.stderr.strip()}")
+        _remove_link(link)
+
+
+def remove_port(record: Record, host: HostRecord) -> None:
+    """Remove what a killed host left on our side of its network: nspawn refuses to start over it.
+
+    The kernel removes it by itself, but only soon after the host is gone.
+    """
+    link = port(record.index, host.number)
+    if link in {entry["ifname"] for entry in _links()}:
+        _remove_link(link)
+
+
+def _remove_link(link: str) -> None:
+    """Remove an interface; one that the kernel removes meanwhile is no error."""
+    result = subprocess.run(
+        ["ip", "link", "delete", "dev", link], capture_output=True, text=True, check=False
+    )
+    if result.returncode != 0 and link in {entry["ifname"] for entry in _links()}:
+        raise LabError(f"interface {link} can't be removed: {result.stderr.strip()}")
 
 
 def partition(record: Record, host: HostRecord) -> None:

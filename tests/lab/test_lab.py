@@ -357,6 +357,17 @@ def test_a_killed_host_keeps_its_files(main_lab: LabUnderTest) -> None:
     assert again.stdout + again.stderr == ""
 
 
+def test_a_killed_host_starts_over_the_interface_that_it_left(main_lab: LabUnderTest) -> None:
+    main_lab.run("kill", "cdn")
+    record = state.existing(Layout(main_lab.name))
+    left = network.port(record.index, record.host("cdn").number)
+    # The kernel takes a killed host's away when it comes to it.
+    subprocess.run(["ip", "link", "delete", "dev", left], check=False, capture_output=True)
+    subprocess.run(["ip", "link", "add", "name", left, "type", "veth"], check=True)
+    main_lab.run("start", "cdn")
+    assert main_lab.shell("bitrix", GREETING.format(to="cdn")) == "SSH-"
+
+
 def test_up_powers_stopped_hosts_on(main_lab: LabUnderTest) -> None:
     before = main_lab.boot_id("bitrix")
     main_lab.shell("cdn", "touch /root/kept-too")
