@@ -79,6 +79,8 @@ class DaemonProcess:
             "api": {"port": self.api_port},
             "metrics": {"port": self.metrics_port},
             "log": {"level": "debug"},
+            # There is no site that a large picture could be compared with.
+            "watch": {"remove_copies": False},
             # Variants don't change in the hands of tests that are about something else.
             "encoding": {"second_pass_idle_s": 3600.0},
         }

@@ -27,7 +27,7 @@ def start_with(start_daemon: StartDaemon, site: Site, tmp_path: Path, **watch: o
     places = {"variants": str(variants), "temporary": str(tmp_path / "temporary-of-variants")}
     (tmp_path / "temporary-of-variants").mkdir()
     return start_daemon(
-        watch={"intermediate_rest_s": 0.3, "damaged_rest_s": 1, **watch},
+        watch={"remove_copies": True, "intermediate_rest_s": 0.3, "damaged_rest_s": 1, **watch},
         originals={**places, "url": site.url, "purge_url": site.url},
     )
 

@@ -261,7 +261,7 @@ def test_a_picture_beyond_a_worker_s_limits(
     daemon = start_daemon(
         queue={"tries": 2, "retry_pause_s": 0.05},
         workers=limits,
-        watch={"damaged_rest_s": 1, "intermediate_rest_s": 0, "remove_copies": False},
+        watch={"damaged_rest_s": 1, "intermediate_rest_s": 0},
     )
     shop = Shop(daemon.root, seed)
     data = make()
