@@ -8,7 +8,6 @@ from pydantic import Field, model_validator
 
 from settings.types import Memory, Network, Port, Section
 
-
 Url = Annotated[str, Field(pattern=r"^(https?://[A-Za-z0-9.:\[\]-]+(/[A-Za-z0-9/._~%?&=-]*)?)?$")]
 
 
