@@ -94,8 +94,25 @@ class ExporterSettings(Section):
     another Prometheus of yours. It only matters where an exporter listens on the host's address."""
 
 
+class LogSettings(Section):
+    """What logs may take of the CDN host's disk."""
+
+    journal_size: Memory = "1gb"
+    """Size at which the oldest entries of the journal go."""
+
+    journal_days: Annotated[int, Field(ge=1, le=3650)] = 30
+    """Days (1 to 3650) after which entries of the journal go."""
+
+    nginx_size: Memory = "200mb"
+    """Size at which a log of nginx's is rotated before its day is over; looked at each hour."""
+
+    nginx_count: Annotated[int, Field(ge=1, le=365)] = 14
+    """Rotated logs (1 to 365) that are kept, all but the latest compressed."""
+
+
 class MonitoringSettings(Section):
     """What watches over all this, on the `monitoring` hosts, and what it asks on the others."""
 
     prometheus: PrometheusSettings = PrometheusSettings()
     exporters: ExporterSettings = ExporterSettings()
+    logs: LogSettings = LogSettings()
