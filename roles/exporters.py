@@ -84,9 +84,8 @@ def _on_every_host(settings: Settings, written: dict[str, File]) -> None:
 def _on_the_cdn_host(settings: Settings, written: dict[str, File]) -> None:
     ports = settings.monitoring.exporters
     instances = {name: f"/etc/bitrix-cdn/redis-exporter-{name}.env" for name in INSTANCES}
-    drop_ins = {
-        name: drop_in(name) for name in ("prometheus-nginx-exporter", "prometheus-varnish-exporter", "mtail")
-    }
+    packages = ("mtail", "prometheus-nginx-exporter", "prometheus-varnish-exporter")
+    drop_ins = {name: drop_in(name) for name in packages}
     tree(
         name="Write the sandboxes of the CDN host's exporters",
         files=[written[path] for path in (*drop_ins.values(), REDIS_UNIT, *instances.values())],

@@ -95,9 +95,8 @@ def probes(settings: Settings) -> list[Target]:
     """What is asked for as a visitor does; the module says how, see blackbox.yml."""
     wanted = settings.monitoring.exporters
     own = probe_picture(settings).removeprefix(settings.cdn.root)
-    scheme, port = (
-        ("https", settings.tls.port) if settings.tls.enabled else ("http", settings.nginx.http_port)
-    )
+    tls = settings.tls
+    scheme, port = ("https", tls.port) if tls.enabled else ("http", settings.nginx.http_port)
     found = []
     for one in inventory.get_group("cdn"):
         edge = f"{bracketed(one.data.address)}:{port}"
