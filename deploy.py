@@ -38,6 +38,7 @@ if settings.lab_site.enabled and "bitrix" in host.groups:
 
 sftp(settings=settings)
 sshd(settings=settings)
+firewall(settings=settings)
 
 if "cdn" in host.groups:
     redis(settings=settings)
@@ -50,7 +51,6 @@ if "cdn" in host.groups:
 if "cdn" in host.groups and settings.tls.mode == "acme":
     acme(settings=settings)
 
-firewall(settings=settings)
 exporters(settings=settings)
 
 if "monitoring" in host.groups:

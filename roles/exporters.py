@@ -10,6 +10,7 @@ from pyinfra.operations import apt, systemd
 
 from extensions.files import File, rendered, tree
 from extensions.services import running
+from roles.preflight import machine
 from roles.redis import INSTANCES
 from roles.watchers import askers, bracketed, listening_address
 from settings import Settings
@@ -20,6 +21,8 @@ BLACKBOX = "/etc/prometheus/blackbox.yml"
 REDIS_UNIT = "/etc/systemd/system/prometheus-redis-exporter@.service"
 MAKER = "/usr/local/lib/bitrix-cdn/probe_picture.py"
 PROBE = "edge-probe-picture"
+PROBES = "bitrix-cdn"
+"""The directory in `resize_cache` that the picture to ask for is in."""
 
 BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 """Of the answers' durations, in seconds."""
@@ -29,7 +32,7 @@ FILE_SYSTEMS_EXCLUDED = (
     "^(autofs|binfmt_misc|bpf|cgroup2?|configfs|debugfs|devpts|devtmpfs|fuse([.].*)?|fusectl|hugetlbfs|iso9660|"
     "mqueue|nfs[d4]?|nsfs|proc|pstore|ramfs|rpc_pipefs|securityfs|selinuxfs|squashfs|sysfs|tracefs)$$"
 )
-MOUNT_POINTS_EXCLUDED = "^/(dev|proc|run|sys|var/lib/docker/.+|var/lib/containers/storage/.+)($$|/)"
+MOUNT_POINTS_EXCLUDED = "^/(dev|proc|run|sys|{export}|var/lib/docker/.+|var/lib/containers/storage/.+)($$|/)"
 
 _SOURCE = Path(__file__).parent.parent / "probe" / "picture.py"
 
@@ -52,7 +55,9 @@ def exporters(settings: Settings) -> None:
             maker=MAKER,
             picture=probe_picture(settings),
             file_systems_excluded=FILE_SYSTEMS_EXCLUDED,
-            mount_points_excluded=MOUNT_POINTS_EXCLUDED,
+            mount_points_excluded=MOUNT_POINTS_EXCLUDED.format(export=settings.sftp.export.lstrip("/")),
+            # Debian 12's blackbox exporter says nothing of each probe; Debian 13's has to be told not to.
+            modern=int(machine(settings)["version"]) >= 13,
         )
     }
     _on_every_host(settings, files_of_all)
@@ -176,7 +181,7 @@ def listens(port: int) -> str:
 
 def probe_picture(settings: Settings) -> str:
     """The picture that monitoring asks for, on the CDN host."""
-    return f"{settings.cdn.resize_cache}/bitrix-cdn/probe.jpg"
+    return f"{settings.cdn.resize_cache}/{PROBES}/probe.jpg"
 
 
 def visible_name(settings: Settings) -> str:

@@ -83,6 +83,40 @@ def cdn(inventory: Inventory) -> Host:
     return inventory.host("cdn")
 
 
+@pytest.fixture(scope="session")
+def monitoring(inventory: Inventory) -> Host:
+    """The host that Prometheus runs on."""
+    return inventory.host("monitoring")
+
+
+def fetched(host: Host, url: str) -> str:
+    """What a host gets when it asks for an address."""
+    output: str = host.check_output(
+        "python3 -c 'import sys, urllib.request; "
+        "print(urllib.request.urlopen(sys.argv[1], timeout=10).read().decode())' %s",
+        url,
+    )
+    return output
+
+
+def connects(host: Host, address: str, port: int) -> bool:
+    """Whether a host can connect to a port."""
+    tried = host.run(
+        "python3 -c 'import socket, sys; "
+        "socket.create_connection((sys.argv[1], int(sys.argv[2])), timeout=10)' %s %s",
+        address,
+        str(port),
+    )
+    assert tried.rc == 0 or "Error" in tried.stderr, tried.stderr
+    return bool(tried.rc == 0)
+
+
+def listening(host: Host, port: int) -> set[str]:
+    """The addresses that something listens on at a port."""
+    lines = host.check_output("ss -Hltn sport = :%s", str(port)).splitlines()
+    return {line.split()[3].rpartition(":")[0] for line in lines}
+
+
 def gixy(cdn: Host, configuration: str, place: Path) -> set[str]:
     """What gixy finds in a configuration as the host's nginx reads it, with everything it includes."""
     dump = place / "nginx.conf"
