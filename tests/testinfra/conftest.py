@@ -39,6 +39,10 @@ class Inventory:
         data: dict[str, str] = next(entry for entry in self._entries if group in entry["groups"])["data"]
         return data
 
+    def names(self, group: str) -> list[str]:
+        """The group's hosts."""
+        return [entry["name"] for entry in self._entries if group in entry["groups"]]
+
     def host(self, group: str) -> Host:
         """The group's first host."""
         data = self.data(group)
