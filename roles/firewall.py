@@ -15,6 +15,7 @@ from settings import Settings
 
 RULES = "/etc/bitrix-cdn/exporters.nft"
 UNIT = "/etc/systemd/system/bitrix-cdn-firewall.service"
+DROP_IN = "/etc/systemd/system/nftables.service.d/bitrix-cdn.conf"
 
 
 @deploy("Firewall")
@@ -31,7 +32,11 @@ def firewall(settings: Settings) -> None:
             askers6=[str(one) for one in allowed if one.version == 6],
         )
     }
-    tree(name="Write the unit", files=[files[UNIT]], root="/etc/systemd")
+    tree(
+        name="Write the unit, and have it outlive the distribution's rules",
+        files=[files[UNIT], files[DROP_IN]],
+        root="/etc/systemd",
+    )
     tree(
         name="Write the rules, if nftables agrees",
         files=[files[RULES]],
@@ -41,7 +46,7 @@ def firewall(settings: Settings) -> None:
     running(
         name="Close the exporters' ports",
         unit="bitrix-cdn-firewall.service",
-        start=[UNIT],
+        start=[UNIT, DROP_IN],
         reload=[RULES],
         ready="nft list chain inet bitrix_cdn exporters",
     )

@@ -142,9 +142,9 @@ def test_requests_are_counted_across_a_rotation(edge: Edge) -> None:
             lambda: edge.cdn.run("grep -qF %s /var/log/nginx/access.log", path).rc,
             (0).__eq__,
         )
-        inode = edge.cdn.check_output("stat -c %%i /var/log/nginx/access.log")
+        inode = edge.cdn.check_output("stat -c %i /var/log/nginx/access.log")
         edge.cdn.check_output("logrotate --force --state /tmp/testinfra-logrotate /etc/logrotate.d/nginx")
-        assert edge.cdn.check_output("stat -c %%i /var/log/nginx/access.log") != inode
+        assert edge.cdn.check_output("stat -c %i /var/log/nginx/access.log") != inode
     edge.cdn.check_output("rm -f /tmp/testinfra-logrotate")
     edge.visitor.get(path)
     wait_until("the requests counted", lambda: edge.counted(**labels) - before, (4).__eq__)

@@ -1,4 +1,4 @@
-"""Role prometheus: it asks every part, keeps the answers as long as it should, and answers its own host alone."""
+"""Role prometheus: it asks every part, keeps the answers as it should, and answers its own host alone."""
 
 import json
 from collections import Counter
