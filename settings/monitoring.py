@@ -93,6 +93,18 @@ class ExporterSettings(Section):
     """Addresses and networks besides the monitoring hosts' own that may ask the exporters, such as those of
     another Prometheus of yours. It only matters where an exporter listens on the host's address."""
 
+    @model_validator(mode="after")
+    def _ports_differ(self) -> Self:
+        ports: dict[int, str] = {}
+        for name in type(self).model_fields:
+            if name.endswith("_port"):
+                other = ports.setdefault(getattr(self, name), name)
+                if other != name:
+                    raise ValueError(
+                        f"{name} is {other}, {getattr(self, name)}; each needs a port of its own"
+                    )
+        return self
+
 
 class LogSettings(Section):
     """What logs may take of the CDN host's disk."""

@@ -9,7 +9,7 @@ import pytest
 from testinfra.host import Host
 
 from settings import Settings
-from tests.support import wait_until
+from tests.support import Figure, wait_until
 from tests.testinfra.conftest import Inventory, connects, fetched, listening
 
 
@@ -143,3 +143,26 @@ def test_it_starts_at_boot_and_comes_back(monitoring: Host, settings: Settings) 
         (0).__eq__,
     )
     assert monitoring.check_output("systemctl show -p MainPID --value prometheus") != before
+
+
+_COST = """
+for unit in $(systemctl list-units --plain --no-legend --state=running \
+        'prometheus*.service' 'mtail*.service' 'grafana*.service' | cut -d ' ' -f 1); do
+    pid=$(systemctl show -p MainPID --value $unit)
+    set -- $(awk '/^(VmRSS|RssAnon):/ {print $2}' /proc/$pid/status)
+    echo $unit $1 $2 $(ps -o times=,etimes= -p $pid)
+done
+"""
+
+
+def test_what_it_costs_the_cdn_host(cdn: Host, figure: Figure) -> None:
+    processes = [line.split() for line in cdn.check_output(_COST).splitlines()]
+    resident, own = (sum(int(one[column]) for one in processes) / 1024 for column in (1, 2))
+    # Seconds of CPU by seconds that it runs.
+    load = sum(int(one[3]) / max(1, int(one[4])) for one in processes)
+    figure(
+        f"monitoring on the CDN host: {len(processes)} processes, {resident:.0f} MiB resident "
+        f"({own:.0f} MiB their own, the rest mapped programs), {load:.1%} of a core"
+    )
+    assert {one[0] for one in processes} >= {"prometheus-node-exporter.service", "mtail.service"}
+    assert resident < 1024

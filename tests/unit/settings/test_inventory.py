@@ -66,6 +66,10 @@ def test_two_hosts_are_a_deployment() -> None:
         ({"monitoring": {"exporters": {"allowed": ["somewhere"]}}}, ["exporters.allowed", "network"]),
         ({"monitoring": {"exporters": {"probe_pictures": ["logo.png"]}}}, ["probe_pictures", "'logo.png'"]),
         ({"monitoring": {"exporters": {"probe_site": "shop"}}}, ["probe_site", "'shop'"]),
+        (
+            {"monitoring": {"exporters": {"edge_port": 9100}}},
+            ["monitoring.exporters", "node_port", "edge_port"],
+        ),
         ({"varnish": {"stale_days": 8}}, ["varnish.stale_days", "less than or equal to 7"]),
     ],
 )
