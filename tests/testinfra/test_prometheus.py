@@ -150,7 +150,7 @@ for unit in $(systemctl list-units --plain --no-legend --state=running \
         'prometheus*.service' 'mtail*.service' 'grafana*.service' | cut -d ' ' -f 1); do
     pid=$(systemctl show -p MainPID --value $unit)
     set -- $(awk '/^(VmRSS|RssAnon):/ {print $2}' /proc/$pid/status)
-    echo $unit $1 $2 $(ps -o times=,etimes= -p $pid)
+    echo $unit $1 $2 $(systemctl show -p CPUUsageNSec --value $unit) $(ps -o etimes= -p $pid)
 done
 """
 
@@ -159,10 +159,10 @@ def test_what_it_costs_the_cdn_host(cdn: Host, figure: Figure) -> None:
     processes = [line.split() for line in cdn.check_output(_COST).splitlines()]
     resident, own = (sum(int(one[column]) for one in processes) / 1024 for column in (1, 2))
     # Seconds of CPU by seconds that it runs.
-    load = sum(int(one[3]) / max(1, int(one[4])) for one in processes)
+    load = sum(int(one[3]) / 1e9 / max(1, int(one[4])) for one in processes)
     figure(
         f"monitoring on the CDN host: {len(processes)} processes, {resident:.0f} MiB resident "
-        f"({own:.0f} MiB their own, the rest mapped programs), {load:.1%} of a core"
+        f"({own:.0f} MiB their own, the rest mapped programs), {load:.1%} of a core since they were started"
     )
     assert {one[0] for one in processes} >= {"prometheus-node-exporter.service", "mtail.service"}
     assert resident < 1024
