@@ -145,24 +145,32 @@ def test_it_starts_at_boot_and_comes_back(monitoring: Host, settings: Settings) 
     assert monitoring.check_output("systemctl show -p MainPID --value prometheus") != before
 
 
+# One line a process: unit, KiB resident and KiB of its own, seconds of CPU within so many seconds.
 _COST = """
-for unit in $(systemctl list-units --plain --no-legend --state=running \
-        'prometheus*.service' 'mtail*.service' 'grafana*.service' | cut -d ' ' -f 1); do
+units=$(systemctl list-units --plain --no-legend --state=running \
+        'prometheus*.service' 'mtail*.service' 'grafana*.service' | cut -d ' ' -f 1)
+spent() { for unit in $units; do systemctl show -p CPUUsageNSec --value $unit; done; }
+before=$(spent)
+sleep %s
+after=$(spent)
+for unit in $units; do
     pid=$(systemctl show -p MainPID --value $unit)
-    set -- $(awk '/^(VmRSS|RssAnon):/ {print $2}' /proc/$pid/status)
-    echo $unit $1 $2 $(systemctl show -p CPUUsageNSec --value $unit) $(ps -o etimes= -p $pid)
+    echo $unit $(awk '/^(VmRSS|RssAnon):/ {print $2}' /proc/$pid/status)
 done
+echo $before
+echo $after
 """
 
 
 def test_what_it_costs_the_cdn_host(cdn: Host, figure: Figure) -> None:
-    processes = [line.split() for line in cdn.check_output(_COST).splitlines()]
+    seconds = 30
+    *lines, before, after = cdn.check_output(_COST % seconds).splitlines()
+    processes = [line.split() for line in lines]
     resident, own = (sum(int(one[column]) for one in processes) / 1024 for column in (1, 2))
-    # Seconds of CPU by seconds that it runs.
-    load = sum(int(one[3]) / 1e9 / max(1, int(one[4])) for one in processes)
+    load = (sum(map(int, after.split())) - sum(map(int, before.split()))) / 1e9 / seconds
     figure(
         f"monitoring on the CDN host: {len(processes)} processes, {resident:.0f} MiB resident "
-        f"({own:.0f} MiB their own, the rest mapped programs), {load:.1%} of a core since they were started"
+        f"({own:.0f} MiB their own, the rest mapped programs), {load:.1%} of a core"
     )
     assert {one[0] for one in processes} >= {"prometheus-node-exporter.service", "mtail.service"}
     assert resident < 1024
