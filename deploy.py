@@ -12,11 +12,15 @@ from extensions.ssh import send_at_once
 from roles.acme import acme
 from roles.base import base
 from roles.converter import converter
+from roles.exporters import exporters
+from roles.firewall import firewall
 from roles.lab_site import lab_site
+from roles.logs import logs
 from roles.mounts import mounts
 from roles.nginx import nginx
 from roles.originals import originals
 from roles.preflight import preflight, settings_of
+from roles.prometheus import prometheus
 from roles.redis import redis
 from roles.sftp import keys, sftp
 from roles.sshd import sshd
@@ -34,6 +38,7 @@ if settings.lab_site.enabled and "bitrix" in host.groups:
 
 sftp(settings=settings)
 sshd(settings=settings)
+firewall(settings=settings)
 
 if "cdn" in host.groups:
     redis(settings=settings)
@@ -41,9 +46,15 @@ if "cdn" in host.groups:
     nginx(settings=settings)
     originals(settings=settings)
     varnish(settings=settings)
+    logs(settings=settings)
 
 if "cdn" in host.groups and settings.tls.mode == "acme":
     acme(settings=settings)
+
+exporters(settings=settings)
+
+if "monitoring" in host.groups:
+    prometheus(settings=settings)
 
 # Last: each mount needs the other host's account, and the site must not be moved to a CDN host that
 # isn't finished.

@@ -34,7 +34,7 @@ bitrix, cdn, monitoring = groups(
             "ssh_user": "root",
         },
     },
-    # Where Prometheus and Grafana will run; by default on the CDN host.
+    # Where Prometheus runs, one of the hosts above; by default the CDN host: docs/monitoring.md.
     # monitoring=["cdn.example.com"],
     settings={
         "site": {
@@ -65,6 +65,19 @@ bitrix, cdn, monitoring = groups(
                 "ssim_target": 0.95,
             },
             # "workers": {"count": 2},  # by default one for each core
+        },
+        "monitoring": {
+            "prometheus": {
+                # Samples go when they are that old, or take that much of the disk.
+                "retention_days": 30,
+                "retention_size": "4gb",
+            },
+            "exporters": {
+                # What is asked for as a visitor does, besides a picture of the monitoring's own: an original
+                # of the shop's, and a page.
+                # "probe_pictures": ["/upload/iblock/1a2/logo.png"],
+                # "probe_site": "https://shop.example.com/",
+            },
         },
         "sshd": {
             # Passwords stay refused, unless you log in with one yourself.

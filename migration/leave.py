@@ -16,6 +16,7 @@ from migration.steps import (
     suspicious,
 )
 from migration.way import HOME, MOUNT, Content, Way
+from roles.exporters import PROBES
 
 # As in adopt.py, with the hosts' parts exchanged: `pass` is the CDN host's, `left` the site's.
 PASS = f"{HOME}/leave-pass"
@@ -24,7 +25,7 @@ BLIND = f"{HOME}/left-blind"
 
 _OURS = """
 import os, sys
-root, marker, out = os.fsencode(sys.argv[1]), sys.argv[2], sys.argv[3]
+root, marker, out, skipped = os.fsencode(sys.argv[1]), sys.argv[2], sys.argv[3], os.fsencode(sys.argv[4])
 since = os.stat(marker).st_mtime_ns if marker else -1
 found, size = [], 0
 
@@ -34,6 +35,8 @@ def walk(path, below):
         for entry in entries:
             name = below + entry.name
             try:
+                if name == skipped:
+                    continue  # the monitoring's own picture
                 if entry.is_dir(follow_symlinks=False):
                     walk(entry.path, name + b"/")
                 elif entry.is_file(follow_symlinks=False):
@@ -116,7 +119,7 @@ def _survey(way: Way, *, dry_run: bool) -> Content:
 def _list(way: Way, to: str, since: str = "") -> tuple[int, int]:
     """Lists the CDN host's files but the converter's own; returns how many they are and their size."""
     output = way.cdn.run(
-        f"python3 - {way.served} '{since}' {way.exchange}/{to} && chmod 644 {way.exchange}/{to}",
+        f"python3 - {way.served} '{since}' {way.exchange}/{to} {PROBES} && chmod 644 {way.exchange}/{to}",
         stdin=_OURS.encode(),
     ).text
     files, total = output.split()

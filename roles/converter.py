@@ -17,6 +17,7 @@ from extensions.keys import token
 from extensions.services import running
 from extensions.wheels import Bundle, bundle
 from roles.preflight import PYTHONS, machine
+from roles.watchers import LOOPBACK, askers, listening_address
 from settings import Settings
 
 PROJECT = Path(__file__).parent.parent / "converter_app"
@@ -52,11 +53,16 @@ def converter(settings: Settings) -> None:
         path="/usr/local/bin/webp-converter",
         target=f"{HOME}/current/bin/webp-converter",
     )
+    values = settings.converter.model_dump(mode="json")
+    if values["metrics"]["address"] == LOOPBACK:
+        # Unless the monitoring runs elsewhere: then as the other exporters do.
+        values["metrics"]["address"] = listening_address(settings) or "0.0.0.0"  # noqa: S104 -- firewalled
     configuration = rendered(
         "converter",
         settings=settings,
-        converter=settings.converter.model_dump(mode="json"),
+        converter=values,
         misses=SOCKET,
+        askers=askers(settings),
     )
     tree(
         name="Write the configuration, if the converter agrees",

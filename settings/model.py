@@ -6,8 +6,6 @@ Units are part of the meaning or of the type. `docs/settings.md` is generated fr
 
 from __future__ import annotations
 
-import ipaddress
-import re
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, Literal, Self
@@ -21,28 +19,12 @@ from pydantic import (
     field_validator,
     model_validator,
 )
-from pyinfra.api.exceptions import PyinfraError
 from webp_converter.config import Config as ConverterSettings
 
+from settings.monitoring import MonitoringSettings
+from settings.types import AbsolutePath, Account, Memory, Network, Port, Section, SettingsError
 
-class SettingsError(PyinfraError):
-    """A setting that can't be. Its text is one line: where, what was given, what is allowed."""
-
-
-def _clean_absolute(path: str) -> str:
-    # These paths go into shell commands, unit files and nginx's configuration, each with quoting of
-    # its own; and a trailing slash changes what rename, bind mounts and `location` mean.
-    if not re.fullmatch(r"(/[A-Za-z0-9._+-]+)+", path) or ".." in PurePosixPath(path).parts:
-        raise ValueError(
-            "an absolute path of letters, digits and . _ + - is allowed, without a trailing slash"
-        )
-    return path
-
-
-def _account(name: str) -> str:
-    if not re.fullmatch(r"[a-z_][a-z0-9_-]{0,31}", name):
-        raise ValueError("a Unix account name is allowed: a-z 0-9 _ -, at most 32 characters")
-    return name
+__all__ = ["HostEntry", "Section", "Settings", "SettingsError"]
 
 
 def _mount_of_upload(path: str) -> str:
@@ -51,27 +33,6 @@ def _mount_of_upload(path: str) -> str:
     if PurePosixPath(path).name != "upload" or len(PurePosixPath(path).parts) < 3:
         raise ValueError("a path such as /mnt/bitrix/upload is allowed, which ends in /upload")
     return path
-
-
-def _network(text: str) -> str:
-    try:
-        ipaddress.ip_network(text)
-    except ValueError:
-        raise ValueError("an address or a network such as 192.0.2.0/24 is allowed") from None
-    return text
-
-
-AbsolutePath = Annotated[str, AfterValidator(_clean_absolute)]
-Network = Annotated[str, AfterValidator(_network)]
-Account = Annotated[str, AfterValidator(_account)]
-Port = Annotated[int, Field(ge=1, le=65535)]
-Memory = Annotated[str, Field(pattern=r"^[1-9][0-9]*(kb|mb|gb)$")]
-
-
-class Section(BaseModel):
-    """Base of all sections: unknown keys are refused, types are not guessed."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, use_attribute_docstrings=True)
 
 
 class SiteSettings(Section):
@@ -420,6 +381,7 @@ class Settings(Section):
     originals: OriginalsSettings = OriginalsSettings()
     varnish: VarnishSettings = VarnishSettings()
     converter: ConverterSettings = ConverterSettings()
+    monitoring: MonitoringSettings = MonitoringSettings()
     lab_site: LabSiteSettings = LabSiteSettings()
 
     @model_validator(mode="after")

@@ -39,6 +39,10 @@ class Inventory:
         data: dict[str, str] = next(entry for entry in self._entries if group in entry["groups"])["data"]
         return data
 
+    def names(self, group: str) -> list[str]:
+        """The group's hosts."""
+        return [entry["name"] for entry in self._entries if group in entry["groups"]]
+
     def host(self, group: str) -> Host:
         """The group's first host."""
         data = self.data(group)
@@ -81,6 +85,40 @@ def bitrix(inventory: Inventory) -> Host:
 def cdn(inventory: Inventory) -> Host:
     """The host that serves the pictures."""
     return inventory.host("cdn")
+
+
+@pytest.fixture(scope="session")
+def monitoring(inventory: Inventory) -> Host:
+    """The host that Prometheus runs on."""
+    return inventory.host("monitoring")
+
+
+def fetched(host: Host, url: str) -> str:
+    """What a host gets when it asks for an address."""
+    output: str = host.check_output(
+        "python3 -c 'import sys, urllib.request; "
+        "print(urllib.request.urlopen(sys.argv[1], timeout=10).read().decode())' %s",
+        url,
+    )
+    return output
+
+
+def connects(host: Host, address: str, port: int) -> bool:
+    """Whether a host can connect to a port."""
+    tried = host.run(
+        "python3 -c 'import socket, sys; "
+        "socket.create_connection((sys.argv[1], int(sys.argv[2])), timeout=10)' %s %s",
+        address,
+        str(port),
+    )
+    assert tried.rc == 0 or "Error" in tried.stderr, tried.stderr
+    return bool(tried.rc == 0)
+
+
+def listening(host: Host, port: int) -> set[str]:
+    """The addresses that something listens on at a port."""
+    lines = host.check_output("ss -Hltn sport = :%s", str(port)).splitlines()
+    return {line.split()[3].rpartition(":")[0] for line in lines}
 
 
 def gixy(cdn: Host, configuration: str, place: Path) -> set[str]:

@@ -62,6 +62,14 @@ def test_two_hosts_are_a_deployment() -> None:
         ({"tls": {"mode": "files"}}, ["tls", "certificate and key"]),
         ({"tls": {"certificate": "/etc/x.pem"}}, ["tls", "certificate and key"]),
         ({"cdn": {"originals": "/mnt/bitrix"}}, ["cdn.originals", "/upload"]),
+        ({"monitoring": {"prometheus": {"timeout_s": 20}}}, ["monitoring.prometheus", "20", "interval_s 15"]),
+        ({"monitoring": {"exporters": {"allowed": ["somewhere"]}}}, ["exporters.allowed", "network"]),
+        ({"monitoring": {"exporters": {"probe_pictures": ["logo.png"]}}}, ["probe_pictures", "'logo.png'"]),
+        ({"monitoring": {"exporters": {"probe_site": "shop"}}}, ["probe_site", "'shop'"]),
+        (
+            {"monitoring": {"exporters": {"edge_port": 9100}}},
+            ["monitoring.exporters", "node_port", "edge_port"],
+        ),
         ({"varnish": {"stale_days": 8}}, ["varnish.stale_days", "less than or equal to 7"]),
     ],
 )

@@ -1,0 +1,189 @@
+"""What tells Prometheus how the parts do, each in a sandbox and for nobody else to ask."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pyinfra import host
+from pyinfra.api import deploy
+from pyinfra.operations import apt, systemd
+
+from extensions.files import File, rendered, tree
+from extensions.services import running
+from roles.preflight import machine
+from roles.redis import INSTANCES
+from roles.watchers import askers, bracketed, listening_address
+from settings import Settings
+
+MTAIL = "/etc/mtail/edge.mtail"
+LOG = "/var/log/nginx/access.log"
+BLACKBOX = "/etc/prometheus/blackbox.yml"
+REDIS_UNIT = "/etc/systemd/system/prometheus-redis-exporter@.service"
+MAKER = "/usr/local/lib/bitrix-cdn/probe_picture.py"
+PROBE = "edge-probe-picture"
+PROBES = "bitrix-cdn"
+"""The directory in `resize_cache` that the picture to ask for is in."""
+
+BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
+"""Of the answers' durations, in seconds."""
+
+# Not real disks, or another host's. Without escapes: systemd would take them for its own.
+FILE_SYSTEMS_EXCLUDED = (
+    "^(autofs|binfmt_misc|bpf|cgroup2?|configfs|debugfs|devpts|devtmpfs|fuse([.].*)?|fusectl|hugetlbfs|iso9660|"
+    "mqueue|nfs[d4]?|nsfs|proc|pstore|ramfs|rpc_pipefs|securityfs|selinuxfs|squashfs|sysfs|tracefs)$$"
+)
+MOUNT_POINTS_EXCLUDED = "^/(dev|proc|run|sys|{export}|var/lib/docker/.+|var/lib/containers/storage/.+)($$|/)"
+
+_SOURCE = Path(__file__).parent.parent / "probe" / "picture.py"
+
+
+@deploy("Exporters")
+def exporters(settings: Settings) -> None:
+    address = listening_address(settings)
+    files_of_all = {
+        file.path: file
+        for file in rendered(
+            "exporters",
+            settings=settings,
+            address=address,
+            listen=bracketed(address),
+            askers=askers(settings),
+            name=visible_name(settings),
+            verify=settings.monitoring.exporters.tls_verify and settings.tls.mode in {"files", "acme"},
+            buckets=BUCKETS,
+            log=LOG,
+            maker=MAKER,
+            picture=probe_picture(settings),
+            file_systems_excluded=FILE_SYSTEMS_EXCLUDED,
+            mount_points_excluded=MOUNT_POINTS_EXCLUDED.format(export=settings.sftp.export.lstrip("/")),
+            # Debian 12's blackbox exporter says nothing of each probe; Debian 13's has to be told not to.
+            modern=int(machine(settings)["version"]) >= 13,
+        )
+    }
+    _on_every_host(settings, files_of_all)
+    if "cdn" in host.groups:
+        _on_the_cdn_host(settings, files_of_all)
+        _picture_to_ask_for(files_of_all)
+    if "monitoring" in host.groups:
+        _on_the_monitoring_host(settings, files_of_all)
+
+
+def _on_every_host(settings: Settings, written: dict[str, File]) -> None:
+    unit = drop_in("prometheus-node-exporter")
+    # Before the package, which starts the service: it never listens where it shouldn't.
+    tree(name="Write the sandbox of the host's exporter", files=[written[unit]], root="/etc/systemd")
+    apt.packages(
+        name="Install the host's exporter",
+        # It asks systemd over the bus.
+        packages=["prometheus-node-exporter", "dbus"],
+        no_recommends=True,
+    )
+    running(
+        name="Tell of the host",
+        unit="prometheus-node-exporter.service",
+        start=[unit],
+        ready=listens(settings.monitoring.exporters.node_port),
+    )
+
+
+def _on_the_cdn_host(settings: Settings, written: dict[str, File]) -> None:
+    ports = settings.monitoring.exporters
+    instances = {name: f"/etc/bitrix-cdn/redis-exporter-{name}.env" for name in INSTANCES}
+    packages = ("mtail", "prometheus-nginx-exporter", "prometheus-varnish-exporter")
+    drop_ins = {name: drop_in(name) for name in packages}
+    tree(
+        name="Write the sandboxes of the CDN host's exporters",
+        files=[written[path] for path in (*drop_ins.values(), REDIS_UNIT, *instances.values())],
+        root="/etc",
+    )
+    apt.packages(
+        name="Install the CDN host's exporters",
+        packages=[*packages, "prometheus-redis-exporter"],
+        no_recommends=True,
+    )
+    systemd.service(
+        name="Stop the distribution's exporter of one Redis",
+        service="prometheus-redis-exporter.service",
+        running=False,
+        enabled=False,
+    )
+    tree(
+        name="Write what is counted of the edge's log, if mtail agrees",
+        files=[written[MTAIL]],
+        root="/etc/mtail",
+        check="mtail --compile_only --logtostderr --progs /etc/mtail",
+    )
+    running(
+        name="Tell of the edge",
+        unit="mtail.service",
+        start=[drop_ins["mtail"], MTAIL],
+        ready=listens(ports.edge_port),
+    )
+    running(
+        name="Tell of nginx",
+        unit="prometheus-nginx-exporter.service",
+        start=[drop_ins["prometheus-nginx-exporter"]],
+        ready=listens(ports.nginx_port),
+    )
+    running(
+        name="Tell of Varnish",
+        unit="prometheus-varnish-exporter.service",
+        start=[drop_ins["prometheus-varnish-exporter"]],
+        ready=listens(ports.varnish_port),
+    )
+    for instance, port in (("cache", ports.redis_cache_port), ("queue", ports.redis_queue_port)):
+        running(
+            name=f"Tell of the Redis of the {instance}",
+            unit=f"prometheus-redis-exporter@{instance}.service",
+            start=[REDIS_UNIT, instances[instance]],
+            ready=listens(port),
+        )
+
+
+def _picture_to_ask_for(written: dict[str, File]) -> None:
+    units = [f"/etc/systemd/system/{PROBE}.service", f"/etc/systemd/system/{PROBE}.timer"]
+    tree(
+        name="Write what makes the picture to ask for",
+        files=[File(MAKER, _SOURCE.read_text()), *(written[path] for path in units)],
+        root="/",
+    )
+    running(name="Make the picture to ask for", unit=f"{PROBE}.timer", start=[*units, MAKER])
+
+
+def _on_the_monitoring_host(settings: Settings, written: dict[str, File]) -> None:
+    unit = drop_in("prometheus-blackbox-exporter")
+    tree(name="Write the sandbox of the visitor", files=[written[unit]], root="/etc/systemd")
+    apt.packages(name="Install the visitor", packages=["prometheus-blackbox-exporter"], no_recommends=True)
+    tree(
+        name="Write how the visitor asks, if it agrees",
+        files=[written[BLACKBOX]],
+        root="/etc/prometheus",
+        check=f"prometheus-blackbox-exporter --config.check --config.file={BLACKBOX}",
+    )
+    running(
+        name="Ask as a visitor does",
+        unit="prometheus-blackbox-exporter.service",
+        start=[unit],
+        reload=[BLACKBOX],
+        ready=listens(settings.monitoring.exporters.blackbox_port),
+    )
+
+
+def drop_in(unit: str) -> str:
+    """The path of our drop-in for a service of Debian's."""
+    return f"/etc/systemd/system/{unit}.service.d/bitrix-cdn.conf"
+
+
+def listens(port: int) -> str:
+    """A command that succeeds when something listens on a port."""
+    return f"ss -Hltn sport = :{port} | grep -q ."
+
+
+def probe_picture(settings: Settings) -> str:
+    """The picture that monitoring asks for, on the CDN host."""
+    return f"{settings.cdn.resize_cache}/{PROBES}/probe.jpg"
+
+
+def visible_name(settings: Settings) -> str:
+    """The name that visitors ask for pictures by; empty: any."""
+    return next((name for name in settings.nginx.server_names if not set(name) & set("_*")), "")

@@ -1,0 +1,33 @@
+"""Limits to what logs may take of the CDN host's disk. The site's host keeps its own ways."""
+
+from __future__ import annotations
+
+from pyinfra.api import deploy
+from pyinfra.operations import apt
+
+from extensions.files import rendered, tree
+from extensions.services import running
+from settings import Settings
+
+JOURNAL = "/etc/systemd/journald.conf.d/60-bitrix-cdn.conf"
+NGINX = "/etc/logrotate.d/nginx"
+TIMER = "/etc/systemd/system/logrotate.timer.d/bitrix-cdn.conf"
+
+
+@deploy("Logs")
+def logs(settings: Settings) -> None:
+    apt.packages(name="Install logrotate", packages=["logrotate"], no_recommends=True)
+    files = {file.path: file for file in rendered("logs", logs=settings.monitoring.logs)}
+    tree(
+        name="Limit the journal, and look at nginx's logs each hour",
+        files=[files[JOURNAL], files[TIMER]],
+        root="/etc/systemd",
+    )
+    tree(
+        name="Rotate nginx's logs by day and by size, if logrotate agrees",
+        files=[files[NGINX]],
+        root="/etc/logrotate.d",
+        check=f"logrotate --debug --state /dev/null {NGINX}",
+    )
+    running(name="Keep the journal within its limits", unit="systemd-journald.service", start=[JOURNAL])
+    running(name="Rotate the logs in time", unit="logrotate.timer", start=[TIMER])

@@ -1,0 +1,85 @@
+"""Who asks whom: the monitoring hosts, and where the others answer them."""
+
+from __future__ import annotations
+
+import ipaddress
+import shlex
+from collections.abc import Iterable, Sequence
+
+from pyinfra import host, inventory
+from pyinfra.api import FactBase, Host
+from pyinfra.api.exceptions import PyinfraError
+
+from settings import Settings
+
+LOOPBACK = "127.0.0.1"
+
+
+class Addresses(FactBase[dict[str, list[str]]]):
+    """The addresses that names have as this host sees them, and under ``""`` the host's own ones."""
+
+    default = dict
+
+    def command(self, names: Sequence[str]) -> str:
+        quoted = " ".join(map(shlex.quote, names))
+        return (
+            f'for n in {quoted}; do echo "$n" $(getent ahosts "$n" | cut -d " " -f 1 | sort -u); done; '
+            'echo "" $(ip -o address show scope global | sed -E "s|.* inet6? ([^/ ]+).*|\\1|"); true'
+        )
+
+    def process(self, output: Iterable[str]) -> dict[str, list[str]]:
+        lines = [line.split(" ") for line in output]
+        return {name: [one for one in addresses if one] for name, *addresses in lines}
+
+
+def watchers() -> list[Host]:
+    """The monitoring hosts."""
+    return list(inventory.get_group("monitoring"))
+
+
+def asked_from_elsewhere(target: Host, settings: Settings) -> bool:
+    """Whether anybody but the host itself asks its exporters."""
+    others = any(watcher.name != target.name for watcher in watchers())
+    return others or bool(settings.monitoring.exporters.allowed)
+
+
+def asked_at(target: Host, settings: Settings) -> str:
+    """The address, or name, at which all of Prometheus asks a host's exporters."""
+    return target.data.address if asked_from_elsewhere(target, settings) else LOOPBACK
+
+
+def listening_address(settings: Settings) -> str:
+    """Where this host's exporters listen; empty: on all of its addresses.
+
+    That is the case where the host doesn't have the address that others know it by, such as behind NAT; the
+    firewall closes it to all but the monitoring hosts in any case.
+    """
+    if not asked_from_elsewhere(host, settings):
+        return LOOPBACK
+    found = host.get_fact(Addresses, names=[host.data.address])
+    own = [address for address in found.get(host.data.address, []) if address in found.get("", [])]
+    return own[0] if own else ""
+
+
+def askers(settings: Settings) -> list[str]:
+    """Addresses and networks besides this host's own that may ask its exporters, as numbers.
+
+    :raises PyinfraError: a monitoring host's name leads nowhere on this host.
+    """
+    names = [watcher.data.address for watcher in watchers() if watcher.name != host.name]
+    found = host.get_fact(Addresses, names=names) if names else {}
+    for name in names:
+        if not found.get(name):
+            raise PyinfraError(f"{host.name}: the monitoring host's address {name} leads nowhere from here")
+    return [
+        *dict.fromkeys(one for name in names for one in found[name]),
+        *settings.monitoring.exporters.allowed,
+    ]
+
+
+def bracketed(address: str) -> str:
+    """An address or name as it stands before a colon and a port."""
+    try:
+        return f"[{address}]" if ipaddress.ip_address(address).version == 6 else address
+    except ValueError:
+        return address

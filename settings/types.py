@@ -1,0 +1,52 @@
+"""What all sections of the settings are made of: their base, and the types of their values."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from pathlib import PurePosixPath
+from typing import Annotated
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pyinfra.api.exceptions import PyinfraError
+
+
+class SettingsError(PyinfraError):
+    """A setting that can't be. Its text is one line: where, what was given, what is allowed."""
+
+
+def _clean_absolute(path: str) -> str:
+    # These paths go into shell commands, unit files and nginx's configuration, each with quoting of
+    # its own; and a trailing slash changes what rename, bind mounts and `location` mean.
+    if not re.fullmatch(r"(/[A-Za-z0-9._+-]+)+", path) or ".." in PurePosixPath(path).parts:
+        raise ValueError(
+            "an absolute path of letters, digits and . _ + - is allowed, without a trailing slash"
+        )
+    return path
+
+
+def _account(name: str) -> str:
+    if not re.fullmatch(r"[a-z_][a-z0-9_-]{0,31}", name):
+        raise ValueError("a Unix account name is allowed: a-z 0-9 _ -, at most 32 characters")
+    return name
+
+
+def _network(text: str) -> str:
+    try:
+        ipaddress.ip_network(text)
+    except ValueError:
+        raise ValueError("an address or a network such as 192.0.2.0/24 is allowed") from None
+    return text
+
+
+AbsolutePath = Annotated[str, AfterValidator(_clean_absolute)]
+Network = Annotated[str, AfterValidator(_network)]
+Account = Annotated[str, AfterValidator(_account)]
+Port = Annotated[int, Field(ge=1, le=65535)]
+Memory = Annotated[str, Field(pattern=r"^[1-9][0-9]*(kb|mb|gb)$")]
+
+
+class Section(BaseModel):
+    """Base of all sections: unknown keys are refused, types are not guessed."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, use_attribute_docstrings=True)

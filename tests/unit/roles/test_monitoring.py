@@ -1,0 +1,143 @@
+"""Who asks whom, where, by the inventory alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+from pyinfra.api import Config, Inventory, State
+from pyinfra.context import ctx_host, ctx_inventory, ctx_state
+
+from roles.exporters import visible_name
+from roles.firewall import closed_ports
+from roles.prometheus import jobs, mebibytes, probes
+from roles.watchers import asked_at, bracketed
+from settings import Settings
+
+SHOP, PICTURES, MORE = "10.0.0.1", "10.0.0.2", "fd00::3"
+
+
+@contextmanager
+def on(name: str, **groups: dict[str, str] | list[str]) -> Iterator[None]:
+    """The host of that name in an inventory, as a role sees it."""
+    addresses = {
+        name: one for group in groups.values() if isinstance(group, dict) for name, one in group.items()
+    }
+    made = Inventory(  # type: ignore[no-untyped-call]
+        ([(name, {"address": address}) for name, address in addresses.items()], {}),
+        **{group: (list(members), {}) for group, members in groups.items()},
+    )
+    state = State(made, Config())  # type: ignore[no-untyped-call]
+    with ctx_state.use(state), ctx_inventory.use(made), ctx_host.use(made.get_host(name)):
+        yield
+
+
+def usual(name: str, **groups: Any) -> Any:
+    return on(name, **{"bitrix": {"shop": SHOP}, "cdn": {"pics": PICTURES}, "monitoring": ["pics"], **groups})
+
+
+def asked(settings: Settings, job: str, **more: Any) -> dict[str, str]:
+    """The address that each host is asked at."""
+    with usual("pics", **more):
+        return {target.labels["host"]: target.address for target in jobs(settings, None)[job]}
+
+
+def test_a_host_that_only_itself_asks_is_asked_on_loopback() -> None:
+    assert asked(Settings(), "node") == {"shop": f"{SHOP}:9100", "pics": "127.0.0.1:9100"}
+    assert asked(Settings(), "converter") == {"pics": "127.0.0.1:9101"}
+
+
+def test_a_host_that_another_one_asks_is_asked_at_its_address() -> None:
+    assert asked(Settings(), "edge", monitoring=["shop"]) == {"pics": f"{PICTURES}:3903"}
+    assert asked(Settings(), "node", monitoring=["shop"])["shop"] == "127.0.0.1:9100"
+    assert asked(Settings(), "edge", monitoring=["shop", "pics"]) == {"pics": f"{PICTURES}:3903"}
+    opened = Settings.model_validate({"monitoring": {"exporters": {"allowed": ["192.0.2.0/24"]}}})
+    assert asked(opened, "edge") == {"pics": f"{PICTURES}:3903"}
+
+
+def test_all_hosts_of_a_group_are_asked() -> None:
+    both = {"pics": PICTURES, "more": MORE}
+    assert asked(Settings(), "varnish", cdn=both) == {"pics": "127.0.0.1:9131", "more": f"[{MORE}]:9131"}
+    with usual("pics", cdn=both):
+        found = probes(Settings())
+    assert [target.address for target in found if target.labels["probe"] == "webp"] == [
+        f"http://{PICTURES}:80/upload/resize_cache/bitrix-cdn/probe.jpg",
+        f"http://[{MORE}]:80/upload/resize_cache/bitrix-cdn/probe.jpg",
+    ]
+
+
+def test_both_redis_are_told_apart() -> None:
+    with usual("pics"):
+        found = {target.labels["redis"]: target.address for target in jobs(Settings(), None)["redis"]}
+    assert found == {"cache": "127.0.0.1:9121", "queue": "127.0.0.1:9122"}
+
+
+@pytest.mark.parametrize(
+    ("settings", "kinds"),
+    [
+        ({}, ["webp", "original"]),
+        ({"tls": {"mode": "self-signed"}}, ["webp", "original", "tls"]),
+        (
+            {
+                "monitoring": {
+                    "exporters": {
+                        "probe_pictures": ["/upload/iblock/1a2/logo.png"],
+                        "probe_site": "https://shop.example.com/",
+                    }
+                }
+            },
+            ["webp", "original", "picture", "site"],
+        ),
+    ],
+)
+def test_a_visitor_asks_for_what_there_is(settings: dict[str, Any], kinds: list[str]) -> None:
+    with usual("pics"):
+        found = probes(Settings.model_validate(settings))
+    assert [target.labels["probe"] for target in found] == kinds
+    scheme = "https" if "tls" in settings else "http"
+    assert all(target.address.startswith(f"{scheme}://{PICTURES}:") for target in found[:2])
+    assert [target.labels["host"] for target in found] == [
+        "shop" if kind == "site" else "pics" for kind in kinds
+    ]
+
+
+def test_only_ports_of_the_monitoring_are_closed() -> None:
+    settings = Settings()
+    with usual("shop"):
+        assert closed_ports(settings) == [9100]
+    with usual("pics"):
+        closed = closed_ports(settings)
+    assert {9100, 3903, 9090, 9101, 9115} <= set(closed)
+    assert not {22, settings.nginx.http_port, settings.tls.port} & set(closed)
+    with usual("pics", monitoring=["shop"]):
+        assert 9090 not in closed_ports(settings)
+
+
+def test_addresses_and_names_stand_before_a_port() -> None:
+    assert [bracketed(one) for one in ("10.0.0.1", "fd00::3", "shop", "")] == [
+        "10.0.0.1",
+        "[fd00::3]",
+        "shop",
+        "",
+    ]
+
+
+def test_a_visitor_has_the_first_name_that_is_one() -> None:
+    named = Settings.model_validate({"nginx": {"server_names": ["*.example.com", "cdn.example.com"]}})
+    assert visible_name(named) == "cdn.example.com"
+    assert visible_name(Settings()) == ""
+
+
+def test_an_address_is_asked_at_by_its_host_alone() -> None:
+    with usual("shop") as _:
+        from pyinfra import inventory
+
+        assert asked_at(inventory.get_host("shop"), Settings()) == SHOP
+        assert asked_at(inventory.get_host("pics"), Settings()) == "127.0.0.1"
+
+
+@pytest.mark.parametrize(("memory", "mib"), [("1gb", 1024), ("256mb", 256), ("2048kb", 2)])
+def test_memory_in_mib(memory: str, mib: int) -> None:
+    assert mebibytes(memory) == mib
