@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 from typing import Final
 
@@ -24,6 +24,8 @@ from grafana_foundation_sdk.models import dashboard as model
 from grafana_foundation_sdk.models import heatmap as heat
 from grafana_foundation_sdk.models.prometheus import PromQueryFormat
 
+from dashboards.targets import Levels
+
 _Panel = heatmap.Panel | stat.Panel | statetimeline.Panel | table.Panel | timeseries.Panel
 
 DATASOURCE: Final = "bitrix-cdn-prometheus"
@@ -42,6 +44,9 @@ class Options:
 
     price: float = 0.05
     """What a gigabyte of traffic costs, in the operator's currency."""
+
+    levels: Levels = field(default_factory=Levels)
+    """What is promised."""
 
 
 @dataclass(frozen=True)
@@ -124,6 +129,7 @@ class Board:
         :param hosts: a series that every host has which this dashboard is about.
         """
         self.uid = uid
+        self.levels = options.levels
         self._runbooks = options.runbooks.rstrip("/")
         self._runbook = ""
         self._count = 0

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dashboards import targets
 from dashboards.board import UP, Board, Options, Query, Unit, at_least, at_most
 from dashboards.promql import buckets, by, grown, of, quantiles, rate, total
 
@@ -57,10 +56,11 @@ def _outcomes(board: Board) -> None:
     board.row("Outcomes")
     board.stat(
         "Success in the last hour",
-        f"Pictures decided about, of these and those given up. Promised: {targets.CONVERSION:.0%}.",
+        "Pictures decided about, of these and those given up. "
+        f"Promised: {board.levels.conversion_success:.0%}.",
         Query(of("cdn:conversion_success:ratio_rate1h"), "{{host}}"),
         unit=Unit.SHARE,
-        limit=at_least(targets.CONVERSION),
+        limit=at_least(board.levels.conversion_success),
         decimals=1,
     )
     board.stat(
@@ -142,10 +142,10 @@ def _time(board: Board) -> None:
     )
     board.lines(
         "Publishing, percentiles",
-        f"The same as percentiles. On an idle host P99 is at most {targets.FAST_S} s; a burst queues up.",
+        f"The same as percentiles. Promised: P99 within {board.levels.publish_s:g} s; a burst queues up.",
         *quantiles("webp_converter_latency_seconds"),
         unit=Unit.SECONDS,
-        limit=at_most(targets.FAST_S),
+        limit=at_most(board.levels.publish_s),
     )
 
 
@@ -160,10 +160,10 @@ def _results(board: Board) -> None:
     )
     board.lines(
         "Saving",
-        f"Share of the originals' bytes that their variants save. Promised: {targets.SAVING:.0%}.",
+        f"Share of the originals' bytes that their variants save. Promised: {board.levels.saving:.0%}.",
         Query(of("cdn:saving:ratio"), "{{host}}"),
         unit=Unit.SHARE,
-        limit=at_least(targets.SAVING),
+        limit=at_least(board.levels.saving),
         most=1,
     )
     board.heatmap(

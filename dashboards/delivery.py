@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dashboards import targets
 from dashboards.board import UP, Board, Options, Query, Unit, at_least, at_most
 from dashboards.overview import PICTURES
 from dashboards.promql import buckets, by, of, quantiles, rate, total
+from dashboards.targets import FAST_S
 
 
 def board(options: Options) -> Board:
@@ -89,16 +89,16 @@ def _time(board: Board) -> None:
             f"P50, P95 and P99 of pictures {where}. Slow clients count, as the time ends with the last byte.",
             *quantiles("edge_request_seconds", f'kind="{kind}"'),
             unit=Unit.SECONDS,
-            limit=at_most(targets.FAST_S),
+            limit=at_most(FAST_S),
             width=8,
         )
     board.lines(
         "Fast pictures",
-        f"Share sent within {targets.FAST_S * 1000:.0f} ms. Promised: {targets.LATENCY:.0%}.",
+        f"Share sent within {FAST_S * 1000:.0f} ms. Promised: {board.levels.fast:.0%}.",
         Query(of("cdn:latency_ok:ratio_rate5m"), "{{host}} 5m"),
         Query(of("cdn:latency_ok:ratio_rate1h"), "{{host}} 1h"),
         unit=Unit.SHARE,
-        limit=at_least(targets.LATENCY),
+        limit=at_least(board.levels.fast),
         width=8,
         most=1,
     )
@@ -125,12 +125,12 @@ def _caches(board: Board) -> None:
     hits, misses = (total(rate(f"varnish_main_cache_{what}")) for what in ("hit", "miss"))
     board.lines(
         "Cache hits",
-        f"As the edge saw it, promised {targets.CACHE_HIT:.0%}; and as Varnish counts, its own probes and "
-        "revalidations included.",
+        f"As the edge saw it, promised {board.levels.cache_hit:.0%}; and as Varnish counts, what it fetches "
+        "anew behind a visitor's back included.",
         Query(of("cdn:cache_hit:ratio_rate5m"), "{{host}}"),
         Query(f"{hits} / ({hits} + {misses} > 0)", "by Varnish's own count"),
         unit=Unit.SHARE,
-        limit=at_least(targets.CACHE_HIT),
+        limit=at_least(board.levels.cache_hit),
         width=8,
         most=1,
     )

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dashboards import targets
 from dashboards.board import FAULT, UP, Board, Options, Query, Unit, at_least, at_most
 from dashboards.promql import ALERTS, by, grown, of, quantiles, rate
+from dashboards.targets import BUDGET, FAST_S, SIMILAR
 
 PICTURES = 'kind=~"resized|original"'
 
@@ -86,73 +86,77 @@ def _promises(board: Board) -> None:
     board.row("Service levels")
     board.stat(
         "Availability",
-        f"Requests not answered with 5xx, in the last hour. Promised: {targets.AVAILABILITY:.1%} over "
-        f"{targets.BUDGET}.",
+        f"Requests not answered with 5xx, in the last hour. Promised: {board.levels.availability:.1%} over "
+        f"{BUDGET}.",
         Query(of("cdn:availability:ratio_rate1h"), "{{host}}"),
         unit=Unit.SHARE,
-        limit=at_least(targets.AVAILABILITY),
+        limit=at_least(board.levels.availability),
         decimals=3,
     )
     board.stat(
         "Fast pictures",
-        f"Pictures sent within {targets.FAST_S * 1000:.0f} ms, in the last hour. "
-        f"Promised: {targets.LATENCY:.0%}, so that their P95 is no more than that.",
+        f"Pictures sent within {FAST_S * 1000:.0f} ms, in the last hour. "
+        f"Promised: {board.levels.fast:.0%}, so that their P95 is no more than that.",
         Query(of("cdn:latency_ok:ratio_rate1h"), "{{host}}"),
         unit=Unit.SHARE,
-        limit=at_least(targets.LATENCY),
+        limit=at_least(board.levels.fast),
         decimals=2,
     )
     board.stat(
         "Cache hits",
         "Of what goes through Varnish, what it answered by itself, in the last hour. "
-        f"Promised: {targets.CACHE_HIT:.0%}.",
+        f"Promised: {board.levels.cache_hit:.0%}.",
         Query(f"avg_over_time({of('cdn:cache_hit:ratio_rate5m', during='1h')})", "{{host}}"),
         unit=Unit.SHARE,
-        limit=at_least(targets.CACHE_HIT),
+        limit=at_least(board.levels.cache_hit),
         decimals=1,
     )
     board.stat(
         "Conversions",
         "Pictures decided about, of these and those given up, in the last hour. "
-        f"Promised: {targets.CONVERSION:.0%}.",
+        f"Promised: {board.levels.conversion_success:.0%}.",
         Query(of("cdn:conversion_success:ratio_rate1h"), "{{host}}"),
         unit=Unit.SHARE,
-        limit=at_least(targets.CONVERSION),
+        limit=at_least(board.levels.conversion_success),
         decimals=1,
     )
     board.stat(
         "Saving",
-        f"What variants save of the bytes of their originals. Promised: {targets.SAVING:.0%}.",
+        f"What variants save of the bytes of their originals. Promised: {board.levels.saving:.0%}.",
         Query(of("cdn:saving:ratio"), "{{host}}"),
         unit=Unit.SHARE,
-        limit=at_least(targets.SAVING),
+        limit=at_least(board.levels.saving),
         decimals=1,
     )
-    below = of("webp_converter_ssim_bucket", f'le="{targets.SSIM}"', during="1d")
-    published = of("webp_converter_ssim_count", during="1d")
     board.stat(
         "Likeness",
-        f"Variants published in the last day whose structural similarity is above {targets.SSIM}. "
-        f"Promised: {targets.SSIM:.0%} of them.",
-        Query(f"1 - sum by (host) (increase({below})) / sum by (host) (increase({published}))", "{{host}}"),
+        f"Variants published in the last day whose structural similarity is above {board.levels.ssim}. "
+        f"Promised: {SIMILAR:.0%} of them, with the encoding policy `ssim`.",
+        Query(of("cdn:ssim:ratio_rate1d"), "{{host}}"),
         unit=Unit.SHARE,
-        limit=at_least(targets.SSIM),
+        limit=at_least(SIMILAR),
         decimals=1,
     )
+
+
+def _sums(metric: str) -> str:
+    """What a recorded rate added up to while a budget was spent."""
+    return f"sum_over_time({of(metric, during=BUDGET)})"
 
 
 def _budgets(board: Board) -> None:
     board.row("Error budgets")
-    for title, metric, target, what in (
-        ("Availability left", "cdn:availability", targets.AVAILABILITY, "requests may fail"),
-        ("Fast pictures left", "cdn:latency_ok", targets.LATENCY, "pictures may be slow"),
+    failed, asked = (_sums(f"cdn:{what}:rate5m") for what in ("errors", "requests"))
+    fast, pictures = (_sums(f"cdn:{what}:rate5m") for what in ("fast_pictures", "pictures"))
+    for title, bad, target, what in (
+        ("Availability left", f"{failed} / ({asked} > 0)", board.levels.availability, "requests may fail"),
+        ("Fast pictures left", f"(1 - {fast} / ({pictures} > 0))", board.levels.fast, "pictures may be slow"),
     ):
-        good = f"avg_over_time({of(f'{metric}:ratio_rate5m', during=targets.BUDGET)})"
         board.stat(
             title,
-            f"What is left of the error budget of {targets.BUDGET}: {1 - target:.1%} of {what}. Each five "
-            "minutes that had visitors count the same. Below 0 the promise is broken.",
-            Query(f"1 - (1 - {good}) / (1 - {target})", "{{host}}"),
+            f"What is left of the error budget of {BUDGET}: {1 - target:.1%} of {what}. "
+            "Below 0 the promise is broken.",
+            Query(f"1 - {bad} / (1 - {target})", "{{host}}"),
             unit=Unit.SHARE,
             limit=at_least(0, warning=0.25),
             decimals=1,
@@ -160,29 +164,30 @@ def _budgets(board: Board) -> None:
         )
     board.stat(
         "P95 of pictures",
-        f"Of requests in the last five minutes; resized pictures and originals. At most {targets.FAST_S} s.",
+        f"Of requests in the last five minutes; resized pictures and originals. At most {FAST_S} s.",
         Query(f"max by (kind) ({of('cdn:request_seconds:p95_5m', PICTURES)} >= 0)", "{{kind}}"),
         unit=Unit.SECONDS,
-        limit=at_most(targets.FAST_S),
+        limit=at_most(FAST_S),
         width=6,
         none="no visitors",
     )
     board.stat(
         "P99 of publishing",
-        f"From close-write to published, pictures of the last five minutes. At most {targets.FAST_S} s.",
+        "From close-write to published, pictures of the last five minutes. "
+        f"Promised: within {board.levels.publish_s:g} s.",
         Query(f"max by (host) ({of('cdn:publish_seconds:p99_5m')} >= 0)", "{{host}}"),
         unit=Unit.SECONDS,
-        limit=at_most(targets.FAST_S),
+        limit=at_most(board.levels.publish_s),
         width=6,
         none="no pictures",
     )
     for title, metric, target in (
-        ("Burn rate of availability", "cdn:availability", targets.AVAILABILITY),
-        ("Burn rate of fast pictures", "cdn:latency_ok", targets.LATENCY),
+        ("Burn rate of availability", "cdn:availability", board.levels.availability),
+        ("Burn rate of fast pictures", "cdn:latency_ok", board.levels.fast),
     ):
         board.lines(
             title,
-            f"How fast the budget is spent: at 1 it lasts exactly {targets.BUDGET}, at 14.4 for two days. "
+            f"How fast the budget is spent: at 1 it lasts exactly {BUDGET}, at 14.4 for two days. "
             "The dashed lines are at 1 and 14.4.",
             *(
                 Query(
@@ -263,7 +268,7 @@ def _traffic(board: Board) -> None:
         "From the first byte of the request to the last of the answer, so slow clients count.",
         *quantiles("edge_request_seconds", PICTURES),
         unit=Unit.SECONDS,
-        limit=at_most(targets.FAST_S),
+        limit=at_most(FAST_S),
         width=8,
     )
     board.lines(

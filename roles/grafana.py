@@ -14,6 +14,7 @@ from pyinfra.operations import apt
 from dashboards import Options
 from dashboards import files as dashboards_of
 from dashboards.board import DATASOURCE
+from dashboards.targets import Levels
 from extensions.certificates import self_signed_certificate
 from extensions.files import File, rendered, tree
 from extensions.keys import token
@@ -97,7 +98,17 @@ def grafana(settings: Settings) -> None:
         name="Write its configuration and data source",
         files=[files[INI], files[DATASOURCES], files[PROVIDER]],
     )
-    tree(name="Write the dashboards", files=dashboards(own))
+    runbooks = monitoring.alertmanager.runbooks_url
+    tree(
+        name="Write the dashboards",
+        files=dashboards(
+            Options(
+                runbooks=runbooks and f"{runbooks}docs/runbooks",
+                price=own.price_per_gb,
+                levels=Levels(**monitoring.levels.model_dump()),
+            )
+        ),
+    )
     running(
         name="Run Grafana",
         unit=UNIT,
@@ -177,9 +188,9 @@ def configuration(
     )
 
 
-def dashboards(own: GrafanaSettings) -> list[File]:
+def dashboards(options: Options) -> list[File]:
     """The dashboards as files of the host."""
-    made = dashboards_of(Options(runbooks=own.runbooks, price=own.price_per_gb))
+    made = dashboards_of(options)
     return [File(f"{DASHBOARDS}/{name}", content, *ACCESS) for name, content in made.items()]
 
 

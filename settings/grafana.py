@@ -73,10 +73,6 @@ class GrafanaSettings(Section):
     memory_max: Memory = "512mb"
     """Memory at which the kernel ends it, to be started anew: it must not take it from the pictures."""
 
-    runbooks: Annotated[str, Field(pattern=r"^(https?://[A-Za-z0-9.:\[\]-]+(/[A-Za-z0-9._~%+-]+)*/?)?$")] = ""
-    """Address of the folder `docs/runbooks` as you can read it in a browser; each panel links to it. Empty:
-    no links."""
-
     price_per_gb: Annotated[float, Field(ge=0, le=1000)] = 0.05
     """What a gigabyte of traffic costs you, in your currency (0 to 1000): what the CDN saves is shown in
     money, too."""

@@ -17,6 +17,7 @@ from webp_converter.metrics import Metrics
 from dashboards import DASHBOARDS, Options, files
 from dashboards.board import DATASOURCE
 from dashboards.queries import Query, queries
+from dashboards.targets import Levels
 from mount_guard.report import _METRICS
 from tests.deployment import ROOT
 
@@ -34,6 +35,8 @@ RECORDED = {
     "cdn:conversion_success:ratio_rate1h",
     "cdn:saving:ratio",
     "cdn:publish_seconds:p99_5m",
+    "cdn:ssim:ratio_rate1d",
+    *(f"cdn:{what}:rate5m" for what in ("requests", "errors", "pictures", "fast_pictures")),
 }
 """The recording rules that dashboards may use."""
 
@@ -149,6 +152,14 @@ def test_the_price_of_traffic_is_the_operators() -> None:
     [price] = [variable for variable in overview["templating"]["list"] if variable["name"] == "price"]
     assert price["query"] == "0.1"
     assert any(query.expr.endswith("* 0.1") for query in QUERIES)
+
+
+def test_targets_are_the_settings() -> None:
+    strict = files(Options(levels=Levels(availability=0.9999)))["bitrix-cdn-overview.json"]
+    [stat] = [panel for panel in json.loads(strict)["panels"] if panel["title"] == "Availability"]
+    steps = stat["fieldConfig"]["defaults"]["thresholds"]["steps"]
+    assert [step["value"] for step in steps] == [None, 0.9999]
+    assert any("/ (1 - 0.9999)" in query.expr for query in queries({"overview": strict}))
 
 
 def test_the_same_code_gives_the_same_files(tmp_path: Path) -> None:

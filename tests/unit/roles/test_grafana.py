@@ -21,7 +21,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from dashboards.board import DATASOURCE
+from dashboards.board import DATASOURCE, Options
 from extensions.files import File
 from roles import grafana as role
 from roles.grafana import (
@@ -114,7 +114,7 @@ def test_ports_and_prometheus_follow_the_settings() -> None:
 
 
 def test_home_and_dashboards_are_where_they_are_looked_for() -> None:
-    files, made = rendered(), dashboards(GrafanaSettings())
+    files, made = rendered(), dashboards(Options())
     assert ini(files)["dashboards"]["default_home_dashboard_path"] in [file.path for file in made]
     assert f"path: {role.DASHBOARDS}\n" in files[PROVIDER].content
     for file in made:
@@ -127,13 +127,6 @@ def test_home_and_dashboards_are_where_they_are_looked_for() -> None:
     # What the package sets with each upgrade: else the next deploy would change it back.
     below = [file for file in [*files.values(), *made] if file.path.startswith("/etc/grafana/")]
     assert {(file.mode, file.user, file.group) for file in below} == {("640", "root", "grafana")}
-
-
-def test_runbooks_and_price_reach_the_dashboards() -> None:
-    own = GrafanaSettings(runbooks="https://example.com/runbooks", price_per_gb=0.5)
-    overview = next(file.content for file in dashboards(own) if "overview" in file.path)
-    assert "https://example.com/runbooks/" in overview
-    assert '"query": "0.5"' in overview
 
 
 @pytest.mark.parametrize("modern", [True, False])
