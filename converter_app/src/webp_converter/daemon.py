@@ -453,10 +453,12 @@ class Daemon:
             self._metrics.latency.observe(latency_ms / 1000)
         if is_variant:
             self._refiner.remember(job.path, mark)
+            self._metrics.published(mark.similarity)
             self._metrics.original_bytes.inc(mark.size)
             self._metrics.variant_bytes.inc(report.variant_bytes)
-        if report.avif_bytes:
+        if finished.avif:
             self._metrics.avif.inc()
+            self._metrics.published(finished.avif.mark.similarity)
         log.info(
             "published" if is_variant else "kept",
             path=job.path,
@@ -547,6 +549,7 @@ class Daemon:
         if report and report.finished:
             mark = report.finished.mark
             now = time.time_ns()
+            self._metrics.published(mark.similarity)
             self._statistics.remember([Picture(report.path, mark, report.format, report.variant_bytes, now)])
 
     # The scan
@@ -655,11 +658,16 @@ class Daemon:
         if not self._queue_problem:
             try:
                 self._queue_lengths = self._jobs.lengths()
+                ages = self._jobs.ages()
             except redis.RedisError as error:
                 self._queue_lost(error)
             else:
                 for stream, length in self._queue_lengths.items():
                     self._metrics.queue.labels(stream).set(length)
+                for stream, age_s in ages.items():
+                    self._metrics.oldest.labels(stream).set(age_s or 0)
+        self._metrics.paused.labels("disk").set(bool(self._disk_problem))
+        self._metrics.paused.labels("queue").set(bool(self._queue_problem))
         self._metrics.running.set(len(self._pool))
         self._metrics.workers.set(self._pool.workers)
         self._metrics.replaced.inc(self._pool.replaced - self._replaced)
