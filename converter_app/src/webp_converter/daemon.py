@@ -26,8 +26,9 @@ from webp_converter.housekeeper import Housekeeper
 from webp_converter.jobs import Done, Job, Jobs, Priority
 from webp_converter.metrics import Metrics
 from webp_converter.misses import MissLog, Places
-from webp_converter.originals import Originals, OriginAwayError
+from webp_converter.originals import Originals, OriginAwayError, Reach
 from webp_converter.pool import Answered, Failure, Pool, context, start_fork_server
+from webp_converter.recent import Recent
 from webp_converter.refine import Refiner
 from webp_converter.scan import Tally, scan_share
 from webp_converter.service import Service
@@ -78,10 +79,16 @@ class Daemon:
         self._statistics = Statistics(config.cache)
         self._housekeeper = Housekeeper(config, self._metrics, self._statistics.evicted)
         self._scan_wanted = threading.Event()
+        self._recent = Recent()
+        self._reach = Reach()
+        self._last_scan: dict[str, object] | None = None
         self._service = Service(config)
         live = Live(
             health=self.health,
+            last_scan=lambda: self._last_scan,
             last_eviction=lambda: self._housekeeper.last,
+            reach=self._reach,
+            recent=self._recent,
             scan=self._scan_wanted.set,
             clean_up=self._housekeeper.clean_up,
         )
@@ -289,10 +296,12 @@ class Daemon:
             return False
         try:
             is_stale = self._originals.revalidate(path)
+            self._reach.tried()
             if not is_stale and self._originals.mark_of(path) is None:
                 self._statistics.forget([path])
             return is_stale
         except OriginAwayError as error:
+            self._reach.tried(str(error))
             log.debug("not compared", path=path, reason=str(error))
             return False
 
@@ -406,6 +415,9 @@ class Daemon:
             if isinstance(answer, Report) and answer.finished
         ]
         results = self._publish_all([finished for _, _, finished in to_publish])
+        for _, answer in batch:
+            if isinstance(answer, Report) and self._originals.holds(answer.path):
+                self._reach.tried(answer.detail if answer.outcome is Outcome.AWAY else "")
         done: list[Done] = []
         pictures: list[Picture] = []
         for (job, report, finished), result in zip(to_publish, results, strict=True):
@@ -449,6 +461,7 @@ class Daemon:
         is_variant = finished.suffix == WEBP
         self._metrics.pictures.labels("webp" if is_variant else "keep").inc()
         self._metrics.encode.observe(mark.encode_ms / 1000)
+        self._recent.decided()
         if not job.rested and not job.tries and job.priority is Priority.NORMAL:
             self._metrics.latency.observe(latency_ms / 1000)
         if is_variant:
@@ -474,12 +487,16 @@ class Daemon:
             priority=job.priority.value,
         )
         remembered = mark._replace(latency_ms=round(latency_ms))
+        if is_variant:
+            self._recent.converted(
+                job.path, remembered, report.format, report.variant_bytes, report.avif_bytes
+            )
         pictures.append(Picture(job.path, remembered, report.format, report.variant_bytes, now))
         return Done(job, settled=True)
 
     def _without_result(self, job: Job, report: Report) -> Done:
         self._metrics.pictures.labels(report.outcome.value).inc()
-        if report.outcome is Outcome.UNREST:
+        if report.outcome in (Outcome.UNREST, Outcome.AWAY):
             log.debug("put off", path=job.path, seconds=round(report.wait_s, 1), detail=report.detail)
             rested = f"{report.identity}@{report.rest_s:g}" if report.identity else ""
             return Done(job, job._replace(rested=rested), report.wait_s)
@@ -550,6 +567,9 @@ class Daemon:
             mark = report.finished.mark
             now = time.time_ns()
             self._metrics.published(mark.similarity)
+            self._recent.converted(
+                report.path, mark, report.format, report.variant_bytes, report.avif_bytes, again=True
+            )
             self._statistics.remember([Picture(report.path, mark, report.format, report.variant_bytes, now)])
 
     # The scan
@@ -606,14 +626,15 @@ class Daemon:
         self._metrics.scans.inc()
         self._metrics.scan_seconds.set(seconds)
         self._metrics.scan_originals.set(total.originals)
-        log.info(
-            "scanned",
-            originals=total.originals,
-            queued=total.queued,
-            removed=total.removed,
-            complete=not total.missed,
-            seconds=round(seconds, 3),
-        )
+        told = {
+            "originals": total.originals,
+            "queued": total.queued,
+            "removed": total.removed,
+            "complete": not total.missed,
+            "seconds": round(seconds, 3),
+        }
+        log.info("scanned", **told)
+        self._last_scan = {"finished_at": time.time(), **told}
         return total.missed
 
     # State

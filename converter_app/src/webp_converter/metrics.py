@@ -32,6 +32,9 @@ _DECISIONS = sorted({"webp", "keep"} | _UNPUBLISHED | _OUTCOMES - {"finished", "
 _SECOND_PASS = sorted({"improved", "failed", "full"} | _UNPUBLISHED | {"as-good", "gone"})
 
 
+VERSION = version("webp-converter")
+
+
 class Metrics:
     """The daemon's metrics, all named `webp_converter_...`."""
 
@@ -90,7 +93,7 @@ class Metrics:
         self.up = gauge("part_up", "Whether a part of the daemon works", "part")
         self._show_all()
         about = gauge("info", "What runs: 1, with version and release as labels", "version", "release")
-        about.labels(version("webp-converter"), release()).set(1)
+        about.labels(VERSION, release()).set(1)
 
     def _show_all(self) -> None:
         """Has each labelled series be there from the start: what is absent can't be compared."""
