@@ -11,7 +11,7 @@ from html import escape
 
 from webp_converter.wording import printable
 
-_VOID = frozenset({"br", "hr", "img", "input", "link", "meta", "rect"})
+_VOID = frozenset({"br", "hr", "img", "input", "link", "meta"})
 
 
 class Markup(str):

@@ -38,6 +38,7 @@ POLICY = (
 """The page's Content-Security-Policy: it has neither scripts nor anything from elsewhere."""
 
 _HEADLINES = {"ok": "Everything works", "degraded": "Works, but not all of it", "failed": "Can't work"}
+_MARKS = {"ok": "✓", "degraded": "!", "failed": "✕"}
 _PARTS = {
     "queue": ("Queue", "Redis that evicts nothing"),
     "cache": ("Statistics", "Redis that may forget"),
@@ -100,6 +101,7 @@ def page(view: View) -> str:
         element("meta", name="viewport", content="width=device-width, initial-scale=1"),
         element("meta", name="color-scheme", content="light dark"),
         _refreshing(view),
+        element("link", rel="icon", type="image/svg+xml", href=f"/icons/{health.status}.svg"),
         element("title", f"{_MARKS.get(health.status, '?')} {health.status} · converter"),
         element("style", _STYLE),
     )
@@ -111,18 +113,21 @@ def page(view: View) -> str:
             _notice(view.notice),
             _sums(view),
             _parts(view),
-            _queue(view),
+            element("div", _queue(view), _disks(view.status.disks), class_="column"),
             _letters(view),
             _saved(view),
             _conversions(view),
-            _disks(view.status.disks),
         ),
         _footer(view),
     )
     return f"<!doctype html>\n{element('html', head, body, lang='en')}\n"
 
 
-_MARKS = {"ok": "✓", "degraded": "!", "failed": "✕"}
+def icon(status: str) -> str:
+    """A picture for the browser's tab, SVG."""
+    colour = {"ok": "#1a7f4b", "degraded": "#d98e04"}.get(status, "#c4302b")
+    disc = element("circle", cx=8, cy=8, r=7, fill=colour)
+    return element("svg", disc, xmlns="http://www.w3.org/2000/svg", viewBox="0 0 16 16")
 
 
 def _refreshing(view: View) -> Child:
@@ -401,6 +406,8 @@ def _hidden(view: View) -> Child:
 def _sign_in() -> Markup:
     return element(
         "p",
+        # Whoever keeps passwords for people wants to know whose this is.
+        element("input", name="user", value="webp-converter", autocomplete="username", hidden=True),
         element("label", "Token", for_="token"),
         element("input", type="password", name="token", id="token", autocomplete="current-password"),
         element("button", "Sign in", name="sign", value="in"),
@@ -660,7 +667,13 @@ def _moment(seconds: float) -> Markup:
 
 def _ago(seconds: float, now: float) -> Markup:
     iso = datetime.fromtimestamp(seconds, UTC).isoformat("T", "seconds")
-    return element("time", f"{duration(max(0, now - seconds))} ago", datetime=iso, title=moment(seconds))
+    age_s = max(0.0, now - seconds)
+    text = f"{age_s / 86_400:.0f} days ago"
+    for limit, divisor, unit in ((90, 1, "s"), (5400, 60, "min"), (129_600, 3600, "h")):
+        if age_s < limit:
+            text = f"{age_s / divisor:.0f} {unit} ago"
+            break
+    return element("time", text, datetime=iso, title=moment(seconds))
 
 
 def _day(day: date) -> str:

@@ -39,6 +39,7 @@ from webp_converter.page import (
     Notice,
     Queue,
     View,
+    icon,
     page,
 )
 from webp_converter.service import Service
@@ -68,7 +69,7 @@ _HEADERS = {
     "X-Content-Type-Options": "nosniff",
 }
 _PICTURE_HEADERS = _HEADERS | {
-    # An id is that of one content.
+    # What has such an address never changes.
     "Cache-Control": "private, max-age=600, immutable",
     "Content-Security-Policy": "default-src 'none'; sandbox",
 }
@@ -124,6 +125,10 @@ def add_page(
             if error.status == 401:
                 answer.headers["WWW-Authenticate"] = "Bearer"
             return answer
+
+    @app.api_route("/icons/{which}.svg", methods=["GET", "HEAD"], include_in_schema=False)
+    def get_icon(which: Literal["ok", "degraded", "failed"]) -> Response:
+        return Response(icon(which), 200, _PICTURE_HEADERS, "image/svg+xml")
 
     @app.api_route("/pictures/{id}/{which}", methods=["GET", "HEAD"], include_in_schema=False)
     def get_picture(id: str, which: Literal["before", "webp", "avif"]) -> Response:
