@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import math
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from importlib.resources import files
@@ -548,13 +549,13 @@ def _conversions(view: View) -> Markup:
 def _conversion(conversion: Conversion, view: View) -> Markup:
     mark = conversion.mark
     quality = "lossless" if mark.verdict == "q0" else f"quality {mark.verdict.removeprefix('q')}"
-    similarity = "not measured" if mark.similarity != mark.similarity else f"{mark.similarity:.4f}"
+    similarity = "not measured" if math.isnan(mark.similarity) else f"{mark.similarity:.4f}"
     facts: list[Child] = [quality, " · SSIM ", element("span", similarity, class_="ssim")]
     facts += [f" · {mark.encode_ms:,} ms"]
-    avif: Child = None
     if conversion.avif_bytes:
         link = element("a", "AVIF", href=f"/pictures/{conversion.id}/avif")
-        avif = (" · ", link, f" {size(conversion.avif_bytes)}")
+        facts += [" · ", link, f" {size(conversion.avif_bytes)}"]
+    facts += [" · ", _ago(conversion.published_at, view.now)]
     return element(
         "li",
         element(
@@ -565,14 +566,13 @@ def _conversion(conversion: Conversion, view: View) -> Markup:
                 "webp",
                 "WebP",
                 conversion.variant_bytes,
-                f"-{share(mark.size - conversion.variant_bytes, mark.size)}",
+                f"-{1 - conversion.variant_bytes / mark.size:.0%}",
                 view,
             ),
             class_="pair",
         ),
         _path(conversion.path, view.trees),
-        element("p", facts, avif, class_="facts"),
-        element("p", _ago(conversion.published_at, view.now), class_="facts"),
+        element("p", facts, class_="facts"),
         id=f"conversion-{conversion.id}",
     )
 
