@@ -244,6 +244,7 @@ class Daemon:
             stale = self._store.remove_stale(change.path)
             if stale.removed:
                 self._metrics.stale.inc(stale.removed)
+                self._recent.forget(change.path)
                 log.info("stale removed", path=change.path, removed=stale.removed)
             if not stale.present:
                 gone.append(change.path)
@@ -299,6 +300,7 @@ class Daemon:
             self._reach.tried()
             if not is_stale and self._originals.mark_of(path) is None:
                 self._statistics.forget([path])
+                self._recent.forget(path)
             return is_stale
         except OriginAwayError as error:
             self._reach.tried(str(error))

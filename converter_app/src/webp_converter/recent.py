@@ -112,6 +112,12 @@ class Recent:
                 oldest = next(iter(self._by_path.values()))
                 del self._by_path[oldest.path], self._paths[oldest.id]
 
+    def forget(self, path: bytes) -> None:
+        """Forgets a picture whose variant is no longer there."""
+        with self._lock:
+            if conversion := self._by_path.pop(path, None):
+                del self._paths[conversion.id]
+
     def latest(self, count: int) -> list[Conversion]:
         """Up to `count` conversions, the latest first."""
         with self._lock:
