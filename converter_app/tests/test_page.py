@@ -193,6 +193,7 @@ def test_the_values_are_the_apis(served: DaemonProcess, ask: Client, visitor: Vi
             and letters == [told["id"] for told in ask("GET", "/api/dead?count=20").json]
             and shown == [conversion.id for conversion in recent.conversions]
             and page.number("decided-hour") == recent.decided_hour
+            and page.number("decided-minute") == recent.decided_minute
             and page.by_id["health"]["data-status"] == health.status
             and set(health.parts) <= {name.removeprefix("part-") for name in page.by_id}
         )

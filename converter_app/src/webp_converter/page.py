@@ -187,39 +187,43 @@ def _sums(view: View) -> Markup:
     tiles = []
     totals, queue = view.totals.value, view.queue.value
     if totals:
+        old = _old(view.totals)
         saved = totals.all.original_bytes - totals.all.variant_bytes
+        part = share(saved, totals.all.original_bytes)
+        kept = f"{totals.all.kept:,} best as they are"
         tiles += [
-            _tile("saved", "Saved", _bytes("saved-bytes", saved), share(saved, totals.all.original_bytes)),
-            _tile(
-                "pictures",
-                "Converted",
-                _number("converted", totals.all.converted),
-                f"{totals.all.kept:,} best as they are",
-            ),
+            _tile("saved", "Saved", _bytes("saved-bytes", saved), old or part),
+            _tile("pictures", "Converted", _number("converted", totals.all.converted), old or kept),
         ]
     else:
-        tiles += [_tile("saved", "Saved", "?", "Redis is away")]
+        tiles += [_tile("saved", "Saved", "?", view.totals.problem)]
     minute, hour = view.rates
-    tiles += [
-        _tile("rate", "Last hour", _number("decided-hour", hour), ("last minute ", _number("minute", minute)))
-    ]
+    in_minute = ("last minute ", _number("decided-minute", minute))
+    tiles += [_tile("rate", "Last hour", _number("decided-hour", hour), in_minute)]
     if queue:
-        waiting = sum(stream.length for stream in queue.view.streams.values())
-        oldest = [stream.oldest_s for stream in queue.view.streams.values() if stream.oldest_s is not None]
-        since = f"oldest {duration(max(oldest))}" if oldest else "nothing waits"
+        old = _old(view.queue)
+        streams = queue.view.streams.values()
+        ages = [stream.oldest_s for stream in streams if stream.oldest_s is not None]
+        since = f"oldest {duration(max(ages))}" if ages else "nothing waits"
         dead = element("a", "see below", href="#dead-letters") if queue.view.dead else "none"
+        waiting = _number("queued", sum(stream.length for stream in streams))
         tiles += [
-            _tile("waiting", "In the queue", _number("queued", waiting), since),
+            _tile("waiting", "In the queue", waiting, old or since),
             _tile("dead", "Given up", _number("dead", queue.view.dead), dead, is_bad=bool(queue.view.dead)),
         ]
     else:
-        tiles += [_tile("waiting", "In the queue", "?", "Redis is away")]
+        tiles += [_tile("waiting", "In the queue", "?", view.queue.problem)]
     return element(
         "section",
         element("h2", "At a glance", class_="hidden"),
         element("dl", tiles, class_="tiles"),
         class_="bare",
     )
+
+
+def _old(told: Told[Queue] | Told[Totals]) -> str:
+    """How old values are that aren't new; empty: they are."""
+    return f"as of {duration(told.age_s)} ago" if told.problem else ""
 
 
 def _tile(name: str, title: str, value: Child, below: Child, is_bad: bool = False) -> Markup:

@@ -63,8 +63,10 @@ class Source(Generic[Value]):
         problem, value = "", None
         try:
             value = self._question()
+        except (redis.ConnectionError, redis.TimeoutError):
+            problem = "Redis is away"  # health tells more
         except redis.RedisError as error:
-            problem = " ".join(f"Redis is away: {error}".split())
+            problem = " ".join(f"Redis can't answer: {error}".split())
         except Exception as error:  # whoever waits must not wait for nothing
             problem = " ".join(f"{type(error).__name__}: {error}".split())
             log.error("question failed", reason=problem, traceback=True)
