@@ -386,8 +386,8 @@ def test_a_link_out_of_the_tree_is_not_followed(served: DaemonProcess, ask: Clie
         ("/api/dead/1-1%0A", 422),
         ("/api/dead/%FF", 422),
         ("/api/dead/99999999999999999999-0", 422),
+        ("/api/recent?count=-1", 422),
         ("/api/nothing", 404),
-        ("/", 404),
     ],
 )
 def test_bad_questions(served: DaemonProcess, ask: Client, path: str, status: int) -> None:
@@ -474,6 +474,7 @@ def test_all_that_is_documented_is_there_and_nothing_else(ask: Client) -> None:
         ("GET", "/api/status"),
         ("GET", "/api/pictures"),
         ("GET", "/api/statistics"),
+        ("GET", "/api/recent"),
         ("GET", "/api/queue"),
         ("GET", "/api/dead"),
         ("GET", "/api/dead/{id}"),

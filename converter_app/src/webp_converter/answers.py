@@ -84,12 +84,50 @@ class LastEviction(Model):
     seconds: float
 
 
+class LastScan(Model):
+    """What the last reconcile scan did."""
+
+    finished_at: float
+    """Unix time."""
+
+    originals: int
+    queued: int
+    removed: int
+    """Stale variants, and those without an original."""
+
+    complete: bool
+    """Whether all that was found could be queued; otherwise there is another scan."""
+
+    seconds: float
+
+
+class OriginalsModel(Model):
+    """Whether the site's originals could be read when one was last asked for."""
+
+    tried_at: float | None
+    """Unix time; None: none was asked for since the daemon started."""
+
+    problem: str
+    """Why not; empty: they could."""
+
+
 class Status(Model):
     """Health and surroundings."""
 
     health: Health
+    consumer: str
+    """Name of the daemon in the queue."""
+
+    version: str
+    release: str
+    """As the deploy names it; empty: it runs from none."""
+
     uptime_s: float
     disks: list[Disk]
+    originals: OriginalsModel
+    last_scan: LastScan | None
+    """None: there was none since the daemon started."""
+
     last_eviction: LastEviction | None
     """None: there was none since the daemon started."""
 
@@ -122,6 +160,45 @@ class Picture(Model):
 
     avif_bytes: int | None
     """None: there is no AVIF variant."""
+
+
+class ConversionModel(Model):
+    """A variant that was published."""
+
+    id: str
+    """By which `/pictures/{id}/before`, `/pictures/{id}/webp` and, where there is one, `/pictures/{id}/avif`
+    answer with the pictures, as long as they are what they were."""
+
+    path: str
+    format: str
+    """Of the original."""
+
+    original_bytes: int
+    variant_bytes: int
+    avif_bytes: int | None
+    """None: there is no AVIF variant."""
+
+    verdict: str
+    """`q75` to `q100`, `q0` for lossless."""
+
+    ssim: float | None
+    """Structural similarity of the variant to the original."""
+
+    encode_ms: int
+    latency_ms: int
+    published_at: float
+    """Unix time."""
+
+
+class RecentModel(Model):
+    """What this daemon did last, as far back as its start."""
+
+    decided_minute: int
+    """Decisions about pictures within the last minute: converted, or best as they are."""
+
+    decided_hour: int
+    conversions: list[ConversionModel]
+    """One a picture, the latest first."""
 
 
 class SumsModel(Model):

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from webp_converter.cleanup import Cleanup
 from webp_converter.config import Config
+from webp_converter.originals import Reach
+from webp_converter.recent import Recent
 from webp_converter.service import Service
 
 if TYPE_CHECKING:
@@ -20,7 +22,12 @@ class Live(NamedTuple):
     health: Callable[[], tuple[bool, dict[str, object]]]
     """Whether it can work at all, and how each part does."""
 
+    last_scan: Callable[[], dict[str, object] | None]
     last_eviction: Callable[[], dict[str, object] | None]
+    reach: Reach
+    """Whether originals could be read."""
+
+    recent: Recent
     scan: Callable[[], None]
     """Asks for a reconcile scan."""
 

@@ -26,8 +26,9 @@ from webp_converter.housekeeper import Housekeeper
 from webp_converter.jobs import Done, Job, Jobs, Priority
 from webp_converter.metrics import Metrics
 from webp_converter.misses import MissLog, Places
-from webp_converter.originals import Originals, OriginAwayError
+from webp_converter.originals import Originals, OriginAwayError, Reach
 from webp_converter.pool import Answered, Failure, Pool, context, start_fork_server
+from webp_converter.recent import Recent
 from webp_converter.refine import Refiner
 from webp_converter.scan import Tally, scan_share
 from webp_converter.service import Service
@@ -78,10 +79,16 @@ class Daemon:
         self._statistics = Statistics(config.cache)
         self._housekeeper = Housekeeper(config, self._metrics, self._statistics.evicted)
         self._scan_wanted = threading.Event()
+        self._recent = Recent()
+        self._reach = Reach()
+        self._last_scan: dict[str, object] | None = None
         self._service = Service(config)
         live = Live(
             health=self.health,
+            last_scan=lambda: self._last_scan,
             last_eviction=lambda: self._housekeeper.last,
+            reach=self._reach,
+            recent=self._recent,
             scan=self._scan_wanted.set,
             clean_up=self._housekeeper.clean_up,
         )
@@ -237,6 +244,7 @@ class Daemon:
             stale = self._store.remove_stale(change.path)
             if stale.removed:
                 self._metrics.stale.inc(stale.removed)
+                self._recent.forget(change.path)
                 log.info("stale removed", path=change.path, removed=stale.removed)
             if not stale.present:
                 gone.append(change.path)
@@ -289,10 +297,13 @@ class Daemon:
             return False
         try:
             is_stale = self._originals.revalidate(path)
+            self._reach.tried()
             if not is_stale and self._originals.mark_of(path) is None:
                 self._statistics.forget([path])
+                self._recent.forget(path)
             return is_stale
         except OriginAwayError as error:
+            self._reach.tried(str(error))
             log.debug("not compared", path=path, reason=str(error))
             return False
 
@@ -406,6 +417,9 @@ class Daemon:
             if isinstance(answer, Report) and answer.finished
         ]
         results = self._publish_all([finished for _, _, finished in to_publish])
+        for _, answer in batch:
+            if isinstance(answer, Report) and self._originals.holds(answer.path):
+                self._reach.tried(answer.detail if answer.outcome is Outcome.AWAY else "")
         done: list[Done] = []
         pictures: list[Picture] = []
         for (job, report, finished), result in zip(to_publish, results, strict=True):
@@ -449,14 +463,17 @@ class Daemon:
         is_variant = finished.suffix == WEBP
         self._metrics.pictures.labels("webp" if is_variant else "keep").inc()
         self._metrics.encode.observe(mark.encode_ms / 1000)
+        self._recent.decided()
         if not job.rested and not job.tries and job.priority is Priority.NORMAL:
             self._metrics.latency.observe(latency_ms / 1000)
         if is_variant:
             self._refiner.remember(job.path, mark)
+            self._metrics.published(mark.similarity)
             self._metrics.original_bytes.inc(mark.size)
             self._metrics.variant_bytes.inc(report.variant_bytes)
-        if report.avif_bytes:
+        if finished.avif:
             self._metrics.avif.inc()
+            self._metrics.published(finished.avif.mark.similarity)
         log.info(
             "published" if is_variant else "kept",
             path=job.path,
@@ -472,12 +489,16 @@ class Daemon:
             priority=job.priority.value,
         )
         remembered = mark._replace(latency_ms=round(latency_ms))
+        if is_variant:
+            self._recent.converted(
+                job.path, remembered, report.format, report.variant_bytes, report.avif_bytes
+            )
         pictures.append(Picture(job.path, remembered, report.format, report.variant_bytes, now))
         return Done(job, settled=True)
 
     def _without_result(self, job: Job, report: Report) -> Done:
         self._metrics.pictures.labels(report.outcome.value).inc()
-        if report.outcome is Outcome.UNREST:
+        if report.outcome in (Outcome.UNREST, Outcome.AWAY):
             log.debug("put off", path=job.path, seconds=round(report.wait_s, 1), detail=report.detail)
             rested = f"{report.identity}@{report.rest_s:g}" if report.identity else ""
             return Done(job, job._replace(rested=rested), report.wait_s)
@@ -553,6 +574,10 @@ class Daemon:
         if report and report.finished:
             mark = report.finished.mark
             now = time.time_ns()
+            self._metrics.published(mark.similarity)
+            self._recent.converted(
+                report.path, mark, report.format, report.variant_bytes, report.avif_bytes, again=True
+            )
             self._statistics.remember([Picture(report.path, mark, report.format, report.variant_bytes, now)])
 
     # The scan
@@ -609,14 +634,15 @@ class Daemon:
         self._metrics.scans.inc()
         self._metrics.scan_seconds.set(seconds)
         self._metrics.scan_originals.set(total.originals)
-        log.info(
-            "scanned",
-            originals=total.originals,
-            queued=total.queued,
-            removed=total.removed,
-            complete=not total.missed,
-            seconds=round(seconds, 3),
-        )
+        told = {
+            "originals": total.originals,
+            "queued": total.queued,
+            "removed": total.removed,
+            "complete": not total.missed,
+            "seconds": round(seconds, 3),
+        }
+        log.info("scanned", **told)
+        self._last_scan = {"finished_at": time.time(), **told}
         return total.missed
 
     # State
@@ -661,11 +687,16 @@ class Daemon:
         if not self._queue_problem:
             try:
                 self._queue_lengths = self._jobs.lengths()
+                ages = self._jobs.ages()
             except redis.RedisError as error:
                 self._queue_lost(error)
             else:
                 for stream, length in self._queue_lengths.items():
                     self._metrics.queue.labels(stream).set(length)
+                for stream, age_s in ages.items():
+                    self._metrics.oldest.labels(stream).set(age_s or 0)
+        self._metrics.paused.labels("disk").set(bool(self._disk_problem))
+        self._metrics.paused.labels("queue").set(bool(self._queue_problem))
         self._metrics.running.set(len(self._pool))
         self._metrics.workers.set(self._pool.workers)
         self._metrics.replaced.inc(self._pool.replaced - self._replaced)

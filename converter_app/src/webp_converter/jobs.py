@@ -508,6 +508,19 @@ class Jobs:
         names = [*(priority.value for priority in self._streams), "later", "dead"]
         return dict(zip(names, pipe.execute(), strict=True))
 
+    def ages(self) -> dict[str, float | None]:
+        """Age in seconds of the oldest entry of each stream, waiting or under way; None: there is none."""
+        pipe = self._redis.pipeline(transaction=False)
+        pipe.time()
+        for stream in self._streams.values():
+            pipe.xrange(stream, count=1)
+        (seconds, microseconds), *oldest = pipe.execute()
+        now_ms = seconds * 1000 + microseconds // 1000
+        return {
+            priority.value: (now_ms - int(entries[0][0].split(b"-")[0])) / 1000 if entries else None
+            for priority, entries in zip(self._streams, oldest, strict=True)
+        }
+
     # Dead letters
 
     def letters(self, after: str = "", count: int = 1000) -> list[Letter]:
@@ -551,15 +564,13 @@ class Jobs:
 
     def overview(self, shown: int = 20) -> Overview:
         """The queue now, with up to `shown` of the jobs under way and of those put off."""
-        lengths = self.lengths()
+        lengths, ages = self.lengths(), self.ages()
         seconds, microseconds = self._redis.time()
         now_ms = seconds * 1000 + microseconds // 1000
         streams: dict[str, Waiting] = {}
         consumers: dict[str, Consumer] = {}
         running: list[Running] = []
         for priority, stream in self._streams.items():
-            oldest: Any = self._redis.xrange(stream, count=1)
-            age_s = (now_ms - int(oldest[0][0].split(b"-")[0])) / 1000 if oldest else None
             under_way = 0
             for known in self._consumers(stream):
                 name, pending = known["name"].decode(), known["pending"]
@@ -569,7 +580,7 @@ class Jobs:
                 consumers[name] = Consumer(name, earlier.under_way + pending, idle_s)
             if under_way:
                 running += self._running(priority, stream, shown - len(running))
-            streams[priority.value] = Waiting(lengths[priority.value], under_way, age_s)
+            streams[priority.value] = Waiting(lengths[priority.value], under_way, ages[priority.value])
         return Overview(
             streams=streams,
             consumers=sorted(consumers.values()),

@@ -46,6 +46,25 @@ class OriginAwayError(Exception):
     """The originals can't be read now: why. A retry can help, and the picture isn't to blame."""
 
 
+class Reach:
+    """Whether originals could be read when that was last tried."""
+
+    def __init__(self) -> None:
+        self.tried_at: float | None = None
+        """Seconds of the wall clock; None: not since the start."""
+
+        self.problem = ""
+        """Why they could not; empty: they could."""
+
+    def tried(self, problem: str = "") -> None:
+        """Takes note of a try."""
+        self.tried_at, self.problem = time.time(), problem
+
+    def as_json(self) -> dict[str, object]:
+        """For programs."""
+        return {"tried_at": self.tried_at, "problem": self.problem}
+
+
 class Head(NamedTuple):
     """What the site's host says of an original."""
 

@@ -7,7 +7,6 @@ JSON as in the log.
 
 from __future__ import annotations
 
-import hmac
 import json
 import os
 import time
@@ -23,6 +22,7 @@ from fastapi.responses import JSONResponse
 from fastapi.security import HTTPBearer
 
 from webp_converter import log
+from webp_converter.access import RefusedError, check_bearer, check_origin
 from webp_converter.answers import (
     Asked,
     CleanupModel,
@@ -32,6 +32,7 @@ from webp_converter.answers import (
     Picture,
     Problem,
     QueueModel,
+    RecentModel,
     Retried,
     ScanAsked,
     StatisticsModel,
@@ -44,10 +45,11 @@ from webp_converter.config import Config
 from webp_converter.eviction import Space
 from webp_converter.housekeeper import BusyError
 from webp_converter.jobs import Letter
+from webp_converter.metrics import VERSION, release
+from webp_converter.page_routes import FORM, add_page
 from webp_converter.service import Service, retry_command
 
 _READING = ("GET", "HEAD", "OPTIONS")
-_TOKEN_CHARACTERS = 16
 _DESCRIPTION = """What the converter does and knows.
 
 Reading is open to whoever reaches the port. Calls that change something need `Authorization: Bearer TOKEN`,
@@ -93,8 +95,10 @@ def application(config: Config, service: Service, live: Live) -> FastAPI:
     )
     _guard(app, config.api)
     _explain(app)
-    _add_reading(app, config, service, live)
+    status = _status_of(config, service, live)
+    _add_reading(app, service, live, status)
     _add_orders(app, service, live)
+    add_page(app, config, service, live, lambda: Status.model_validate(status()))
     return app
 
 
@@ -108,11 +112,17 @@ def _guard(app: FastAPI, config: ApiConfig) -> None:
         if host not in hosts:
             return _refusal(400, f"the host {host!r} is not this one; api.hosts can allow it")
         if request.method not in _READING:
-            refusal = _unauthorized(config, request.headers.get("authorization", ""))
-            if refusal:
-                log.warning("order refused", method=request.method, path=request.url.path)
-                return refusal
-            log.info("order", method=request.method, path=request.url.path)
+            try:
+                if (request.method, request.url.path) == ("POST", FORM):
+                    check_origin(request.headers)  # the form bears the token itself
+                else:
+                    check_bearer(config.token_file, request.headers.get("authorization", ""))
+                    log.info("order", method=request.method, path=request.url.path)
+            except RefusedError as error:
+                reason = error.detail
+                log.warning("order refused", method=request.method, path=request.url.path, reason=reason)
+                headers = {"WWW-Authenticate": "Bearer"} if error.status == 401 else None
+                return _refusal(error.status, reason, headers)
         return await call(request)
 
 
@@ -121,22 +131,6 @@ def _name(host: str) -> str:
     if host.startswith("["):
         return host[1:].partition("]")[0].lower()
     return host.partition(":")[0].lower()
-
-
-def _unauthorized(config: ApiConfig, authorization: str) -> Response | None:
-    """Why an order is refused; None: it bears the token."""
-    try:
-        token = config.token_file.read_bytes().strip()
-    except OSError as error:
-        return _refusal(503, f"api.token_file {config.token_file}: {error.strerror}")
-    if len(token) < _TOKEN_CHARACTERS:
-        return _refusal(503, f"api.token_file {config.token_file}: fewer than {_TOKEN_CHARACTERS} characters")
-    scheme, _, given = authorization.partition(" ")
-    right = hmac.compare_digest(given.strip().encode("utf-8", "surrogateescape"), token)
-    if scheme.lower() == "bearer" and right:
-        return None
-    detail = "the token is wrong" if authorization else "a token is needed: Authorization: Bearer TOKEN"
-    return _refusal(401, detail, {"WWW-Authenticate": "Bearer"})
 
 
 def _refusal(status: int, detail: str, headers: dict[str, str] | None = None) -> Response:
@@ -166,25 +160,12 @@ def _complaints(errors: Iterable[Any]) -> Iterable[str]:
             yield f"{name}: {message}" if name else message
 
 
-def _add_reading(app: FastAPI, config: Config, service: Service, live: Live) -> None:
+def _status_of(config: Config, service: Service, live: Live) -> Callable[[], dict[str, Any]]:
+    """What tells how the daemon does."""
     started = time.monotonic()
+    its_release = release()
 
-    @app.get(
-        "/health",
-        tags=["daemon"],
-        response_model=Health,
-        responses={**_problems(), 503: {"model": Health, "description": "The daemon can't work."}},
-    )
-    def get_health(response: Response) -> Any:
-        """200 while the daemon can work, with `status` ok or degraded; 503 when it can't."""
-        works, state = live.health()
-        if not works:
-            response.status_code = 503
-        return state
-
-    @app.get("/api/status", tags=["daemon"], response_model=Status, responses=_problems())
-    def get_status() -> Any:
-        """How the daemon does, how full its file systems are, and what the last eviction did."""
+    def status() -> dict[str, Any]:
         disks = []
         for tree in (config.store.root, config.originals.variants):
             try:
@@ -201,10 +182,46 @@ def _add_reading(app: FastAPI, config: Config, service: Service, live: Live) -> 
             )
         return {
             "health": live.health()[1],
+            "consumer": service.consumer,
+            "version": VERSION,
+            "release": its_release,
             "uptime_s": round(time.monotonic() - started, 1),
             "disks": disks,
+            "originals": live.reach.as_json(),
+            "last_scan": live.last_scan(),
             "last_eviction": live.last_eviction(),
         }
+
+    return status
+
+
+def _add_reading(app: FastAPI, service: Service, live: Live, status: Callable[[], dict[str, Any]]) -> None:
+    @app.get(
+        "/health",
+        tags=["daemon"],
+        response_model=Health,
+        responses={**_problems(), 503: {"model": Health, "description": "The daemon can't work."}},
+    )
+    def get_health(response: Response) -> Any:
+        """200 while the daemon can work, with `status` ok or degraded; 503 when it can't."""
+        works, state = live.health()
+        if not works:
+            response.status_code = 503
+        return state
+
+    @app.get("/api/status", tags=["daemon"], response_model=Status, responses=_problems())
+    def get_status() -> Any:
+        """How the daemon does, how full its file systems are, and what the last eviction did."""
+        return status()
+
+    @app.get("/api/recent", tags=["pictures"], response_model=RecentModel, responses=_problems(422))
+    def get_recent(
+        count: Annotated[int, Query(ge=0, le=1000, description="How many conversions at most.")] = 12,
+    ) -> Any:
+        """What this daemon converted last, and how fast; it remembers a thousand pictures, until it stops."""
+        minute, hour = live.recent.rates()
+        conversions = [conversion.as_json() for conversion in live.recent.latest(count)]
+        return {"decided_minute": minute, "decided_hour": hour, "conversions": conversions}
 
     @app.get("/api/pictures", tags=["pictures"], response_model=Picture, responses=_problems(404, 422))
     def get_picture(

@@ -16,6 +16,7 @@ from typing import NamedTuple
 from webp_converter.config import DEFAULT_FILE, Config
 from webp_converter.jobs import Job, Jobs, Letter, Overview, Priority
 from webp_converter.originals import Originals
+from webp_converter.recent import Conversion
 from webp_converter.statistics import Statistics, Totals
 from webp_converter.store import Standing, Store, is_evicted
 
@@ -61,6 +62,11 @@ class Service:
         self._extensions = tuple(b"." + extension.encode() for extension in config.watch.extensions)
         self._jobs = Jobs(config.queue)
         self._statistics = Statistics(config.cache)
+
+    @property
+    def consumer(self) -> str:
+        """Name of the daemon in the queue."""
+        return self._jobs.consumer
 
     def close(self) -> None:
         self._jobs.close()
@@ -143,6 +149,22 @@ class Service:
         now = time.time_ns()
         self._jobs.push([Job(path, now, Priority.HIGH) for path, state in asked if state == "queued"])
         return asked
+
+    def published(self, conversion: Conversion, suffix: bytes, maximum_bytes: int) -> bytes | None:
+        """The variant that was published as `suffix` in a conversion, or with an empty one its original; None
+        when either is no longer what it was then, or larger than `maximum_bytes`.
+
+        Raises OriginAwayError when an original can't be read now.
+        """
+        store = self._store_of(conversion.path)
+        if suffix:
+            variant = store.variant(conversion.path, suffix, maximum_bytes)
+            return variant[1] if variant and variant[0][:2] == conversion.mark[:2] else None
+        try:
+            original = store.read(conversion.path, maximum_bytes)
+        except BlockingIOError:
+            return None
+        return original.data if original and conversion.mark.describes(original.status) else None
 
     # Statistics and queue
 

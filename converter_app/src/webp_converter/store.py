@@ -439,6 +439,26 @@ class Store:
             pass
         return None
 
+    def variant(self, path: bytes, suffix: bytes, maximum_bytes: int) -> tuple[Mark, bytes] | None:
+        """A variant of ours, with its mark; None where there is none, or one beyond `maximum_bytes`."""
+        try:
+            with self.directory(path) as (directory, name):
+                fd = os.open(name + suffix, _OPEN_FILE, dir_fd=directory)
+        except OSError as error:
+            if error.errno in (*_NO_SUCH, errno.ENXIO):
+                return None
+            raise
+        with open(fd, "rb", buffering=0) as file:
+            status = os.fstat(fd)
+            if not stat.S_ISREG(status.st_mode) or status.st_size > maximum_bytes:
+                return None
+            try:
+                mark = Mark.parse(os.getxattr(fd, XATTR))
+            except OSError:
+                return None
+            # Published files are never written to.
+            return (mark, file.read()) if mark else None
+
     def avif_bytes_of(self, path: bytes) -> int:
         """Size of our AVIF variant of an original; 0: there is none."""
         try:

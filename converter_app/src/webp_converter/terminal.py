@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 import threading
 from collections.abc import Callable
-from datetime import datetime
 from typing import TypeVar
 
 from rich.console import Console
@@ -13,55 +12,39 @@ from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 from rich.text import Text
 
+from webp_converter.wording import duration, moment, printable, share, size
+
+__all__ = [
+    "counted",
+    "duration",
+    "field",
+    "moment",
+    "path",
+    "share",
+    "show",
+    "size",
+    "table",
+    "text",
+]
+
 Result = TypeVar("Result")
 _PIPE_COLUMNS = 200
-_UNITS = ("bytes", "KiB", "MiB", "GiB", "TiB")
 
 
 def path(name: bytes) -> Text:
     """A path on one line, whatever it is made of."""
-    return text(name.decode("utf-8", "backslashreplace"))
+    return Text(printable(name))
 
 
 def text(words: str) -> Text:
     """Words on one line, taken literally."""
-    escaped = (c if c.isprintable() else c.encode("unicode_escape").decode() for c in words)
-    return Text("".join(escaped))
+    return Text(printable(words))
 
 
 def field(name: str, value: str | Text) -> Text:
     """One line of several: a name, and what it is."""
     shown = value if isinstance(value, Text) else text(value)
     return Text(f"{name:<12}").append_text(shown)
-
-
-def size(count: int) -> str:
-    """Bytes in the unit that suits them."""
-    amount = float(count)
-    for unit in _UNITS:
-        if abs(amount) < 1024 or unit == _UNITS[-1]:
-            break
-        amount /= 1024
-    return f"{amount:.0f} {unit}" if unit == "bytes" else f"{amount:.1f} {unit}"
-
-
-def duration(seconds: float | None) -> str:
-    """Seconds in the unit that suits them; empty for None."""
-    if seconds is None:
-        return ""
-    for limit, divisor, unit in ((120, 1, "s"), (7200, 60, "min"), (172_800, 3600, "h")):
-        if seconds < limit:
-            return f"{seconds / divisor:.1f} {unit}"
-    return f"{seconds / 86_400:.1f} d"
-
-
-def moment(seconds: float) -> str:
-    """A wall clock time, in this host's zone."""
-    return datetime.fromtimestamp(seconds).astimezone().strftime("%Y-%m-%d %H:%M:%S %z")
-
-
-def share(part: float, whole: float) -> str:
-    return f"{part / whole:.1%}" if whole else ""
 
 
 def table(title: str, *columns: str, numbers: int = 0) -> Table:

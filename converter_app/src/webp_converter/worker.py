@@ -58,6 +58,9 @@ class Outcome(StrEnum):
     UNREST = "unrest"
     """Too early to tell: it must have been at rest for a time first."""
 
+    AWAY = "away"
+    """The originals can't be read now: it is tried again later, and the picture isn't to blame."""
+
     DAMAGED = "damaged"
     """A resized picture that can't be decoded, long at rest: Bitrix shall make it again."""
 
@@ -85,7 +88,7 @@ class Report(NamedTuple):
     """UNREST: how long it must be at rest."""
 
     wait_s: float = 0
-    """UNREST: how much of that is left."""
+    """UNREST: how much of that is left; AWAY: how long to wait."""
 
     detail: str = ""
     format: str = ""
@@ -152,7 +155,7 @@ def convert_all(orders: Sequence[Order]) -> list[Report | str]:
             reports.append(convert(_config, _store_of(order), order))
         except OriginAwayError as error:
             wait_s = _config.originals.retry_s
-            reports.append(Report(Outcome.UNREST, order.path, wait_s=wait_s, detail=str(error)))
+            reports.append(Report(Outcome.AWAY, order.path, wait_s=wait_s, detail=str(error)))
         except images.DecoderError as error:
             reports.append(Report(Outcome.BROKEN, order.path, detail=str(error)))
         except Exception as error:  # whatever one picture does, the next is converted
