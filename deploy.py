@@ -14,6 +14,7 @@ from roles.base import base
 from roles.converter import converter
 from roles.exporters import exporters
 from roles.firewall import firewall
+from roles.grafana import grafana
 from roles.lab_site import lab_site
 from roles.logs import logs
 from roles.mounts import mounts
@@ -55,6 +56,9 @@ exporters(settings=settings)
 
 if "monitoring" in host.groups:
     prometheus(settings=settings)
+
+if "monitoring" in host.groups and settings.monitoring.grafana.enabled:
+    grafana(settings=settings)
 
 # Last: each mount needs the other host's account, and the site must not be moved to a CDN host that
 # isn't finished.

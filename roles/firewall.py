@@ -66,5 +66,6 @@ def closed_ports(settings: Settings) -> list[int]:
             settings.converter.metrics.port,
         ]
     if "monitoring" in host.groups:
-        ports += [exporters.blackbox_port, settings.monitoring.prometheus.port]
+        monitoring = settings.monitoring
+        ports += [exporters.blackbox_port, monitoring.prometheus.port, monitoring.grafana.port]
     return sorted(ports)

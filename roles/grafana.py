@@ -50,7 +50,7 @@ PATIENCE_S = 4
 
 @deploy("Grafana")
 def grafana(settings: Settings) -> None:
-    monitoring = settings.monitoring  # type: ignore[attr-defined]
+    monitoring = settings.monitoring
     own: GrafanaSettings = monitoring.grafana
     repository = own.repository
     if not host.get_fact(Available, url=repository.url, suite=repository.suite):

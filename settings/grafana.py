@@ -7,7 +7,7 @@ from typing import Annotated
 
 from pydantic import AfterValidator, Field
 
-from settings.model import Memory, Network, Port, Section
+from settings.types import Memory, Network, Port, Section
 
 
 def _file_here(path: str) -> str:

@@ -6,6 +6,7 @@ from typing import Annotated, Self
 
 from pydantic import Field, model_validator
 
+from settings.grafana import GrafanaSettings
 from settings.types import Memory, Network, Port, Section
 
 Url = Annotated[str, Field(pattern=r"^(https?://[A-Za-z0-9.:\[\]-]+(/[A-Za-z0-9/._~%?&=-]*)?)?$")]
@@ -127,4 +128,5 @@ class MonitoringSettings(Section):
 
     prometheus: PrometheusSettings = PrometheusSettings()
     exporters: ExporterSettings = ExporterSettings()
+    grafana: GrafanaSettings = GrafanaSettings()
     logs: LogSettings = LogSettings()
