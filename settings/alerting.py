@@ -89,7 +89,7 @@ class EmailSettings(Section):
     require_tls: bool = True
     """Refuse to send without STARTTLS (port 465 begins with TLS anyway)."""
 
-    severities: Severities = ["critical", "warning"]
+    severities: Severities = Field(default=["critical", "warning"])
     """Which alerts."""
 
     @model_validator(mode="after")
@@ -116,7 +116,7 @@ class TelegramSettings(Section):
     proxy: Annotated[str, Field(pattern=r"^((http|https|socks5)://[A-Za-z0-9.:\[\]-]+)?$")] = ""
     """A proxy on the way there, such as `socks5://192.0.2.1:1080`; empty: none."""
 
-    severities: Severities = ["critical", "warning"]
+    severities: Severities = Field(default=["critical", "warning"])
     """Which alerts."""
 
     @model_validator(mode="after")
@@ -133,7 +133,7 @@ class WebhookSettings(Section):
     """Where they are posted: `https://...`, or for an address that is a secret itself `file:PATH` or
     `env:NAME` on the machine that deploys. Empty: nowhere."""
 
-    severities: Severities = ["critical", "warning", "info"]
+    severities: Severities = Field(default=["critical", "warning", "info"])
     """Which alerts."""
 
 
@@ -185,11 +185,11 @@ class AlertmanagerSettings(Section):
 class LevelSettings(Section):
     """The service levels: what is promised, and alerted about when it isn't kept."""
 
-    availability: Annotated[float, Field(ge=0.9, le=0.9999)] = 0.999
-    """Share (0.9 to 0.9999) of requests to the CDN host that aren't answered with an error of ours (5xx)."""
+    availability: Annotated[float, Field(ge=0.95, le=0.9999)] = 0.999
+    """Share (0.95 to 0.9999) of requests to the CDN host that aren't answered with an error of ours (5xx)."""
 
-    fast: Annotated[float, Field(ge=0.5, le=0.999)] = 0.95
-    """Share (0.5 to 0.999) of pictures that are answered within 250 ms: at 0.95, the P95 is below that."""
+    fast: Annotated[float, Field(ge=0.95, le=0.999)] = 0.95
+    """Share (0.95 to 0.999) of pictures that are answered within 250 ms: at 0.95, the P95 is below that."""
 
     cache_hit: Annotated[float, Field(ge=0, le=1)] = 0.80
     """Share (0 to 1) of the requests through Varnish that it answers from its memory."""
