@@ -87,9 +87,8 @@ class Receiver:
                         for notice in self._notices
                         if notice.arrived >= since
                     ]
-                    raise AssertionError(
-                        f"{alertname} {labels or ''} {status} did not arrive within {timeout:g} s; came: {came}"
-                    )
+                    wanted = f"{alertname} {labels or ''} {status}"
+                    raise AssertionError(f"{wanted} did not arrive within {timeout:g} s; came: {came}")
                 self._news.wait(left)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from pathlib import Path
 from typing import Any
@@ -88,9 +89,9 @@ def test_an_alert_has_a_case_that_fires_and_ends(alert: Alert) -> None:
     cases = fired(alert)
     assert any(any(looks) for looks in cases), f"{alert.name} ({alert.severity}) fires in no case"
     if alert.name != WATCHDOG:
-        assert any(
-            later < now for looks in cases for now, later in zip(looks, looks[1:], strict=False)
-        ), f"{alert.name} ({alert.severity}) ends in no case"
+        assert any(later < now for looks in cases for now, later in itertools.pairwise(looks)), (
+            f"{alert.name} ({alert.severity}) ends in no case"
+        )
 
 
 def test_an_idle_system_is_asked_about_each_alert() -> None:
