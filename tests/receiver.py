@@ -36,6 +36,8 @@ class Receiver:
 
     def __init__(self, port: int) -> None:
         self.port = port
+        self.refuses = False
+        """Answer 400 and forget: a receiver that doesn't work."""
         self._notices: list[Notice] = []
         self._news = threading.Condition()
 
@@ -102,8 +104,11 @@ def receiving(address: str = "127.0.0.1", port: int = 0) -> Iterator[Receiver]:
 
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
+            body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+            if receiver.refuses:
+                self.send_error(400)
+                return
             try:
-                body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
                 receiver.take(json.loads(body))
             except (ValueError, KeyError, TypeError, AttributeError):
                 self.send_error(400)

@@ -64,3 +64,14 @@ def test_nonsense_is_refused_and_forgotten(body: bytes) -> None:
     with receiving() as receiver:
         assert post(receiver.url(), body) == 400
         assert receiver.notices() == []
+
+
+def test_it_refuses_as_long_as_it_is_told_to() -> None:
+    body = json.dumps(payload("firing", alertname="A")).encode()
+    with receiving() as receiver:
+        receiver.refuses = True
+        assert post(receiver.url(), body) == 400
+        assert receiver.notices() == []
+        receiver.refuses = False
+        assert post(receiver.url(), body) == 200
+        assert len(receiver.notices()) == 1

@@ -11,6 +11,7 @@ import pytest
 
 from tests.alerting import WATCHDOG, Alert, alerts, names, rules, settings_with
 from tests.deployment import ROOT
+from tests.e2e.test_alerts import FAULTS, PROVEN_OTHERWISE
 from tests.tools import needs, said
 
 CASES = sorted((ROOT / "tests/prometheus").glob("*.yml"))
@@ -162,3 +163,9 @@ def test_the_table_of_all_alerts_is_up_to_date() -> None:
 
 def _runbooks(alert: Alert) -> list[str]:
     return re.findall(r'^ {10}runbook_url: "(.*)"$', alert.text, re.M)
+
+
+def test_each_alert_is_made_to_ring_in_the_lab_or_said_why_not() -> None:
+    made = {name for fault in FAULTS for name in fault.alerts} | {WATCHDOG}
+    assert made.isdisjoint(PROVEN_OTHERWISE)
+    assert made | set(PROVEN_OTHERWISE) == set(names())
