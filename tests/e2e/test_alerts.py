@@ -1,8 +1,8 @@
 """Each alert is made to ring by a real fault, arrives at a receiver here, and ends with its repair.
 
 `make alerts` runs this: it takes most of an hour a suite, and is no part of `make test`. Alerts with windows
-of hours, and those whose cause can't be had in the lab, are in `PROVEN_OTHERWISE`; tests/prometheus has a case
-for all of them.
+of hours, and those whose cause can't be had in the lab, are in `PROVEN_OTHERWISE`; all of them have a case in
+tests/prometheus.
 """
 
 from __future__ import annotations
