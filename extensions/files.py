@@ -8,7 +8,7 @@ import io
 import shlex
 import tarfile
 from collections.abc import Collection, Generator, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +19,17 @@ from pyinfra.api.exceptions import PyinfraError
 
 TEMPLATES = Path(__file__).parent.parent / "templates"
 
+_BRACKETED = "[[ managed ]]"
+"""In the first line of a template: it uses `[[ ]]` and `[% %]`, as its own language has the braces."""
+
 
 @dataclass(frozen=True)
 class File:
     """A file as it must be on a host."""
 
     path: str
-    content: str
+    content: str = field(repr=False)
+    """Never shown: it may hold secrets."""
     mode: str = "644"
     user: str = "root"
     group: str = "root"
@@ -45,6 +49,8 @@ def rendered(
 ) -> list[File]:
     """Renders the templates of a role; a file's path below `templates/<role>/` is its path on the host.
 
+    Where the first line says `[[ managed ]]`, what Jinja is to do stands in square brackets throughout.
+
     :param owners: mode, user and group of the files that aren't 644 root:root, by path on the host.
     :param only: paths on the host of the files wanted; by default all of the role's.
     :raises PyinfraError: a variable is undefined or the template can't be read; no host was touched yet.
@@ -59,14 +65,24 @@ def rendered(
         autoescape=False,  # noqa: S701 -- configuration files, not HTML
     )
     environment.filters["toml"] = _toml
+    bracketed = environment.overlay(
+        variable_start_string="[[",
+        variable_end_string="]]",
+        block_start_string="[%",
+        block_end_string="%]",
+        comment_start_string="[#",
+        comment_end_string="#]",
+    )
     files = []
     for template in sorted(root.glob("**/*.j2")):
         name = template.relative_to(root).as_posix()
         path = "/" + name.removesuffix(".j2")
         if only and path not in only:
             continue
+        with template.open() as source:
+            syntax = bracketed if _BRACKETED in source.readline() else environment
         try:
-            content = environment.get_template(name).render(
+            content = syntax.get_template(name).render(
                 managed=f"Managed by bitrix-cdn from templates/{role}/{name}: edit that, not this.",
                 **variables,
             )

@@ -43,6 +43,23 @@ def test_the_path_below_the_role_is_the_path_on_the_host(template: Callable[[str
     assert (file.mode, file.user, file.group) == ("600", "redis", "redis")
 
 
+def test_a_file_whose_language_has_braces_is_written_with_brackets(
+    template: Callable[[str, str], None],
+) -> None:
+    template(
+        "etc/a.yml.j2",
+        "# [[ managed ]]\n[% if on %]\nsaid: '{{ $value }} of [[ limit ]] in {% x %}'\n[% endif %]\n",
+    )
+    template("etc/b.yml.j2", "# {{ managed }}\nsaid: '[[ limit ]] {{ limit }}'\n")
+    bracketed, braced = rendered("role", on=True, limit=5)
+    assert bracketed.content.splitlines()[1:] == ["said: '{{ $value }} of 5 in {% x %}'"]
+    assert braced.content.splitlines()[1:] == ["said: '[[ limit ]] 5'"]
+
+
+def test_what_is_in_a_file_never_shows() -> None:
+    assert "s3cret" not in repr([File("/etc/x", "s3cret\n")])
+
+
 def test_a_misspelt_variable_names_the_template(template: Callable[[str, str], None]) -> None:
     template("etc/a.conf.j2", "{{ prot }}\n")
     with pytest.raises(PyinfraError, match=r"templates/role/etc/a\.conf\.j2: 'prot' is undefined"):

@@ -1,0 +1,133 @@
+"""Alertmanager, which tells people."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from pyinfra.api import deploy
+from pyinfra.operations import apt, server
+
+from extensions.files import File, rendered, tree
+from extensions.services import running
+from settings.alerting import AlertmanagerSettings, secret
+
+ACCOUNT = "alertmanager"
+CONFIG = "/etc/prometheus/alertmanager.yml"
+UNIT = "prometheus-alertmanager.service"
+DROP_IN = f"/etc/systemd/system/{UNIT}.d/bitrix-cdn.conf"
+
+SEVERITIES = ("critical", "warning", "info")
+
+
+@dataclass(frozen=True)
+class Inhibition:
+    """While an alert like `source` fires, those like `target` aren't told, where labels are `equal`."""
+
+    source: list[str]
+    target: list[str]
+    equal: list[str]
+
+
+def _alerts(*names: str) -> str:
+    return f'alertname=~"{"|".join(names)}"'
+
+
+_OF_THE_MOUNTS = ("MountDown", "MountRefused", "MountUnwatched", "SpoolGrowing", "VarnishBackendSick")
+
+INHIBITIONS = (
+    # A host that is down takes all that runs on it along,
+    Inhibition([_alerts("HostDown")], ['alertname!~"HostDown|Watchdog"'], ["host"]),
+    # and what the other one needs of it.
+    Inhibition([_alerts("HostDown")], [_alerts(*_OF_THE_MOUNTS, "SiteNotAnswering")], []),
+    # Why the mount isn't there says more than that it isn't.
+    Inhibition([_alerts("MountRefused", "MountFull")], [_alerts("MountDown")], ["host", "mount"]),
+    Inhibition(
+        [_alerts("MountDown", "MountRefused", "MountUnwatched"), 'mount="originals"'],
+        [_alerts("VarnishBackendSick")],
+        ["host"],
+    ),
+    Inhibition([_alerts("VarnishDown")], [_alerts("VarnishBackendSick")], ["host"]),
+    # Nothing is converted, whatever it looks like from elsewhere.
+    Inhibition(
+        [_alerts("ConverterDown")],
+        [_alerts("ConverterDegraded", "QueueGrowing", "QueueStuck", "WebpNotServed")],
+        ["host"],
+    ),
+    Inhibition(
+        [_alerts("RedisDown"), 'redis="queue"'], [_alerts("ConverterDegraded"), 'part="queue"'], ["host"]
+    ),
+    Inhibition(
+        [_alerts("RedisDown"), 'redis="cache"'], [_alerts("ConverterDegraded"), 'part="cache"'], ["host"]
+    ),
+    Inhibition(
+        [_alerts("DiskLow"), 'severity="critical"'], [_alerts("EvictionCannotFree", "DiskFilling")], ["host"]
+    ),
+    Inhibition([_alerts("PicturesNotServed")], [_alerts("WebpNotServed")], ["host"]),
+    # A service that systemd gave up is told of by what it was for.
+    *(
+        Inhibition([_alerts(alert)], [_alerts("ServiceFailed"), f'name=~"{service}"'], ["host"])
+        for alert, service in (
+            ("ConverterDown", "webp-converter[.]service"),
+            ("RedisDown", "redis-server@.*"),
+            ("MountDown", "mount-guard@.*"),
+            ("VarnishDown", "varnish[.]service"),
+            ("PicturesNotServed", "nginx[.]service"),
+            ("TargetDown", "(prometheus|mtail).*"),
+        )
+    ),
+)
+
+
+@deploy("Alertmanager")
+def alertmanager(settings: AlertmanagerSettings) -> None:
+    files = {file.path: file for file in configuration(settings)}
+    unit = files.pop(DROP_IN)
+    server.user(
+        name="Add the account that alone reads the alarm's secrets",
+        user=ACCOUNT,
+        system=True,
+        home="/nonexistent",
+        ensure_home=False,
+        shell="/usr/sbin/nologin",
+        comment="Bitrix CDN, tells of alerts",
+    )
+    # Before the package, which starts the service: it never listens where it shouldn't.
+    tree(name="Write Alertmanager's sandbox", files=[unit], root="/etc/systemd")
+    apt.packages(name="Install Alertmanager", packages=["prometheus-alertmanager"], no_recommends=True)
+    tree(
+        name="Write who is told what, if it agrees",
+        files=list(files.values()),
+        root="/etc/prometheus",
+        # It names what it found, on the same stream as what is wrong with it.
+        check=f'said=$(amtool check-config {CONFIG} 2>&1) || {{ echo "$said" | tail -n 5 >&2; false; }}',
+    )
+    running(
+        name="Run Alertmanager",
+        unit=UNIT,
+        start=[DROP_IN],
+        reload=list(files),
+        ready=f"amtool --alertmanager.url=http://127.0.0.1:{settings.port} --timeout=2s alert query",
+    )
+
+
+def configuration(settings: AlertmanagerSettings) -> list[File]:
+    """All of its files.
+
+    :raises PyinfraError: a secret isn't where the settings say; no host was touched yet.
+    """
+    return rendered(
+        "alertmanager",
+        # Whole, as it holds the secrets.
+        owners={CONFIG: ("640", "root", ACCOUNT)},
+        account=ACCOUNT,
+        alertmanager=settings,
+        config=CONFIG,
+        inhibitions=INHIBITIONS,
+        severities=SEVERITIES,
+        secrets={
+            "password": secret(settings.email.password),
+            "token": secret(settings.telegram.token),
+            "urls": [secret(url) for url in settings.webhook.urls],
+            "watchdog": secret(settings.watchdog.url),
+        },
+    )

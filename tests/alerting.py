@@ -1,0 +1,64 @@
+"""The rules and alerts as they are deployed by default, for tests that ask about all of them."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from types import SimpleNamespace
+from typing import Any
+
+from extensions.files import rendered
+from settings import Settings
+from settings.alerting import AlertmanagerSettings, LevelSettings
+
+ALERTS = "/etc/prometheus/rules/alerts.yml"
+RECORDING = "/etc/prometheus/rules/recording.yml"
+
+WATCHDOG = "Watchdog"
+"""Always fires: it has no end."""
+
+
+@dataclass(frozen=True)
+class Alert:
+    """One rule: an alert may have several, of different severities."""
+
+    name: str
+    severity: str
+    seconds: int
+    """How long it must be so before it fires."""
+
+    text: str
+
+
+def settings_with(
+    alertmanager: dict[str, Any] | None = None, levels: dict[str, Any] | None = None, **others: Any
+) -> Any:
+    """Settings that differ from the defaults in these."""
+    monitoring = SimpleNamespace(
+        alertmanager=AlertmanagerSettings.model_validate(alertmanager or {}),
+        levels=LevelSettings.model_validate(levels or {}),
+        prometheus=SimpleNamespace(interval_s=15),
+    )
+    return SimpleNamespace(**{**dict(Settings.model_validate(others)), "monitoring": monitoring})
+
+
+def rules(settings: Any = None) -> dict[str, str]:
+    """The rendered files by name, the recording rules first."""
+    files = rendered("prometheus", only=[RECORDING, ALERTS], settings=settings or settings_with())
+    return {file.path.rpartition("/")[2]: file.content for file in reversed(files)}
+
+
+def alerts() -> list[Alert]:
+    """All alerts, in the order of the file."""
+    found = []
+    for text in re.split(r"^ {6}- alert: ", rules()["alerts.yml"], flags=re.MULTILINE)[1:]:
+        severity = re.search(r"^ {8}labels: \{severity: (\w+)[,}]", text, re.MULTILINE)
+        wait = re.search(r"^ {8}for: (\d+)([smh])$", text, re.MULTILINE)
+        seconds = int(wait[1]) * {"s": 1, "m": 60, "h": 3600}[wait[2]] if wait else 0
+        found.append(Alert(text.split()[0], severity[1] if severity else "", seconds, text))
+    return found
+
+
+def names() -> list[str]:
+    """The names of all alerts, each once."""
+    return list(dict.fromkeys(alert.name for alert in alerts()))

@@ -1,0 +1,33 @@
+"""Programs of Debian that some tests run."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+
+def needs(program: str, package: str) -> None:
+    """Skips the test where a program isn't installed; in CI, where it must be, fails it."""
+    if shutil.which(program):
+        return
+    reason = f"{program} is not installed: apt-get install {package}"
+    if os.environ.get("CI") == "true":
+        pytest.fail(reason, pytrace=False)
+    pytest.skip(reason)
+
+
+def said(*command: str | Path, cwd: Path | None = None) -> str:
+    """What a program says, on both streams.
+
+    :raises AssertionError: it fails; that is the message.
+    """
+    result = subprocess.run(
+        [str(part) for part in command], cwd=cwd, capture_output=True, text=True, timeout=300, check=False
+    )
+    output = result.stdout + result.stderr
+    assert result.returncode == 0, output
+    return output
