@@ -10,6 +10,7 @@ from pyinfra import host
 
 from extensions.ssh import send_at_once
 from roles.acme import acme
+from roles.alertmanager import alertmanager
 from roles.base import base
 from roles.converter import converter
 from roles.exporters import exporters
@@ -55,7 +56,8 @@ if "cdn" in host.groups and settings.tls.mode == "acme":
 exporters(settings=settings)
 
 if "monitoring" in host.groups:
-    prometheus(settings=settings)
+    alertmanager(settings=settings.monitoring.alertmanager)
+    prometheus(settings=settings, alertmanager_port=settings.monitoring.alertmanager.port)
 
 if "monitoring" in host.groups and settings.monitoring.grafana.enabled:
     grafana(settings=settings)

@@ -9,7 +9,7 @@ from typing import Annotated, Literal, Self
 from pydantic import AfterValidator, Field, model_validator
 from pyinfra.api.exceptions import PyinfraError
 
-from settings.model import Memory, Port, Section
+from settings.types import Memory, Port, Section
 
 Severity = Literal["critical", "warning", "info"]
 """How bad it is: `critical` wakes somebody, `warning` waits for working hours, `info` is worth knowing."""

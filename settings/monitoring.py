@@ -6,6 +6,7 @@ from typing import Annotated, Self
 
 from pydantic import Field, model_validator
 
+from settings.alerting import AlertmanagerSettings, LevelSettings
 from settings.grafana import GrafanaSettings
 from settings.types import Memory, Network, Port, Section
 
@@ -128,5 +129,7 @@ class MonitoringSettings(Section):
 
     prometheus: PrometheusSettings = PrometheusSettings()
     exporters: ExporterSettings = ExporterSettings()
+    alertmanager: AlertmanagerSettings = AlertmanagerSettings()
+    levels: LevelSettings = LevelSettings()
     grafana: GrafanaSettings = GrafanaSettings()
     logs: LogSettings = LogSettings()
