@@ -7,9 +7,7 @@ they made, the scanner reconciles; the main thread supervises.
 from __future__ import annotations
 
 import itertools
-import math
 import os
-import queue
 import signal
 import threading
 import time
@@ -23,39 +21,23 @@ from webp_converter import log, systemd
 from webp_converter.api import Api, Live
 from webp_converter.config import Config
 from webp_converter.housekeeper import Housekeeper
-from webp_converter.jobs import Done, Job, Jobs, Priority
+from webp_converter.jobs import Job, Jobs, Priority
 from webp_converter.metrics import Metrics
 from webp_converter.misses import MissLog, Places
 from webp_converter.originals import Originals, OriginAwayError, Reach
-from webp_converter.pool import Answered, Failure, Pool, context, start_fork_server
+from webp_converter.pool import Pool, context, start_fork_server
+from webp_converter.publisher import Publisher, Records, Ties, Trees
 from webp_converter.recent import Recent
 from webp_converter.refine import Refiner
 from webp_converter.scan import Tally, scan_share
 from webp_converter.service import Service
-from webp_converter.statistics import Picture, Statistics
-from webp_converter.store import (
-    FAILED,
-    FULL,
-    KEEP,
-    WEBP,
-    Finished,
-    Mark,
-    Result,
-    Store,
-    StoreError,
-    Temporary,
-    owner_of,
-)
+from webp_converter.statistics import Statistics
+from webp_converter.store import Mark, Store, StoreError, Temporary, owner_of
 from webp_converter.watch import Change, Watch, WatchError
-from webp_converter.worker import LEFT_ALONE, Outcome, Report
 
-_PUBLISHED_AT_ONCE = 16
-_GATHER_S = 0.05
 _TICK_S = 0.5
 _HOUSEKEEPING_S = 2.0
 _QUEUE_PAUSES_S = (0.1, 0.2, 0.5, 1.0, 2.0)
-_FULL_PAUSE_S = 5.0
-_CHANGED_PAUSE_S = 0.5
 _SCAN_PAUSE_S = 5.0
 
 
@@ -93,17 +75,28 @@ class Daemon:
             clean_up=self._housekeeper.clean_up,
         )
         self._api = Api(config, self._service, live)
-        self._answers: queue.SimpleQueue[Answered] = queue.SimpleQueue()
+        trees = Trees(self._store, self._originals)
+        records = Records(self._metrics, self._statistics, self._recent, self._reach, self._to_refine)
+        ties = Ties(
+            waiting=lambda: bool(self._fetched),
+            queue_away=lambda: bool(self._queue_problem),
+            disk_full=lambda: bool(self._disk_problem),
+            queue_lost=self._queue_lost,
+            no_space=self._disk_full,
+            broken=self._fail,
+        )
+        self._publisher = Publisher(config, trees, self._jobs, records, ties)
         start_fork_server()
-        self._pool = Pool(config, self._temporary.path, self._answered)
-        self._refiner = Refiner(config, self._temporary.path, self._idle, self._publish_all, self._improved)
+        self._pool = Pool(config, self._temporary.path, self._publisher.answered)
+        self._refiner = Refiner(
+            config, self._temporary.path, self._idle, trees.publish, self._publisher.improved
+        )
 
         self._replaced = 0
         self._queue_problem = "starting"
         self._queue_full = False
         self._queue_lengths: dict[str, int] = {}
         self._fetched: list[Job] = []
-        self._publishing: dict[str, Job] = {}
         self._watch_problem = "starting"
         self._directories = 0
         self._scanning = False
@@ -148,12 +141,16 @@ class Daemon:
             except Exception:
                 # A daemon without one of its loops would look alive and do nothing: systemd starts it anew.
                 log.error("loop failed", loop=loop.__name__.strip("_"), traceback=True)
-                self._failed = True
-                self._stopping.set()
+                self._fail()
 
         thread = threading.Thread(target=guarded, name=loop.__name__.strip("_"), daemon=True)
         thread.start()
         self._threads.append(thread)
+
+    def _fail(self) -> None:
+        """Has the daemon end as one that failed."""
+        self._failed = True
+        self._stopping.set()
 
     def _supervise(self) -> None:
         interval = systemd.watchdog_interval_s()
@@ -176,7 +173,7 @@ class Daemon:
     def _stop(self) -> None:
         systemd.notify(STOPPING=1)
         deadline = time.monotonic() + self._config.workers.stop_s
-        while (len(self._pool) or not self._answers.empty() or self._publishing) and (
+        while (len(self._pool) or self._publisher.unread or len(self._publisher)) and (
             time.monotonic() < deadline and not self._failed
         ):
             time.sleep(0.02)
@@ -307,18 +304,6 @@ class Daemon:
             log.debug("not compared", path=path, reason=str(error))
             return False
 
-    def _store_of(self, path: bytes) -> Store:
-        return self._originals if self._originals.holds(path) else self._store
-
-    def _publish_all(self, batch: list[Finished]) -> list[Result]:
-        """Publishes decisions, each in its tree; what became of each, in order."""
-        results: dict[int, Result] = {}
-        for store in (self._store, self._originals):
-            places = [i for i, finished in enumerate(batch) if self._store_of(finished.path) is store]
-            published = store.publish([batch[i] for i in places])
-            results |= dict(zip(places, published, strict=True))
-        return [results[i] for i in range(len(batch))]
-
     # The queue
 
     def _dispatch_loop(self) -> None:
@@ -376,7 +361,7 @@ class Daemon:
     def _under_way(self) -> dict[str, Job]:
         """All that was fetched and isn't finished, by entry."""
         jobs = {job.entry: job for job in (*self._fetched, *self._pool.running())}
-        return jobs | dict(self._publishing)
+        return jobs | self._publisher.jobs()
 
     def _submit(self) -> None:
         while self._fetched and not self._stopping.is_set():
@@ -387,198 +372,21 @@ class Daemon:
             # Only now, so that at each moment they are known to be under way.
             del self._fetched[:count]
 
-    # Publishing
-
-    def _answered(self, pairs: Answered) -> None:
-        for job, _ in pairs:
-            self._publishing[job.entry] = job
-        self._answers.put(pairs)
-
     def _publish_loop(self) -> None:
-        while not self._stopping.is_set() or not self._answers.empty():
-            try:
-                batch = list(self._answers.get(timeout=_TICK_S / 5))
-            except queue.Empty:
-                continue
-            deadline = time.monotonic() + _GATHER_S
-            while len(batch) < _PUBLISHED_AT_ONCE:
-                # With jobs waiting, a full batch is worth a moment; otherwise nothing waits for company.
-                left_s = max(0.0, deadline - time.monotonic()) if self._fetched else 0.0
-                try:
-                    batch += self._answers.get(block=left_s > 0, timeout=left_s)
-                except queue.Empty:
-                    break
-            self._publish(batch)
-
-    def _publish(self, batch: Answered) -> None:
-        to_publish = [
-            (job, answer, answer.finished)
-            for job, answer in batch
-            if isinstance(answer, Report) and answer.finished
-        ]
-        results = self._publish_all([finished for _, _, finished in to_publish])
-        for _, answer in batch:
-            if isinstance(answer, Report) and self._originals.holds(answer.path):
-                self._reach.tried(answer.detail if answer.outcome is Outcome.AWAY else "")
-        done: list[Done] = []
-        pictures: list[Picture] = []
-        for (job, report, finished), result in zip(to_publish, results, strict=True):
-            done.append(self._published(job, report, finished, result, pictures))
-        for job, answer in batch:
-            if isinstance(answer, Failure):
-                done.append(self._worker_failed(job, answer))
-            elif not answer.finished:
-                done.append(self._without_result(job, answer))
-        try:
-            if not self._queue_problem:
-                self._jobs.finish(done)
-                for given_up in done:
-                    if given_up.dead:
-                        self._give_up(given_up.job, pictures)
-        except redis.RedisError as error:
-            # They stay this consumer's unfinished entries; when they come up again they are found fresh.
-            self._queue_lost(error)
-        finally:
-            for job, _ in batch:
-                self._publishing.pop(job.entry, None)
-        self._statistics.remember(pictures)
-
-    def _published(
-        self, job: Job, report: Report, finished: Finished, result: Result, pictures: list[Picture]
-    ) -> Done:
-        if result is Result.CHANGED:
-            self._metrics.pictures.labels("changed").inc()
-            log.info("changed while converted", path=job.path)
-            return Done(job, job._replace(tries=0, rested=""), _CHANGED_PAUSE_S)
-        if result is Result.FULL:
-            self._disk_full("no space left")
-            return Done(job, job, _FULL_PAUSE_S)
-        if result is not Result.PUBLISHED:
-            self._metrics.pictures.labels(result.name.lower()).inc()
-            log.info(result.name.lower(), path=job.path)
-            return Done(job, settled=result is Result.GONE)
-        mark = finished.mark
-        now = time.time_ns()
-        latency_ms = max(0, (now - job.event_ns) / 1e6)
-        is_variant = finished.suffix == WEBP
-        self._metrics.pictures.labels("webp" if is_variant else "keep").inc()
-        self._metrics.encode.observe(mark.encode_ms / 1000)
-        self._recent.decided()
-        if not job.rested and not job.tries and job.priority is Priority.NORMAL:
-            self._metrics.latency.observe(latency_ms / 1000)
-        if is_variant:
-            self._refiner.remember(job.path, mark)
-            self._metrics.published(mark.similarity)
-            self._metrics.original_bytes.inc(mark.size)
-            self._metrics.variant_bytes.inc(report.variant_bytes)
-        if finished.avif:
-            self._metrics.avif.inc()
-            self._metrics.published(finished.avif.mark.similarity)
-        log.info(
-            "published" if is_variant else "kept",
-            path=job.path,
-            verdict=mark.verdict,
-            detail=report.detail or None,
-            original_bytes=mark.size,
-            variant_bytes=report.variant_bytes if is_variant else None,
-            avif_bytes=report.avif_bytes or None,
-            ssim=None if math.isnan(mark.similarity) else round(mark.similarity, 4),
-            encodes=report.encodes,
-            encode_ms=mark.encode_ms,
-            latency_ms=round(latency_ms, 1),
-            priority=job.priority.value,
-        )
-        remembered = mark._replace(latency_ms=round(latency_ms))
-        if is_variant:
-            self._recent.converted(
-                job.path, remembered, report.format, report.variant_bytes, report.avif_bytes
-            )
-        pictures.append(Picture(job.path, remembered, report.format, report.variant_bytes, now))
-        return Done(job, settled=True)
-
-    def _without_result(self, job: Job, report: Report) -> Done:
-        self._metrics.pictures.labels(report.outcome.value).inc()
-        if report.outcome in (Outcome.UNREST, Outcome.AWAY):
-            log.debug("put off", path=job.path, seconds=round(report.wait_s, 1), detail=report.detail)
-            rested = f"{report.identity}@{report.rest_s:g}" if report.identity else ""
-            return Done(job, job._replace(rested=rested), report.wait_s)
-        if report.outcome is Outcome.DAMAGED and report.identity:
-            if self._store.remove_original(job.path, report.identity):
-                self._metrics.damaged.inc()
-                log.warning("damaged picture removed", path=job.path, detail=report.detail)
-        elif report.outcome is Outcome.COPY and report.identity:
-            if not self._statistics.is_first_removal(job.path):
-                return Done(job, job._replace(rested=f"{report.identity}@{LEFT_ALONE}"), 0)
-            if self._store.remove_original(job.path, report.identity):
-                self._metrics.copies.inc()
-                log.warning("copy of the original removed", path=job.path)
-        elif report.outcome is Outcome.FULL:
-            self._disk_full(report.detail)
-            return Done(job, job, _FULL_PAUSE_S)
-        elif report.outcome is Outcome.BROKEN:
-            # Every picture would end as a dead letter. It counts as a try all the same: this one may be what
-            # breaks the decoder of its worker.
-            log.error("decoder broken", reason=report.detail)
-            self._failed = True
-            self._stopping.set()
-            return self._worker_failed(job, Failure(report.detail, counts=True))
-        return Done(job, settled=report.outcome is Outcome.GONE)
-
-    def _worker_failed(self, job: Job, failure: Failure) -> Done:
-        if not failure.counts:
-            return Done(job, job, 1.0)
-        tries = job.tries + 1
-        self._metrics.failures.inc()
-        log.warning("try failed", path=job.path, tries=tries, reason=failure.reason)
-        if tries < self._config.queue.tries:
-            return Done(job, job._replace(tries=tries), self._config.queue.retry_pause_s * 2**job.tries)
-        if self._disk_problem:  # it has no room for the verdict
-            return Done(job, job, _FULL_PAUSE_S)
-        self._metrics.dead.inc()
-        log.error("given up", path=job.path, tries=tries, reason=failure.reason)
-        return Done(job._replace(tries=tries), dead=failure.reason, traceback=failure.traceback)
-
-    def _give_up(self, job: Job, pictures: list[Picture]) -> None:
-        """Publishes the verdict that keeps every later scan from trying a picture again; a new content makes
-        it stale. It comes after the dead letter: killed in between, the next scan has it fail once more."""
-        store = self._store_of(job.path)
-        identity = store.identity_of(job.path)
-        if not identity:
-            return
-        wanted = self._config.encoding.avif
-        mark = Mark(identity.size, identity.mtime_ns, FAILED, avif=wanted)
-        try:
-            unfinished = store.write(b"", identity.mtime_ns)
-        except OSError as error:
-            if error.errno not in FULL:
-                raise
-            self._disk_full(str(error))
-            return
-        store.publish([Finished(job.path, identity, mark, job.event_ns, unfinished, KEEP)])
-        pictures.append(Picture(job.path, mark, "", 0, time.time_ns()))
-        if not self._jobs.is_dead(job.path):  # somebody was quick to put it back
-            store.remove_failure(job.path)
+        self._publisher.run(self._stopping)
 
     # The second pass
+
+    def _to_refine(self, path: bytes, mark: Mark) -> None:
+        self._refiner.remember(path, mark)
 
     def _refine_loop(self) -> None:
         self._refiner.run(self._stopping)
 
     def _idle(self) -> bool:
         """Whether nothing is to be done, as far as can be seen from here."""
-        busy = self._fetched or len(self._pool) or self._publishing or self._scanning
+        busy = self._fetched or len(self._pool) or len(self._publisher) or self._scanning
         return not (busy or self._queue_problem or self._disk_problem)
-
-    def _improved(self, outcome: str, report: Report | None) -> None:
-        self._metrics.second.labels(outcome).inc()
-        if report and report.finished:
-            mark = report.finished.mark
-            now = time.time_ns()
-            self._metrics.published(mark.similarity)
-            self._recent.converted(
-                report.path, mark, report.format, report.variant_bytes, report.avif_bytes, again=True
-            )
-            self._statistics.remember([Picture(report.path, mark, report.format, report.variant_bytes, now)])
 
     # The scan
 
@@ -673,7 +481,8 @@ class Daemon:
         Whatever was there before a moment at which nothing is under way is such a file.
         """
         lost = [path for store in (self._store, self._originals) for path in store.unfinished()]
-        if not lost or len(self._pool) or self._publishing or not self._answers.empty() or self._refiner.busy:
+        busy = len(self._pool) or len(self._publisher) or self._publisher.unread or self._refiner.busy
+        if not lost or busy:
             return
         for path in lost:
             Path(os.fsdecode(path)).unlink(missing_ok=True)
