@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from converter_app.tests import pictures
+from converter_app.tests.harness import wait_until
 from converter_app.tests.site import MTIME_NS, Site
 
 from webp_converter.config import Config
@@ -110,7 +111,7 @@ def test_what_was_made_of_another_content_goes(site: Site, originals: Originals,
     path, verdict = decide(originals, "iblock/a.jpg", mark)
     assert originals.revalidate(path) is True
     assert not verdict.exists()
-    assert site.purged == ["/upload/iblock/a.jpg"]
+    assert set(site.purged) == {"/upload/iblock/a.jpg"}
 
 
 def test_of_an_original_that_is_gone_nothing_is_left(site: Site, originals: Originals) -> None:
@@ -157,9 +158,17 @@ def test_avif_and_the_second_pass(site: Site, tmp_path: Path) -> None:
     assert wanting.publish([smaller.finished]) == [Result.PUBLISHED]
     assert webp.stat().st_size == smaller.variant_bytes < second.variant_bytes
     assert avif.exists()
-    assert site.purged == ["/upload/iblock/a.jpg"] * 3
+    assert site.purged.count("/upload/iblock/a.jpg") >= 3
 
     del site.files["/original/upload/iblock/a.jpg"]
     assert wanting.revalidate(path) is False
     assert not avif.exists()
     assert not webp.exists()
+
+
+def test_a_purge_is_sent_once_more_for_what_was_being_fetched(site: Site, originals: Originals) -> None:
+    path, verdict = decide(originals, "a.jpg", Mark(4, MTIME_NS, "no-saving"))
+    originals.revalidate(path)
+    assert not verdict.exists()
+    assert site.purged
+    wait_until(lambda: site.purged == ["/upload/a.jpg"] * 2)

@@ -12,6 +12,7 @@ import fcntl
 import http.client
 import os
 import stat
+import threading
 import time
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -38,6 +39,8 @@ _PREFIX = "/original/upload/"
 _CHUNK_BYTES = 1 << 18
 _AWAY_S = 2.0
 _PURGE_TIMEOUT_S = 2.0
+# Varnish purges nothing that it is fetching just now, and would keep what that turns out to be.
+_PURGE_AGAIN_S = 1.0
 # What nginx leaves as it is when it writes a path, besides letters, digits and "_.-~".
 _UNESCAPED = "/!$&'()*+,:;=@[]"
 
@@ -114,8 +117,14 @@ class Purger:
         self._host, self._port = parts.hostname or "127.0.0.1", parts.port or 80
 
     def purge(self, names: Sequence[bytes]) -> None:
-        """Purges pictures by their paths below `upload/`; a cache that is away has forgotten them anyway, or
-        asks again within minutes."""
+        """Purges pictures by their paths below `upload/`, now and once more a moment later; a cache that is
+        away has forgotten them anyway, or asks again within minutes."""
+        self._send(names)
+        again = threading.Timer(_PURGE_AGAIN_S, self._send, [names])
+        again.daemon = True
+        again.start()
+
+    def _send(self, names: Sequence[bytes]) -> None:
         connection = http.client.HTTPConnection(self._host, self._port, timeout=_PURGE_TIMEOUT_S)
         try:
             for name in names:
