@@ -166,6 +166,19 @@ def test_avif_and_the_second_pass(site: Site, tmp_path: Path) -> None:
     assert not webp.exists()
 
 
+@pytest.mark.parametrize(("cut", "verdict"), [(slice(None), "q"), (slice(20_000), "damaged")])
+def test_an_original_in_a_directory_named_like_a_size_is_nobodys_to_make_again(
+    site: Site, tmp_path: Path, cut: slice, verdict: str
+) -> None:
+    config = configured(site, tmp_path)
+    originals = Originals(config, b"/anywhere/one")
+    originals.prepare()
+    site.files["/original/upload/iblock/100_100_1/a.jpg"] = pictures.jpeg()[cut]
+    report = convert_with(config, originals, Order(originals.root + b"/iblock/100_100_1/a.jpg", 0))
+    assert report.finished
+    assert report.finished.mark.verdict.startswith(verdict)
+
+
 def test_a_purge_is_sent_once_more_for_what_was_being_fetched(site: Site, originals: Originals) -> None:
     path, verdict = decide(originals, "a.jpg", Mark(4, MTIME_NS, "no-saving"))
     originals.revalidate(path)

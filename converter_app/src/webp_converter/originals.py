@@ -19,6 +19,7 @@ from typing import NamedTuple
 from urllib.parse import quote, urlsplit
 
 from webp_converter import log
+from webp_converter.bitrix import Box
 from webp_converter.config import Config
 from webp_converter.store import (
     DECISIONS,
@@ -184,6 +185,11 @@ class Originals(Store):
 
     def _name(self, path: bytes) -> bytes:
         return path.removeprefix(self.root + b"/")
+
+    @staticmethod
+    def box_of(path: bytes) -> Box | None:
+        """None: whatever its directory is called, nobody makes an original again."""
+        return None
 
     # Reading, in a worker
 
