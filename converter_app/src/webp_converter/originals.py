@@ -40,8 +40,9 @@ _PREFIX = "/original/upload/"
 _CHUNK_BYTES = 1 << 18
 _AWAY_S = 2.0
 _PURGE_TIMEOUT_S = 2.0
-# Varnish purges nothing that it is fetching just now, and would keep what that turns out to be.
+# Varnish purges nothing that it is fetching just now, and would keep an answer of before the variant.
 _PURGE_AGAIN_S = 1.0
+_PENDING = [{"X-Only": "pending", "Accept": accept} for accept in ("image/webp", "image/avif,image/webp")]
 # What nginx leaves as it is when it writes a path, besides letters, digits and "_.-~".
 _UNESCAPED = "/!$&'()*+,:;=@[]"
 
@@ -118,19 +119,20 @@ class Purger:
         self._host, self._port = parts.hostname or "127.0.0.1", parts.port or 80
 
     def purge(self, names: Sequence[bytes]) -> None:
-        """Purges pictures by their paths below `upload/`, now and once more a moment later; a cache that is
-        away has forgotten them anyway, or asks again within minutes."""
-        self._send(names)
-        again = threading.Timer(_PURGE_AGAIN_S, self._send, [names])
+        """Purges pictures by their paths below `upload/`, and a moment later what of them still is pending; a
+        cache that is away has forgotten them anyway, or asks again within minutes."""
+        self._send(names, [{}])
+        again = threading.Timer(_PURGE_AGAIN_S, self._send, [names, _PENDING])
         again.daemon = True
         again.start()
 
-    def _send(self, names: Sequence[bytes]) -> None:
+    def _send(self, names: Sequence[bytes], kinds: Sequence[dict[str, str]]) -> None:
         connection = http.client.HTTPConnection(self._host, self._port, timeout=_PURGE_TIMEOUT_S)
         try:
             for name in names:
-                connection.request("PURGE", canonical_url(name), headers={"Host": "originals"})
-                connection.getresponse().read()
+                for kind in kinds:
+                    connection.request("PURGE", canonical_url(name), headers={"Host": "originals", **kind})
+                    connection.getresponse().read()
         except (OSError, http.client.HTTPException) as error:
             log.warning("not purged", reason=str(error) or type(error).__name__, pictures=len(names))
         finally:
