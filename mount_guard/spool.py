@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import hashlib
+import math
 import os
 import queue
 import signal
@@ -132,7 +133,6 @@ class Push:
         self._left = Totals()
         self._said = 0.0
         self._bound: int | None = None
-        self._deadline = float("inf")
         self._number = 0
         self._complained: set[str] = set()
         self._made: set[str] = set()
@@ -153,17 +153,16 @@ class Push:
 
         :raises UnreachableError, NoRoomError: it can't be done now.
         """
-        self._deadline = time.monotonic() + self._config.push_first
+        deadline = time.monotonic() + self._config.push_first
         self._clear_temporary()
         self._forget_removed()
         for _ in range(_PASSES):
             found = self._pending()
             if not found:
                 break
-            self._all(found)
-            if len(found) <= _FEW or time.monotonic() >= self._deadline:
+            self._all(found, deadline)
+            if len(found) <= _FEW or time.monotonic() >= deadline:
                 break
-        self._deadline = float("inf")
         self._bound = self._remote_time()
         self._make_directories()
         for quiet in _QUIET:
@@ -235,13 +234,13 @@ class Push:
                     return False
         return True
 
-    def _all(self, paths: list[str]) -> None:
-        """Settles files in parallel; one that can't be is left where it is."""
+    def _all(self, paths: list[str], deadline: float = math.inf) -> None:
+        """Settles files in parallel; one that can't be, or not before the deadline, is left where it is."""
         with ThreadPoolExecutor(self._config.push_workers) as pool:
-            list(pool.map(self._one, paths))
+            list(pool.map(lambda path: self._one(path, deadline), paths))
 
-    def _one(self, path: str) -> None:
-        if time.monotonic() >= self._deadline:
+    def _one(self, path: str, deadline: float) -> None:
+        if time.monotonic() >= deadline:
             return
         try:
             self._settle(path)

@@ -20,6 +20,8 @@ class Site(ThreadingHTTPServer):
         self.status = 200
         self.pause_s = 0.0
         self.purged: list[str] = []
+        self.purged_pending: list[tuple[str, str]] = []
+        """With the class of browsers that was meant."""
         self.url = f"http://127.0.0.1:{self.server_port}"
 
 
@@ -46,7 +48,10 @@ class Handler(BaseHTTPRequestHandler):
         self.do_GET()
 
     def do_PURGE(self) -> None:
-        self.server.purged.append(self.path)
+        if self.headers.get("X-Only") == "pending":
+            self.server.purged_pending.append((self.path, self.headers["Accept"]))
+        else:
+            self.server.purged.append(self.path)
         self.send_response(200)
         self.send_header("Content-Length", "0")
         self.end_headers()

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from converter_app.tests import pictures
+from converter_app.tests.harness import wait_until
 from converter_app.tests.site import MTIME_NS, Site
 
 from webp_converter.config import Config
@@ -163,3 +164,26 @@ def test_avif_and_the_second_pass(site: Site, tmp_path: Path) -> None:
     assert wanting.revalidate(path) is False
     assert not avif.exists()
     assert not webp.exists()
+
+
+@pytest.mark.parametrize(("cut", "verdict"), [(slice(None), "q"), (slice(20_000), "damaged")])
+def test_an_original_in_a_directory_named_like_a_size_is_nobodys_to_make_again(
+    site: Site, tmp_path: Path, cut: slice, verdict: str
+) -> None:
+    config = configured(site, tmp_path)
+    originals = Originals(config, b"/anywhere/one")
+    originals.prepare()
+    site.files["/original/upload/iblock/100_100_1/a.jpg"] = pictures.jpeg()[cut]
+    report = convert_with(config, originals, Order(originals.root + b"/iblock/100_100_1/a.jpg", 0))
+    assert report.finished
+    assert report.finished.mark.verdict.startswith(verdict)
+
+
+def test_what_was_being_fetched_is_purged_later_if_it_is_pending(site: Site, originals: Originals) -> None:
+    path, verdict = decide(originals, "a.jpg", Mark(4, MTIME_NS, "no-saving"))
+    originals.revalidate(path)
+    assert not verdict.exists()
+    wait_until(lambda: len(site.purged_pending) == 2)
+    classes = ("image/webp", "image/avif,image/webp")
+    assert site.purged_pending == [("/upload/a.jpg", accept) for accept in classes]
+    assert site.purged == ["/upload/a.jpg"]

@@ -199,6 +199,13 @@ def test_redis_away_and_back(redis_server: RedisServer) -> None:
     assert statistics.totals().all.converted == 2
 
 
+def test_a_picture_is_removed_for_the_first_time_once(redis_server: RedisServer) -> None:
+    statistics = Statistics(Cache(url=redis_server.url))
+    assert [statistics.is_first_removal(path) for path in (PATH, PATH, b"/other")] == [True, False, True]
+    redis_server.kill()
+    assert not statistics.is_first_removal(b"/third")
+
+
 def test_what_redis_forgets_first_is_not_the_sums(tmp_path: Path) -> None:
     """200,000 pictures where there is room for some of them: the sums know them all."""
     server = RedisServer(tmp_path / "redis")

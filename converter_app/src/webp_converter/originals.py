@@ -12,12 +12,14 @@ import fcntl
 import http.client
 import os
 import stat
+import threading
 import time
 from collections.abc import Sequence
 from typing import NamedTuple
 from urllib.parse import quote, urlsplit
 
 from webp_converter import log
+from webp_converter.bitrix import Box
 from webp_converter.config import Config
 from webp_converter.store import (
     DECISIONS,
@@ -38,6 +40,9 @@ _PREFIX = "/original/upload/"
 _CHUNK_BYTES = 1 << 18
 _AWAY_S = 2.0
 _PURGE_TIMEOUT_S = 2.0
+# Varnish purges nothing that it is fetching just now, and would keep an answer of before the variant.
+_PURGE_AGAIN_S = 1.0
+_PENDING = [{"X-Only": "pending", "Accept": accept} for accept in ("image/webp", "image/avif,image/webp")]
 # What nginx leaves as it is when it writes a path, besides letters, digits and "_.-~".
 _UNESCAPED = "/!$&'()*+,:;=@[]"
 
@@ -133,13 +138,20 @@ class Purger:
         self._host, self._port = parts.hostname or "127.0.0.1", parts.port or 80
 
     def purge(self, names: Sequence[bytes]) -> None:
-        """Purges pictures by their paths below `upload/`; a cache that is away has forgotten them anyway, or
-        asks again within minutes."""
+        """Purges pictures by their paths below `upload/`, and a moment later what of them still is pending; a
+        cache that is away has forgotten them anyway, or asks again within minutes."""
+        self._send(names, [{}])
+        again = threading.Timer(_PURGE_AGAIN_S, self._send, [names, _PENDING])
+        again.daemon = True
+        again.start()
+
+    def _send(self, names: Sequence[bytes], kinds: Sequence[dict[str, str]]) -> None:
         connection = http.client.HTTPConnection(self._host, self._port, timeout=_PURGE_TIMEOUT_S)
         try:
             for name in names:
-                connection.request("PURGE", canonical_url(name), headers={"Host": "originals"})
-                connection.getresponse().read()
+                for kind in kinds:
+                    connection.request("PURGE", canonical_url(name), headers={"Host": "originals", **kind})
+                    connection.getresponse().read()
         except (OSError, http.client.HTTPException) as error:
             log.warning("not purged", reason=str(error) or type(error).__name__, pictures=len(names))
         finally:
@@ -194,6 +206,11 @@ class Originals(Store):
 
     def _name(self, path: bytes) -> bytes:
         return path.removeprefix(self.root + b"/")
+
+    @staticmethod
+    def box_of(path: bytes) -> Box | None:
+        """None: whatever its directory is called, nobody makes an original again."""
+        return None
 
     # Reading, in a worker
 

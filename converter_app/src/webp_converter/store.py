@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Literal, NamedTuple, Self
 
 from webp_converter import linux
-from webp_converter.bitrix import box_of
+from webp_converter.bitrix import Box, box_of
 from webp_converter.config import Config
 
 XATTR = "user.webp-converter"
@@ -634,6 +634,11 @@ class Store:
     def _unchanged(directory: int, name: bytes, identity: Identity) -> bool:
         return Identity.of(os.stat(name, dir_fd=directory, follow_symlinks=False)) == identity
 
+    @staticmethod
+    def box_of(path: bytes) -> Box | None:
+        """The box that Bitrix resized an original to; None: it isn't one of Bitrix's results."""
+        return box_of(path)
+
     # Removing
 
     def remove_failure(self, path: bytes) -> bool:
@@ -678,7 +683,7 @@ class Store:
         No further: these two are what Bitrix itself removes with the last of a picture's sizes. The site may
         remember for seconds that a directory is there, and fails to make a picture below one that isn't.
         """
-        above = 2 if box_of(path) else 1
+        above = 2 if self.box_of(path) else 1
         for _ in range(above):
             path = path.rpartition(b"/")[0]
             if not path.startswith(self.root + b"/"):

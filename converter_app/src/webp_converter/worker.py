@@ -16,7 +16,7 @@ from multiprocessing.connection import Connection
 from typing import NamedTuple
 
 from webp_converter import images, linux
-from webp_converter.bitrix import box_of, source_of
+from webp_converter.bitrix import source_of
 from webp_converter.config import Config
 from webp_converter.originals import Originals, OriginAwayError
 from webp_converter.store import (
@@ -195,7 +195,7 @@ def convert_with(config: Config, store: Store, order: Order) -> Report:
         return Report(Outcome.GONE, path)
     identity = Identity.of(original.status)
     rest = _Rest(order, identity, original.status)
-    box = box_of(path)
+    box = store.box_of(path)
 
     decision: images.Variant | images.Keep
     form = ""
