@@ -21,7 +21,8 @@ venv: .venv/installed ## install what the project's commands need, into .venv
 
 # What the lab and the daemon's tests need from Debian, installed once.
 .venv/packages: .venv/installed lab/machine.py
-	@missing=$$(for package in $$(.venv/bin/python -m lab packages) redis-server chromium; do \
+	@missing=$$(for package in $$(.venv/bin/python -m lab packages) redis-server chromium \
+	  prometheus prometheus-alertmanager gpg gpg-agent; do \
 	  dpkg -s $$package >/dev/null 2>&1 || echo $$package; done); \
 	if [ -n "$$missing" ]; then \
 	  [ $$(id -u) = 0 ] || { echo "root is needed to install:" $$missing >&2; exit 1; }; \
@@ -53,11 +54,16 @@ leave: .venv/installed ## take the site off the CDN, all pictures local again: I
 
 .PHONY: test
 test: .venv/packages ## unit tests, then labs of both suites: deploy, deploy again, testinfra, e2e
-	pytest tests/unit converter_app/tests tests/lab tests/testinfra tests/e2e --ignore tests/e2e/test_outages.py
+	pytest tests/unit converter_app/tests tests/lab tests/testinfra tests/e2e --ignore tests/e2e/test_outages.py \
+	  --ignore tests/e2e/test_alerts.py
 
 .PHONY: outages
 outages: .venv/packages ## the faults between the hosts, in short: cuts of seconds, a few kills
 	pytest tests/e2e/test_outages.py
+
+.PHONY: alerts
+alerts: .venv/packages ## each alert made to ring by a real fault, and to end by its repair: [SUITE=trixie]
+	pytest tests/e2e/test_alerts.py --suite $(or $(SUITE),trixie)
 
 .PHONY: bench
 bench: .venv/packages ## the converter against its own encoding in a bare loop, cwebp and sharp: [CORPUS=dir]

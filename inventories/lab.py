@@ -20,6 +20,10 @@ def _entry(name: str) -> dict[str, object]:
     }
 
 
+# This machine, as the hosts see it.
+_machine = _lab.host("cdn").address.rsplit(".", 1)[0] + ".1"
+_receiver = f"http://{_machine}:9099/"
+
 bitrix, cdn, monitoring = groups(
     bitrix={"bitrix": _entry("bitrix")},
     cdn={"cdn": _entry("cdn")},
@@ -27,7 +31,15 @@ bitrix, cdn, monitoring = groups(
         "lab_site": {"enabled": True, "cdn_url": f"http://{_lab.host('cdn').address}"},
         # This machine stands for all visitors at once.
         "tls": {"mode": "self-signed", "redirect": False},
-        "nginx": {"unlimited": [_lab.host("cdn").address.rsplit(".", 1)[0] + ".1"]},
+        "nginx": {"unlimited": [_machine]},
+        "monitoring": {
+            # Tests listen there; without them Alertmanager tries in vain.
+            "alertmanager": {
+                "webhook": {"urls": [_receiver]},
+                "watchdog": {"url": _receiver, "interval_s": 10},
+            },
+            "exporters": {"probe_site": f"http://{_lab.host('bitrix').address}/"},
+        },
         "converter": {
             # Tests don't wait a minute to see a cut off picture removed,
             "watch": {"damaged_rest_s": 10.0},

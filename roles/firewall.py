@@ -67,5 +67,10 @@ def closed_ports(settings: Settings) -> list[int]:
         ]
     if "monitoring" in host.groups:
         monitoring = settings.monitoring
-        ports += [exporters.blackbox_port, monitoring.prometheus.port, monitoring.grafana.port]
+        ports += [
+            exporters.blackbox_port,
+            monitoring.prometheus.port,
+            monitoring.alertmanager.port,
+            monitoring.grafana.port,
+        ]
     return sorted(ports)

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from types import SimpleNamespace
 from typing import Any
 
 from extensions.files import rendered
 from settings import Settings
-from settings.alerting import AlertmanagerSettings, LevelSettings
 
 ALERTS = "/etc/prometheus/rules/alerts.yml"
 RECORDING = "/etc/prometheus/rules/recording.yml"
@@ -32,17 +30,13 @@ class Alert:
 
 def settings_with(
     alertmanager: dict[str, Any] | None = None, levels: dict[str, Any] | None = None, **others: Any
-) -> Any:
+) -> Settings:
     """Settings that differ from the defaults in these."""
-    monitoring = SimpleNamespace(
-        alertmanager=AlertmanagerSettings.model_validate(alertmanager or {}),
-        levels=LevelSettings.model_validate(levels or {}),
-        prometheus=SimpleNamespace(interval_s=15),
-    )
-    return SimpleNamespace(**{**dict(Settings.model_validate(others)), "monitoring": monitoring})
+    monitoring = {"alertmanager": alertmanager or {}, "levels": levels or {}}
+    return Settings.model_validate({"monitoring": monitoring, **others})
 
 
-def rules(settings: Any = None) -> dict[str, str]:
+def rules(settings: Settings | None = None) -> dict[str, str]:
     """The rendered files by name, the recording rules first."""
     files = rendered("prometheus", only=[RECORDING, ALERTS], settings=settings or settings_with())
     return {file.path.rpartition("/")[2]: file.content for file in reversed(files)}

@@ -84,7 +84,7 @@ class Fault:
 @pytest.fixture(scope="session")
 def receiver(settings: Settings) -> Iterator[Receiver]:
     """What the lab's inventory has as its webhook."""
-    urls = dict(settings)["monitoring"].alertmanager.webhook.urls
+    urls = settings.monitoring.alertmanager.webhook.urls
     assert urls, "the lab's inventory names no webhook"
     address = urlsplit(urls[0])
     assert address.hostname
@@ -355,7 +355,7 @@ def variant_that_can_not_be_read(place: Place) -> Iterator[None]:
 
 @contextmanager
 def site_stopped(place: Place) -> Iterator[None]:
-    if not dict(place.settings)["monitoring"].exporters.probe_site:
+    if not place.settings.monitoring.exporters.probe_site:
         pytest.skip("the lab's inventory has no page of the site asked for")
     with stopped(place.bitrix, "nginx"):
         yield
@@ -501,7 +501,7 @@ result = sum(float(line.split()[-1]) for line in lines if line.startswith(name))
 
 
 def _port(place: Place) -> int:
-    return int(dict(place.settings)["monitoring"].alertmanager.port)
+    return int(place.settings.monitoring.alertmanager.port)
 
 
 ON_CDN = {"host": "cdn"}

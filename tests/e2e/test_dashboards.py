@@ -43,7 +43,7 @@ class Prometheus:
 
     def __init__(self, remote: Remote, settings: Settings) -> None:
         self._remote = remote
-        self._port: int = settings.monitoring.prometheus.port  # type: ignore[attr-defined]
+        self._port: int = settings.monitoring.prometheus.port
 
     def empty(self, asked: list[Query], since: float) -> dict[Query, str]:
         """Those of the queries that give nothing, and why.

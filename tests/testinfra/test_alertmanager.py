@@ -19,7 +19,7 @@ def monitoring(inventory: Inventory) -> Host:
 
 @pytest.fixture(scope="module")
 def own(settings: Settings) -> AlertmanagerSettings:
-    found: AlertmanagerSettings = dict(settings)["monitoring"].alertmanager
+    found: AlertmanagerSettings = settings.monitoring.alertmanager
     return found
 
 

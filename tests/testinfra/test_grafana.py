@@ -36,7 +36,7 @@ print(json.dumps([status, text]))
 
 @pytest.fixture(scope="module")
 def own(settings: Settings) -> GrafanaSettings:
-    grafana: GrafanaSettings = settings.monitoring.grafana  # type: ignore[attr-defined]
+    grafana: GrafanaSettings = settings.monitoring.grafana
     if not grafana.enabled:
         pytest.skip("Grafana is switched off in this inventory")
     return grafana

@@ -45,12 +45,6 @@ EDGE = {"edge_requests_total", "edge_response_bytes_total"} | {
 }
 """What mtail counts."""
 
-# The converter's next release has them.
-COMING = {f"webp_converter_ssim{part}" for part in ("_bucket", "_sum", "_count")} | {
-    "webp_converter_queue_oldest_seconds",
-    "webp_converter_paused",
-}
-
 OTHERS = ("node_", "nginx_", "varnish_", "redis_", "probe_", "prometheus_", "alertmanager_", "drift_")
 """How the metrics of exporters that aren't ours begin."""
 
@@ -192,7 +186,7 @@ def test_metrics_are_found_in_an_expression() -> None:
 
 @pytest.mark.parametrize("query", QUERIES, ids=lambda query: f"{query.dashboard}: {query.panel}")
 def test_a_query_asks_for_what_there_is(query: Query) -> None:
-    ours = exported() | {name for name, _, _ in _METRICS} | RECORDED | EDGE | COMING | PROMETHEUS
+    ours = exported() | {name for name, _, _ in _METRICS} | RECORDED | EDGE | PROMETHEUS
     found = metrics_of(query.expr)
     assert found
     assert not {name for name in found if name not in ours and not name.startswith(OTHERS)}
