@@ -1,16 +1,16 @@
 """Each alert is made to ring by a real fault, arrives at a receiver here, and ends with its repair.
 
-`make alerts` runs this: it takes most of an hour a suite, and is no part of `make test`. Alerts with windows
-of hours, and those whose cause can't be had in the lab, are in `PROVEN_OTHERWISE`; all of them have a case in
-tests/prometheus.
+`make test` makes some of the faults at once; `make alerts` makes each of them alone, an hour a suite.
+Alerts with windows of hours, and those whose cause can't be had in the lab, are in `PROVEN_OTHERWISE`; all
+of them have a case in tests/prometheus.
 """
 
 from __future__ import annotations
 
 import subprocess
 import time
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -21,7 +21,7 @@ from settings import Settings
 from tests.e2e.conftest import CONVERTER, Cdn, Shop
 from tests.e2e.test_hostile_files import no_pictures
 from tests.e2e.test_outages import lab_command, mounted_since, spool_files, spooled
-from tests.receiver import Receiver, receiving
+from tests.receiver import Notice, Receiver, receiving
 from tests.support import Figure, Remote, wait_until
 
 FIRES = 300.0
@@ -606,22 +606,50 @@ FAULTS = [
 ]
 
 
+AT_ONCE = (
+    "the CDN without originals",
+    "the converter stopped",
+    "a certificate of a day",
+    "an exporter stopped",
+    "a full disk",
+    "a service that failed",
+    "drift",
+)
+"""Faults that have nothing to do with each other: none keeps the alert of another one from being told."""
+
+
+def test_faults_that_come_at_once_are_all_told_and_all_end(place: Place, figure: Figure) -> None:
+    faults = [fault for fault in FAULTS if fault.name in AT_ONCE]
+    assert len(faults) == len(AT_ONCE)
+    told_and_ended(faults, place, figure)
+
+
+@pytest.mark.long
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.name)
 def test_a_fault_rings_and_its_repair_ends_that(fault: Fault, place: Place, figure: Figure) -> None:
-    told = {}
+    told_and_ended([fault], place, figure)
+
+
+def told_and_ended(faults: Sequence[Fault], place: Place, figure: Figure) -> None:
+    """Makes faults, waits for all of their alerts, repairs them, and waits for the alerts' ends."""
+    told: dict[str, Notice] = {}
     started = time.time()
-    with fault.make(place):
-        for name, labels in fault.alerts.items():
-            notice = place.receiver.wait_for(name, timeout=FIRES, since=started, **labels)
-            assert notice.annotations["runbook_url"].endswith(f"#{name.lower()}")
-            told[name] = notice
+    with ExitStack() as broken:
+        for fault in faults:
+            broken.enter_context(fault.make(place))
+        for fault in faults:
+            for name, labels in fault.alerts.items():
+                notice = place.receiver.wait_for(name, timeout=FIRES, since=started, **labels)
+                assert notice.annotations["runbook_url"].endswith(f"#{name.lower()}")
+                told[name] = notice
     repaired = time.time()
-    for name, labels in fault.alerts.items():
-        line = f"{name}: told {told[name].arrived - started:.0f} s after {fault.name}"
-        if name not in fault.lasting:
-            over = place.receiver.wait_for(name, "resolved", timeout=ENDS, since=repaired, **labels)
-            line += f", its end {over.arrived - repaired:.0f} s after the repair"
-        figure(f"{line} ({told[name].labels['severity']})")
+    for fault in faults:
+        for name, labels in fault.alerts.items():
+            line = f"{name}: told {told[name].arrived - started:.0f} s after {fault.name}"
+            if name not in fault.lasting:
+                over = place.receiver.wait_for(name, "resolved", timeout=ENDS, since=repaired, **labels)
+                line += f", its end {over.arrived - repaired:.0f} s after the repair"
+            figure(f"{line} ({told[name].labels['severity']})")
 
 
 def test_the_watchdog_arrives_again_and_again(receiver: Receiver) -> None:
