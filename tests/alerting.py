@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 from extensions.files import rendered
@@ -42,6 +43,7 @@ def rules(settings: Settings | None = None) -> dict[str, str]:
     return {file.path.rpartition("/")[2]: file.content for file in reversed(files)}
 
 
+@cache
 def alerts() -> list[Alert]:
     """All alerts, in the order of the file."""
     found = []
