@@ -326,8 +326,13 @@ def queue_that_forgets(place: Place) -> Iterator[None]:
 
 @contextmanager
 def queue_nearly_full(place: Place) -> Iterator[None]:
-    with queue_set(place, maxmemory=str(round(used_memory(place) / 0.93))):
-        yield
+    # So much that the clients' buffers, which come and go, are nothing beside it.
+    redis_cli(place, "eval", "redis.call('SET', 'alarm', string.rep('x', 64000000))", "0")
+    try:
+        with queue_set(place, maxmemory=str(round(used_memory(place) / 0.93))):
+            yield
+    finally:
+        redis_cli(place, "del", "alarm")
 
 
 # Delivery
@@ -476,13 +481,14 @@ def rule_that_fails(place: Place) -> Iterator[None]:
 
 @contextmanager
 def receiver_that_refuses(place: Place) -> Iterator[None]:
+    before = place.monitoring.python(_FAILURES, _port(place))
     place.receiver.refuses = True
     try:
         # The watchdog is posted all the time, and refused.
         wait_until(
             "Alertmanager to count failures",
             lambda: place.monitoring.python(_FAILURES, _port(place)),
-            lambda failures: failures > 4,
+            lambda failures: failures > before + 4,
             timeout=FIRES,
             interval=2,
         )
