@@ -326,8 +326,8 @@ def queue_that_forgets(place: Place) -> Iterator[None]:
 
 @contextmanager
 def queue_nearly_full(place: Place) -> Iterator[None]:
-    # So much that the clients' buffers, which come and go, are nothing beside it.
-    redis_cli(place, "eval", "redis.call('SET', 'alarm', string.rep('x', 64000000))", "0")
+    # So much that what comes and goes, such as a script's memory, is nothing beside it.
+    redis_cli(place, "setrange", "alarm", "63999999", "x")
     try:
         with queue_set(place, maxmemory=str(round(used_memory(place) / 0.93))):
             yield
