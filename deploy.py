@@ -57,7 +57,7 @@ exporters(settings=settings)
 
 if "monitoring" in host.groups:
     alertmanager(settings=settings.monitoring.alertmanager)
-    prometheus(settings=settings, alertmanager_port=settings.monitoring.alertmanager.port)
+    prometheus(settings=settings)
 
 if "monitoring" in host.groups and settings.monitoring.grafana.enabled:
     grafana(settings=settings)

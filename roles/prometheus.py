@@ -28,7 +28,7 @@ class Target:
 
 
 @deploy("Prometheus")
-def prometheus(settings: Settings, alertmanager_port: int | None = None) -> None:
+def prometheus(settings: Settings) -> None:
     own = settings.monitoring.prometheus
     files = {
         file.path: file
@@ -37,10 +37,10 @@ def prometheus(settings: Settings, alertmanager_port: int | None = None) -> None
             settings=settings,
             prometheus=own,
             memory_goal_mib=mebibytes(own.memory_max) * 4 // 5,
-            jobs=jobs(settings, alertmanager_port),
+            jobs=jobs(settings),
             probes=probes(settings),
             blackbox_port=settings.monitoring.exporters.blackbox_port,
-            alertmanager_port=alertmanager_port,
+            alertmanager_port=settings.monitoring.alertmanager.port,
         )
     }
     unit = files.pop(drop_in("prometheus"))
@@ -62,7 +62,7 @@ def prometheus(settings: Settings, alertmanager_port: int | None = None) -> None
     )
 
 
-def jobs(settings: Settings, alertmanager_port: int | None) -> dict[str, list[Target]]:
+def jobs(settings: Settings) -> dict[str, list[Target]]:
     """The targets of each job, as docs/monitoring.md lists them."""
     ports = settings.monitoring.exporters
     everywhere = {one.name: one for group in GROUPS for one in inventory.get_group(group)}
@@ -74,7 +74,8 @@ def jobs(settings: Settings, alertmanager_port: int | None) -> dict[str, list[Ta
             for one in hosts
         ]
 
-    found = {
+    monitoring = settings.monitoring
+    return {
         "node": targets(everywhere.values(), ports.node_port),
         "edge": targets(cdn, ports.edge_port),
         "nginx": targets(cdn, ports.nginx_port),
@@ -84,11 +85,9 @@ def jobs(settings: Settings, alertmanager_port: int | None) -> dict[str, list[Ta
             *targets(cdn, ports.redis_queue_port, redis="queue"),
         ],
         "converter": targets(cdn, settings.converter.metrics.port),
-        "prometheus": [Target(f"{LOOPBACK}:{settings.monitoring.prometheus.port}", {"host": host.name})],
+        "prometheus": [Target(f"{LOOPBACK}:{monitoring.prometheus.port}", {"host": host.name})],
+        "alertmanager": [Target(f"{LOOPBACK}:{monitoring.alertmanager.port}", {"host": host.name})],
     }
-    if alertmanager_port:
-        found["alertmanager"] = [Target(f"{LOOPBACK}:{alertmanager_port}", {"host": host.name})]
-    return found
 
 
 def probes(settings: Settings) -> list[Target]:

@@ -78,9 +78,7 @@ class ExporterSettings(Section):
     """Paths of further pictures to ask for, encoded as in an address, such as
     `/upload/iblock/1a2/logo.png`. Whatever the format, it must be an image."""
 
-    probe_site: Annotated[
-        str, Field(pattern=r"^(https?://[A-Za-z0-9.:\[\]-]+(/[A-Za-z0-9/._~%?&=-]*)?)?$")
-    ] = ""
+    probe_site: Url = ""
     """A page of the site to ask for as well, such as `https://shop.example.com/`; empty: none."""
 
     tls_verify: bool = True

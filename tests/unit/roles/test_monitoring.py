@@ -41,7 +41,7 @@ def usual(name: str, **groups: Any) -> Any:
 def asked(settings: Settings, job: str, **more: Any) -> dict[str, str]:
     """The address that each host is asked at."""
     with usual("pics", **more):
-        return {target.labels["host"]: target.address for target in jobs(settings, None)[job]}
+        return {target.labels["host"]: target.address for target in jobs(settings)[job]}
 
 
 def test_a_host_that_only_itself_asks_is_asked_on_loopback() -> None:
@@ -70,7 +70,7 @@ def test_all_hosts_of_a_group_are_asked() -> None:
 
 def test_both_redis_are_told_apart() -> None:
     with usual("pics"):
-        found = {target.labels["redis"]: target.address for target in jobs(Settings(), None)["redis"]}
+        found = {target.labels["redis"]: target.address for target in jobs(Settings())["redis"]}
     assert found == {"cache": "127.0.0.1:9121", "queue": "127.0.0.1:9122"}
 
 
