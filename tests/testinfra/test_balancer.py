@@ -85,11 +85,14 @@ def test_http_2_is_spoken_and_tls_1_1_is_not(
         assert secure.version() == "TLSv1.3"
     old = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     old.check_hostname, old.verify_mode = False, ssl.CERT_NONE
-    old.maximum_version = ssl.TLSVersion.TLSv1_1
     old.set_ciphers("ALL:@SECLEVEL=0")
+    with pytest.warns(DeprecationWarning, match="TLSv1"):
+        old.minimum_version = ssl.TLSVersion.TLSv1
+    with pytest.warns(DeprecationWarning, match="TLSv1_1"):
+        old.maximum_version = ssl.TLSVersion.TLSv1_1
     with (
         socket.create_connection(place, timeout=10) as plain,
-        pytest.raises(ssl.SSLError, match=r"(?i)version|handshake"),
+        pytest.raises((ssl.SSLError, ConnectionError)),
     ):
         old.wrap_socket(plain)
 
