@@ -1,4 +1,4 @@
-"""The undo journal: its scripts, on files of a test's own and with a systemctl that remembers states in files."""
+"""The undo journal: its scripts, on files of a test's own, with a systemctl that keeps states in files."""
 
 from __future__ import annotations
 
