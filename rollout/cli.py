@@ -158,8 +158,8 @@ class _Command:
         names = [name for batch in self._batches for name in batch if name not in progress.finished]
         if progress.batch:
             self._say(
-                f"interrupted in step {progress.step!r} of {', '.join(progress.batch)}: stays as it is, drained "
-                "if it was, and locked for you"
+                f"interrupted in step {progress.step!r} of {', '.join(progress.batch)}: stays as it is, "
+                "drained if it was, and locked for you"
             )
         else:
             self._say("interrupted: no host is half changed")

@@ -206,7 +206,7 @@ class Fleet:
         while left := int(self._run(host, script).text):
             if time.monotonic() > deadline:
                 raise RolloutError(
-                    f"{host}: {self._idle:.0f} s after it was drained there are {left} connections of visitors"
+                    f"{host}: still has {left} connections of visitors {self._idle:.0f} s after draining"
                 )
 
     def wait_until_back(self, host: str) -> None:

@@ -7,6 +7,7 @@ import re
 import shlex
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -21,7 +22,7 @@ from tests.deployment import ROOT
 class Inventory:
     """The hosts of a pyinfra inventory, by group, as testinfra asks them."""
 
-    def __init__(self, file: str, sockets: Path) -> None:
+    def __init__(self, file: str, sockets: Path, only: Sequence[str] = ()) -> None:
         result = subprocess.run(
             [Path(sys.executable).parent / "pyinfra", "--json", file, "debug-inventory"],
             cwd=ROOT,
@@ -32,6 +33,9 @@ class Inventory:
         assert result.returncode == 0, result.stderr
         self._entries = json.loads(result.stdout)
         self._sockets = sockets
+        if unknown := set(only) - {entry["name"] for entry in self._entries}:
+            pytest.exit(f"{file}: no such host: {', '.join(sorted(unknown))}", returncode=4)
+        self._only = only
         self.settings = Settings.model_validate(self._entries[0]["data"]["settings"])
 
     def data(self, group: str) -> dict[str, str]:
@@ -47,6 +51,8 @@ class Inventory:
         """The group's first host."""
         data = self.data(group)
         name = next(entry["name"] for entry in self._entries if group in entry["groups"])
+        if self._only and name not in self._only:
+            pytest.skip(f"concerns {name}")
         options = {
             "ControlMaster": "auto",
             "ControlPersist": "60",
@@ -66,8 +72,11 @@ class Inventory:
 
 
 @pytest.fixture(scope="session")
-def inventory(deployment: Deployment, tmp_path_factory: pytest.TempPathFactory) -> Inventory:
-    return Inventory(deployment.inventory, tmp_path_factory.mktemp("ssh"))
+def inventory(
+    request: pytest.FixtureRequest, deployment: Deployment, tmp_path_factory: pytest.TempPathFactory
+) -> Inventory:
+    only = request.config.getoption("--host") or ()
+    return Inventory(deployment.inventory, tmp_path_factory.mktemp("ssh"), only)
 
 
 @pytest.fixture(scope="session")
