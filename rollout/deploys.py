@@ -129,7 +129,7 @@ def _limits(hosts: Iterable[str]) -> list[str]:
 
 
 def _connected(said: str) -> set[str]:
-    return set(re.findall(r"^\s*\[([^\]]+)\] Connected", said, re.MULTILINE))
+    return set(re.findall(r"^\s*\[([^\]]+)\] +Connected", said, re.MULTILINE))
 
 
 def _failed(report: Mapping[str, Any]) -> str:
