@@ -17,6 +17,8 @@ from pyinfra import host
 from pyinfra.api import FactBase, StringCommand, operation
 from pyinfra.api.exceptions import PyinfraError
 
+from extensions.journal import record_script
+
 TEMPLATES = Path(__file__).parent.parent / "templates"
 
 _BRACKETED = "[[ managed ]]"
@@ -199,6 +201,7 @@ def _install(stale: Sequence[File], surplus: Sequence[str], root: str, check: st
             script.append(f"chown {f.user}:{f.group} {new}; chmod {f.mode} {new}")
         inner = f'mount --bind "$S/root" {q(root)} && {{ {check} ; }}'
         script.append(f"S=$S unshare --mount --propagation private sh -c {q(inner)}")
+    script.append(record_script([*surplus, *(file.path for file in stale)]))
     for path in surplus:
         script.append(f"rm -f {q(path)}")
     for file in stale:

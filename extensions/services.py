@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Generator, Iterable, Sequence
+from typing import Literal
 
 from pyinfra import host
 from pyinfra.api import FactBase, StringCommand, operation
+
+from extensions.journal import record_script
 
 STAMPS = "/var/lib/bitrix-cdn/applied"
 
@@ -68,6 +71,7 @@ def running(
     + ready: a command that must succeed, within 20 s after a start or reload; it never waits for long
     + explain: a command that says why it is not ready; by default the last lines of the unit's journal
     """
+    action: Literal["restart", "reload"] | None
     now = host.get_fact(Applied, unit=unit, start=start, reload=reload, ready=ready)
     if now.get("active") == "active" and now.get("started") == now.get("start"):
         settled = now.get("reloaded") == now.get("reload") and now.get("ready") == "yes"
@@ -89,14 +93,19 @@ def start_script(
     reload: Sequence[str] = (),
     ready: str = "true",
     explain: str = "",
-    action: str | None = "restart",
+    action: Literal["restart", "reload"] | None = "restart",
 ) -> str:
     """A shell script that enables a unit, starts it and stamps with which files, as :func:`running` does.
 
     :param action: `restart`, `reload`, or None: it runs already.
     """
     u = shlex.quote(unit)
-    script = ["set -e", "systemctl daemon-reload", f"systemctl enable -q {u}"]
+    script = [
+        "set -e",
+        record_script(late=[f"{STAMPS}/{unit}"], unit=unit, action=action or ""),
+        "systemctl daemon-reload",
+        f"systemctl enable -q {u}",
+    ]
     if action:
         # `reload-or-restart`: a unit without ExecReload takes its files by a restart.
         verb = "restart" if action == "restart" else "reload-or-restart"
