@@ -40,6 +40,8 @@ class Progress:
     """The hosts that are being changed."""
     step: str = ""
     """What is done with them; empty: nothing."""
+    before: dict[str, dict[str, tuple[float, float]]] = field(default_factory=dict)
+    """Of these hosts, by kind, how much was tried and how much failed before anything was done with them."""
     ended: bool = False
     """It went through, or what it began is undone: the next run begins anew."""
 
@@ -76,7 +78,11 @@ class Record:
         if self.progress.state != state or self.progress.ended:
             # The token stays: what an earlier run has locked is this operator's own.
             self.progress = Progress(
-                state, token=self.progress.token, batch=self.progress.batch, step=self.progress.step
+                state,
+                token=self.progress.token,
+                batch=self.progress.batch,
+                step=self.progress.step,
+                before=self.progress.before,
             )
         self.write()
 
@@ -91,6 +97,11 @@ class Record:
             old.unlink(missing_ok=True)
         return self.logs / f"{datetime.now(UTC):%Y%m%dT%H%M%S.%f}-{what}.log"
 
+    def close(self) -> None:
+        """Lets the next run have it; the end of the process does so as well."""
+        self._held.close()
+        self._at_work.close()
+
     def enter(self, batch: Iterable[str], step: str) -> None:
         """A step begins."""
         self.progress.batch, self.progress.step = list(batch), step
@@ -100,11 +111,13 @@ class Record:
         """These hosts have the state, and nothing is being done with them any more."""
         for host in hosts:
             self.progress.finished[host] = now()
+        self.progress.before = {}
         self.enter((), "")
 
     def end(self) -> None:
         """Nothing is left for a next run to go on with."""
         self.progress.ended = True
+        self.progress.before = {}
         self.enter((), "")
 
     def write(self) -> None:

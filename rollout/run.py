@@ -11,7 +11,7 @@ from typing import Protocol
 from hosts import HostError
 from rollout import rates
 from rollout.errors import RolloutError
-from rollout.rates import Counters
+from rollout.rates import Count, Counters
 from rollout.record import Record
 
 
@@ -175,7 +175,7 @@ class Rollout:
         drained = [host for host in batch if hosts.can_be_drained(host) and found[host].drained != "operator"]
         self._say(f"--> {', '.join(batch)}")
         try:
-            for step, work in self._steps(batch, drained):
+            for step, work in self._steps(batch, drained, found):
                 self._record.enter(batch, step)
                 work()
         except HostError as error:
@@ -188,7 +188,7 @@ class Rollout:
         return True
 
     def _steps(
-        self, batch: Sequence[str], drained: Sequence[str]
+        self, batch: Sequence[str], drained: Sequence[str], found: Mapping[str, Found]
     ) -> Iterator[tuple[str, Callable[[], object]]]:
         hosts = self._hosts
         counted = [host for host in batch if self._first[host]]
@@ -198,7 +198,7 @@ class Rollout:
         def each(work: Callable[[str], object], some: Sequence[str]) -> Callable[[], object]:
             return lambda: [work(host) for host in some]
 
-        yield "before", lambda: self._look_before(counted, before)
+        yield "before", lambda: self._look_before(counted, found, before)
         if drained:
             yield "drain", lambda: self._drain(batch, drained)
             yield "idle", each(hosts.wait_until_idle, drained)
@@ -212,7 +212,15 @@ class Rollout:
             yield "watch", lambda: self._watch(counted, before, after)
         yield "commit", each(hosts.commit, batch)
 
-    def _look_before(self, hosts: Sequence[str], before: dict[str, Counters]) -> None:
+    def _look_before(
+        self, hosts: Sequence[str], found: Mapping[str, Found], before: dict[str, Counters]
+    ) -> None:
+        # What a half changed host does now is not what is usual: the run that began to change it knew that.
+        known = self._record.progress.before
+        known = {host: known[host] for host in hosts if found[host].left and host in known}
+        for host, kinds in known.items():
+            before[host] = {kind: Count(*count) for kind, count in kinds.items()}
+        hosts = [host for host in hosts if host not in known]
         rest = self._options.watch - (self._clock() - self._since)
         if hosts and rest > 0:
             self._say(f"looking {rest:.0f} s at what is usual before")
@@ -224,6 +232,10 @@ class Rollout:
                 for kind, count in now.items()
                 if kind in self._first[host]
             }
+        self._record.progress.before = {
+            host: {kind: (count.tried, count.failed) for kind, count in kinds.items()}
+            for host, kinds in before.items()
+        }
 
     def _drain(self, batch: Sequence[str], drained: Sequence[str]) -> None:
         self._hosts.others_serve(batch)
