@@ -133,7 +133,7 @@ Start = Callable[..., Rollout]
 
 @pytest.fixture
 def start(tmp_path: Path) -> Iterator[Start]:
-    """Begins a run with a record as on the operator's disk; the one of the run before is let go, as by its end."""
+    """Begins a run, with a record as on the operator's disk; that of the run before is let go, as by its end."""
     records: list[Record] = []
     said: list[str] = []
 
@@ -197,18 +197,19 @@ def test_all_edges_at_once_are_refused_where_nobody_else_serves(start: Start) ->
 def test_a_failure_stops_it_and_only_its_batch_is_undone(start: Start, step: str, host: str) -> None:
     if host == "cdn" and step in {"idle", "back"}:
         pytest.skip("it can't be drained")
-    # The second time, when it is undone, the balancer has it back.
-    fake = Fake(fails=f"{step} {host}")
+
+    class Once(Fake):
+        """The second time, when it is undone, the balancer has it back."""
+
+        def act(self, what: str, host: str) -> None:
+            try:
+                super().act(what, host)
+            finally:
+                if self.fails == f"{what} {host}":
+                    self.fails = ""
+
+    fake = Once(fails=f"{step} {host}")
     rollout = start(fake)
-
-    def once(what: str, name: str, act: Callable[[str, str], None] = fake.act) -> None:
-        try:
-            act(what, name)
-        finally:
-            if fake.fails == f"{what} {name}":
-                fake.fails = ""
-
-    fake.act = once  # type: ignore[method-assign]
     assert not rollout.run(BATCHES)
     assert rollout.summary.failure == f"{host}: {step} fails"
     before = set(EVERYONE[: EVERYONE.index(host)])
