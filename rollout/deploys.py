@@ -72,7 +72,9 @@ class Pyinfra:
         # A host that can't be reached is missing from the plan without a word.
         missing = sorted(set(hosts) - _connected(said))
         if status or report is None or missing:
-            why = f"{', '.join(missing)}: can't be reached" if missing and not status else _why(said, hosts)
+            why = (
+                f"{', '.join(missing)}: can't be reached" if missing and not status else _why(said, hosts)[0]
+            )
             raise RolloutError(f"what there is to change can't be said: {why} ({log})")
         return by_host(hosts, report["plan"], "hosts_with_change")
 
@@ -83,8 +85,8 @@ class Pyinfra:
         """
         status, report, said = self._run(["-y", "--json", *_limits(hosts)], log, work)
         if status or report is None or not set(hosts) <= _connected(said):
-            failed = _failed(report) if report else ""
-            raise RolloutError(f"{failed}{_why(said, hosts)}")
+            why, more = _why(said, hosts)
+            raise RolloutError(f"{why} (all of it: {log})", more)
         return Deployed(by_host(hosts, report["results"]["operations"], "success"))
 
     def _run(
@@ -132,18 +134,32 @@ def _connected(said: str) -> set[str]:
     return set(re.findall(r"^\s*\[([^\]]+)\] +Connected", said, re.MULTILINE))
 
 
-def _failed(report: Mapping[str, Any]) -> str:
-    for operation in report["results"]["operations"]:
-        if operation["error"]:
-            return f"{', '.join(operation['error'])}: {operation['name']}: "
-    return ""
+@dataclass(frozen=True)
+class Failure:
+    """An operation that failed, as a deploy told of it."""
+
+    hosts: tuple[str, ...]
+    operation: str
+    said: tuple[str, ...]
+    """What the hosts said meanwhile."""
 
 
-def _why(said: str, hosts: Iterable[str]) -> str:
-    """The last that a host or pyinfra itself said before it failed."""
-    if "pyinfra error" in said:
-        return complaint(said)
-    names, usual = "|".join(map(re.escape, hosts)), "Success|No changes|Skipped|Connected"
-    lines = re.findall(rf"^\s*\[(?:{names})\] +(?!{usual})(.*\S)", said, re.MULTILINE)
-    told = [str(line) for line in lines if not re.match(r"(Error: )?(executed|retry)", line)]
-    return told[-1] if told else complaint(said) or "it says nothing"
+def failure(said: str, hosts: Iterable[str]) -> Failure | None:
+    """The operation that a deploy stopped at; None: it tells of none."""
+    names = "|".join(map(re.escape, hosts))
+    for section in re.split(r"^--> Starting operation: ", said, flags=re.MULTILINE)[1:]:
+        operation, _, rest = section.partition("\n")
+        lines = re.findall(rf"^ *\[({names})\] +(.*\S)", rest.partition("\n--> ")[0], re.MULTILINE)
+        failed = tuple(dict.fromkeys(name for name, text in lines if text.startswith("Error: ")))
+        if failed:
+            told = (text for name, text in lines if name in failed and not text.startswith("Error: "))
+            return Failure(failed, operation.strip(), tuple(told))
+    return None
+
+
+def _why(said: str, hosts: Iterable[str]) -> tuple[str, tuple[str, ...]]:
+    """Why a run failed, in one line, and what else a host said of it."""
+    if failed := failure(said, hosts):
+        told = failed.said or ("it says nothing",)
+        return f"{', '.join(failed.hosts)}: {failed.operation}: {told[0]}", told[1:]
+    return complaint(said) or "it says nothing", ()

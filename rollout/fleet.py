@@ -119,10 +119,7 @@ class Fleet:
 
     def deploy(self, hosts: Sequence[str]) -> Mapping[str, tuple[str, ...]]:
         log = self._record.log(f"deploy-{'-'.join(hosts)}")
-        try:
-            return self._pyinfra.deploy(hosts, log, self._record.work).changed
-        except RolloutError as error:
-            raise RolloutError(f"{error} (all of it: {log})") from None
+        return self._pyinfra.deploy(hosts, log, self._record.work).changed
 
     def smoke(self, hosts: Sequence[str]) -> None:
         """Runs the tests marked `smoke` that concern these hosts, and asks for a picture as visitors do.

@@ -179,7 +179,7 @@ class Rollout:
                 self._record.enter(batch, step)
                 work()
         except HostError as error:
-            self._undo(batch, drained, str(error))
+            self._undo(batch, drained, error)
             return False
         self._record.finish(batch)
         for host in batch:
@@ -275,10 +275,12 @@ class Rollout:
                 raise RolloutError(told)
             self._say(told)
 
-    def _undo(self, batch: Sequence[str], drained: Sequence[str], error: str) -> None:
+    def _undo(self, batch: Sequence[str], drained: Sequence[str], error: HostError) -> None:
         """Gives a batch back what it had; visitors come to a host again only when it works."""
-        self.summary.failure = error
-        self._say(f"stopped: {error}")
+        self.summary.failure = str(error)
+        self._say(f"failed: {error}")
+        for line in error.more if isinstance(error, RolloutError) else ():
+            self._say(f"    {line}")
         self._record.enter(batch, "undo")
         for host in batch:
             try:

@@ -133,7 +133,7 @@ Start = Callable[..., Rollout]
 
 @pytest.fixture
 def start(tmp_path: Path) -> Iterator[Start]:
-    """Begins a run, with a record as on the operator's disk; that of the run before is let go, as by its end."""
+    """Begins a run, with a record as on the operator's disk; that of the run before is let go."""
     records: list[Record] = []
     said: list[str] = []
 
