@@ -313,8 +313,8 @@ class EdgesSettings(Section):
     """The port on the CDN host's private address that edges fetch from; closed to everybody else."""
 
     fresh_s: Annotated[int, Field(ge=2, le=3600)] = 60
-    """Seconds (2 to 3600) that an edge may lag behind the CDN host, as nobody tells it of changes. From half
-    of them on, a picture that is asked for is compared with the CDN host's behind the visitor's back."""
+    """Seconds (2 to 3600) that an edge may lag behind the CDN host, as nobody tells it of changes: a picture
+    that is asked for later than that was compared with the CDN host's first."""
 
     pending_s: Annotated[int, Field(ge=1, le=60)] = 10
     """The same (1 to 60) for a picture whose variant is still to come."""
@@ -334,8 +334,8 @@ class BalancerSettings(Section):
     """Connections of visitors (100 to 1000000) that it takes at the same time; more wait until others end."""
 
     retries: Annotated[int, Field(ge=0, le=10)] = 3
-    """How often (0 to 10) a request that an edge didn't answer, or answered 502, 503 or 504, is given to another
-    one; only GET and HEAD."""
+    """How often (0 to 10) a GET or HEAD that an edge didn't answer, or answered 502, 503 or 504, is given to
+    another one."""
 
     drain_s: Annotated[int, Field(ge=1, le=86_400)] = 600
     """Seconds (1 to 86400) after a reload for which visitors may go on with what the old process sends
