@@ -154,6 +154,7 @@ def tree(
     root: str = "/etc",
     check: str | None = None,
     absent: Sequence[str] = (),
+    trial: str = "",
 ) -> Generator[StringCommand, None, None]:
     """Brings a set of files to the host, all or none, after the service's own checker agreed.
 
@@ -164,6 +165,7 @@ def tree(
     + root: the directory that the checker must see changed; all paths must be below it when checking
     + check: a command that exits non-zero when it refuses the configuration
     + absent: paths that must not exist, such as a distribution's example site
+    + trial: directory of a journal that records this change as well; see :mod:`extensions.journal`
     """
     present = host.get_fact(Paths, paths=[file.path for file in files])
     stale = [file for file in files if present.get(file.path) != file.state]
@@ -171,7 +173,7 @@ def tree(
     if not stale and not surplus:
         host.noop(f"all {len(files)} files are as they must be")
         return
-    yield StringCommand(_install(stale, surplus, root, check), _stdin=_packed(stale))
+    yield StringCommand(_install(stale, surplus, root, check, trial), _stdin=_packed(stale))
 
 
 def _packed(files: Sequence[File]) -> str:
@@ -186,7 +188,9 @@ def _packed(files: Sequence[File]) -> str:
     return base64.encodebytes(buffer.getvalue()).decode()
 
 
-def _install(stale: Sequence[File], surplus: Sequence[str], root: str, check: str | None) -> str:
+def _install(
+    stale: Sequence[File], surplus: Sequence[str], root: str, check: str | None, trial: str = ""
+) -> str:
     q = shlex.quote
     script = ["set -eu", "umask 077", "S=$(mktemp -d)", "trap 'rm -rf \"$S\"' EXIT", 'mkdir "$S/new"']
     # Only root gets as far as `$S`; below it, what a checker passes through is as open as it will be.
@@ -201,7 +205,7 @@ def _install(stale: Sequence[File], surplus: Sequence[str], root: str, check: st
             script.append(f"chown {f.user}:{f.group} {new}; chmod {f.mode} {new}")
         inner = f'mount --bind "$S/root" {q(root)} && {{ {check} ; }}'
         script.append(f"S=$S unshare --mount --propagation private sh -c {q(inner)}")
-    script.append(record_script([*surplus, *(file.path for file in stale)]))
+    script.append(record_script([*surplus, *(file.path for file in stale)], trial=trial))
     for path in surplus:
         script.append(f"rm -f {q(path)}")
     for file in stale:

@@ -92,6 +92,11 @@ def _id(path: str) -> str:
     return hashlib.sha256(path.encode()).hexdigest()[:32]
 
 
+def recorded(path: str, journal: str = JOURNAL) -> str:
+    """Where a journal keeps what a path was; nothing is there if the path isn't recorded or was nothing."""
+    return f"{journal}/files/{_id(path)}/was"
+
+
 def begin_script(journal: str = JOURNAL) -> str:
     """A shell script that opens the journal; one that is open stays as it is."""
     j = shlex.quote(journal)

@@ -58,6 +58,7 @@ def running(
     reload: Sequence[str] = (),
     ready: str = "true",
     explain: str = "",
+    trial: str = "",
 ) -> Generator[StringCommand, None, None]:
     """Makes sure that a unit is enabled, runs with its files as they are now, and is ready.
 
@@ -70,6 +71,7 @@ def running(
     + reload: files that need only a reload
     + ready: a command that must succeed, within 20 s after a start or reload; it never waits for long
     + explain: a command that says why it is not ready; by default the last lines of the unit's journal
+    + trial: directory of a journal that records this change as well; see :mod:`extensions.journal`
     """
     action: Literal["restart", "reload"] | None
     now = host.get_fact(Applied, unit=unit, start=start, reload=reload, ready=ready)
@@ -82,7 +84,9 @@ def running(
         host.noop(f"{unit} runs with its files as they are")
         return
     yield StringCommand(
-        start_script(unit, start=start, reload=reload, ready=ready, explain=explain, action=action)
+        start_script(
+            unit, start=start, reload=reload, ready=ready, explain=explain, action=action, trial=trial
+        )
     )
 
 
@@ -94,6 +98,7 @@ def start_script(
     ready: str = "true",
     explain: str = "",
     action: Literal["restart", "reload"] | None = "restart",
+    trial: str = "",
 ) -> str:
     """A shell script that enables a unit, starts it and stamps with which files, as :func:`running` does.
 
@@ -102,7 +107,7 @@ def start_script(
     u = shlex.quote(unit)
     script = [
         "set -e",
-        record_script(late=[f"{STAMPS}/{unit}"], unit=unit, action=action or ""),
+        record_script(late=[f"{STAMPS}/{unit}"], unit=unit, action=action or "", trial=trial),
         "systemctl daemon-reload",
         f"systemctl enable -q {u}",
     ]

@@ -16,15 +16,13 @@ from extensions.journal import JOURNAL, begin_script, commit_script, undo_script
 from hosts import HostError, Inventory, Output
 from roles.exporters import probe_picture, visible_name
 from roles.mounts import ready
+from roles.nginx import DRAIN
 from rollout import balancer, pictures, rates
 from rollout.deploys import Pyinfra
 from rollout.errors import RefusedError, RolloutError
 from rollout.exporters import expositions
 from rollout.record import Record
 from rollout.run import Found
-
-DRAIN = "/var/lib/bitrix-cdn/drain"
-"""While it exists on an edge, the edge calls itself unfit, and the balancer leads visitors past it."""
 
 # What a rollout writes into it; one that an operator made by hand has anything else in it, and stays.
 _OURS = "rollout"
@@ -287,9 +285,10 @@ class Fleet:
             return
         settings = self._settings
         path = probe_picture(settings).removeprefix(settings.cdn.root)
-        tls = settings.tls
-        port = tls.port if tls.redirects else settings.nginx.http_port
-        door = pictures.Door(port, visible_name(settings) or "localhost", tls=tls.redirects)
+        # Behind a balancer TLS ends there.
+        tls = settings.tls.redirects and not (self._balancers and self.can_be_drained(host))
+        port = settings.tls.port if tls else settings.nginx.http_port
+        door = pictures.Door(port, visible_name(settings) or "localhost", tls=tls)
         pictures.check(self._inventory.hosts[host], door, path, patience=patience)
 
     def _counted(self, host: str) -> dict[str, int]:
