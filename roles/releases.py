@@ -109,7 +109,10 @@ def running_release(release: str, healthy_within_s: int) -> Generator[StringComm
     if runs and now.get("ready") == "yes" and now.get("enabled") == "enabled":
         host.noop(f"{UNIT} runs release {release} with its files as they are")
         return
-    yield StringCommand(switch_script(release, healthy_within_s=healthy_within_s, restart=not runs))
+    settled_already = runs and now.get("ready") == "yes"
+    yield StringCommand(
+        switch_script(release, healthy_within_s=healthy_within_s, restart=not settled_already)
+    )
 
 
 @operation()

@@ -23,11 +23,17 @@ def states(remote: Remote, port: int) -> dict[str, str]:
     told = expositions(remote, [port]).get(port)
     if told is None:
         raise RolloutError(f"{remote.name}: HAProxy does not tell how its servers are, at port {port}")
-    return parse(told)
+    try:
+        return parse(told)
+    except ValueError as error:
+        raise RolloutError(f"{remote.name}: HAProxy's exporter can't be understood: {error}") from None
 
 
 def parse(exposition: str) -> dict[str, str]:
-    """The states in what HAProxy's exporter says."""
+    """The states in what HAProxy's exporter says.
+
+    :raises ValueError: it isn't in Prometheus' text format.
+    """
     found: dict[str, str] = {}
     for family in text_string_to_metric_families(exposition):
         for sample in family.samples:

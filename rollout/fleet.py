@@ -18,6 +18,7 @@ from roles.exporters import probe_picture, visible_name
 from roles.mounts import ready
 from roles.nginx import DRAIN
 from rollout import balancer, pictures, rates
+from rollout.answers import Door, ask
 from rollout.deploys import Pyinfra
 from rollout.errors import RefusedError, RolloutError
 from rollout.exporters import expositions
@@ -240,7 +241,10 @@ class Fleet:
         if not ports:
             return {}
         told = expositions(self._inventory.hosts[host], list(ports.values()))
-        return rates.counters({kind: told[port] for kind, port in ports.items() if port in told})
+        try:
+            return rates.counters({kind: told[port] for kind, port in ports.items() if port in told})
+        except ValueError as error:
+            raise RolloutError(f"{host}: its exporters can't be understood: {error}") from None
 
     def wait_until_healthy(self, host: str) -> None:
         """Until a host does what it is for.
@@ -267,8 +271,8 @@ class Fleet:
         groups, settings = self._inventory.groups, self._settings
         self._pictures(host, patience=0)
         if host in groups.get("cdn", ()):
-            door = pictures.Door(settings.converter.api.port, "localhost", tls=False)
-            answer = pictures.ask(self._inventory.hosts[host], door, "/health", "*/*")
+            door = Door(settings.converter.api.port, "localhost", tls=False)
+            answer = ask(self._inventory.hosts[host], door, "/health", "*/*")
             if answer.status != 200:
                 raise RolloutError(
                     f"{host}: the converter is not healthy: {answer.body.decode(errors='replace')}"
@@ -288,7 +292,7 @@ class Fleet:
         # Behind a balancer TLS ends there.
         tls = settings.tls.redirects and not (self._balancers and self.can_be_drained(host))
         port = settings.tls.port if tls else settings.nginx.http_port
-        door = pictures.Door(port, visible_name(settings) or "localhost", tls=tls)
+        door = Door(port, visible_name(settings) or "localhost", tls=tls)
         pictures.check(self._inventory.hosts[host], door, path, patience=patience)
 
     def _counted(self, host: str) -> dict[str, int]:

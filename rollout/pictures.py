@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import http.client
 import io
-import shlex
-import socket
 import time
-from dataclasses import dataclass
 
 from PIL import Image, UnidentifiedImageError
 
 from hosts import Remote
+from rollout.answers import Door, ask
 from rollout.errors import RolloutError
 
 ACCEPTS = {"WEBP": "image/webp,image/*;q=0.8,*/*;q=0.5", "JPEG": "image/jpeg,image/*;q=0.8"}
@@ -21,73 +18,10 @@ ACCEPTS = {"WEBP": "image/webp,image/*;q=0.8,*/*;q=0.5", "JPEG": "image/jpeg,ima
 _PATIENCE = 30.0
 
 
-@dataclass(frozen=True)
-class Door:
-    """Where visitors are let in, on the host itself."""
-
-    port: int
-    name: str
-    """The host name that they ask for."""
-    tls: bool
-
-
-@dataclass(frozen=True)
-class Answer:
-    """What a visitor gets."""
-
-    status: int
-    type: str
-    body: bytes
-
-
-class _Bytes:
-    """Enough of a socket for `http.client` to read an answer from."""
-
-    def __init__(self, data: bytes) -> None:
-        self._data = data
-
-    def makefile(self, mode: str) -> io.BytesIO:
-        return io.BytesIO(self._data)
-
-
-def ask(remote: Remote, door: Door, path: str, accept: str) -> Answer:
-    """Asks a host's own nginx or balancer for something.
-
-    :raises RolloutError: it does not answer, or not in HTTP.
-    :raises hosts.HostError: the host can't be reached.
-    """
-    request = (
-        f"GET {path} HTTP/1.1\r\nHost: {door.name}\r\nAccept: {accept}\r\n"
-        "User-Agent: bitrix-cdn-rollout\r\nConnection: close\r\n\r\n"
-    )
-    line = (
-        f"openssl s_client -quiet -verify_quiet -connect 127.0.0.1:{door.port} "
-        f"-servername {shlex.quote(door.name)}"
-        if door.tls
-        else f"exec 3<>/dev/tcp/127.0.0.1/{door.port} && cat >&3 && cat <&3"
-    )
-    output = remote.run(
-        f"timeout 15 bash -c {shlex.quote(line)}", stdin=request.encode(), check=False, silence=30
-    )
-    if not output.out:
-        raise RolloutError(f"{remote.name}: nothing answers at port {door.port}: {output.reason}")
-    response = http.client.HTTPResponse(_as_socket(output.out))
-    try:
-        response.begin()
-        return Answer(response.status, response.getheader("Content-Type") or "", response.read())
-    except http.client.HTTPException as error:
-        raise RolloutError(f"{remote.name}: port {door.port} does not answer in HTTP: {error!r}") from None
-
-
-def _as_socket(data: bytes) -> socket.socket:
-    # All that `HTTPResponse` does with it is `makefile`.
-    return _Bytes(data)  # type: ignore[return-value]
-
-
 def comes_in(remote: Remote, door: Door, path: str, form: str) -> str:
     """What is wrong with a picture in one format; empty: it comes, and is whole."""
     answer = ask(remote, door, path, ACCEPTS[form])
-    if answer.status != http.client.OK:
+    if answer.status != 200:
         return f"{path} is answered with {answer.status}"
     try:
         with Image.open(io.BytesIO(answer.body)) as picture:
