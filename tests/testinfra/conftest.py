@@ -47,12 +47,19 @@ class Inventory:
         """The group's hosts."""
         return [entry["name"] for entry in self._entries if group in entry["groups"]]
 
+    def chosen(self) -> dict[str, Host]:
+        """All hosts that the tests are about, by name."""
+        names = [entry["name"] for entry in self._entries]
+        return {name: self._host(name) for name in names if name in (self._only or names)}
+
     def host(self, group: str) -> Host:
         """The group's first host."""
-        data = self.data(group)
-        name = next(entry["name"] for entry in self._entries if group in entry["groups"])
+        return self._host(self.names(group)[0])
+
+    def _host(self, name: str) -> Host:
         if self._only and name not in self._only:
             pytest.skip(f"concerns {name}")
+        data = next(entry for entry in self._entries if entry["name"] == name)["data"]
         options = {
             "ControlMaster": "auto",
             "ControlPersist": "60",
