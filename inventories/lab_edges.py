@@ -15,7 +15,7 @@ bitrix, cdn, edge, balancer, monitoring = groups(
     settings={
         **_settings,
         "lab_site": {"enabled": True, "cdn_url": f"http://{_lab.host('balancer').address}"},
-        # Tests ask an edge directly, to compare.
-        "edges": {"allowed": [_machine]},
+        # Tests ask an edge directly, to compare, and don't wait a minute for news.
+        "edges": {"allowed": [_machine], "fresh_s": 10, "pending_s": 5},
     },
 )
