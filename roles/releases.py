@@ -77,11 +77,11 @@ class Installed(FactBase[Releases]):
     def default() -> Releases:
         return Releases("", (), ())
 
-    def command(self, home: str = HOME) -> str:
+    def command(self) -> str:
         return (
-            f"cd {home}/releases 2>/dev/null || exit 0; "
-            f"echo current $(readlink {home}/current | sed 's,.*/,,'); "
-            f"for id in $(cat {home}/history 2>/dev/null); do [ -e $id/release ] && echo history $id; done; "
+            f"cd {HOME}/releases 2>/dev/null || exit 0; "
+            f"echo current $(readlink {HOME}/current | sed 's,.*/,,'); "
+            f"for id in $(cat {HOME}/history 2>/dev/null); do [ -e $id/release ] && echo history $id; done; "
             "for id in *; do [ -e $id/release ] && echo complete $id; done; true"
         )
 
@@ -153,9 +153,6 @@ def switch_script(
     healthy_within_s: int,
     restart: bool,
     back: bool = False,
-    home: str = HOME,
-    config: str = CONFIG,
-    trial: str = TRIAL,
 ) -> str:
     """The shell script that makes a release current, starts it, looks at its health, and undoes it all if
     that is bad.
@@ -164,54 +161,60 @@ def switch_script(
     :param back: whether this is an operator's way back, so that what is newer leaves the history.
     """
     q = shlex.quote
-    health = f"python3 -c {q(_HEALTH)} {config}"
+    health = f"python3 -c {q(_HEALTH)} {CONFIG}"
     record = record_script(
-        [f"{home}/current", f"{home}/history"],
+        [f"{HOME}/current", f"{HOME}/history"],
         late=[f"{STAMPS}/{UNIT}"],
         unit=UNIT,
         action="restart" if restart else "",
-        trial=trial,
+        trial=TRIAL,
     )
     # Its explanation is given below, with what became of it.
     begin = start_script(UNIT, start=START, explain="true", action="restart" if restart else None)
+    if back:
+        # What was current before it, so that going back again goes further back.
+        kept_in_history = f"sed '/^{release}$/,$d' {HOME}/history"
+    else:
+        # What was healthy before it is the one to go back to, also where nobody has noted it.
+        others = f"awk 'NF && $0 != \"{release}\" && !seen[$0]++'"
+        kept_in_history = f'{{ cat {HOME}/history; echo "$was"; }} | tac | {others} | tac'
     return f"""
 set -eu
-exec 9> {home}/lock
+exec 9> {HOME}/lock
 flock -w 600 9 || {{ echo 'another deploy or rollback is at work here' >&2; exit 1; }}
-{_TAKE_BACK_FIRST.format(undo=q(undo_script(trial)), trial=trial) if back else ""}
-{_ACCEPTED.format(home=home, release=release, config=config) if back else ""}
+{_before_going_back(release) if back else ""}
 {record}
-old=$(readlink {home}/current | sed 's,.*/,,') || :
+was=$(readlink {recorded(f"{HOME}/current", TRIAL)} | sed 's,.*/,,') || :
+old=$(readlink {HOME}/current | sed 's,.*/,,') || :
 before=$({health})
 moment=$(date +%s)
 if [ "$old" != {release} ]; then
-    ln -sfn releases/{release} {home}/current.new
-    mv -fT {home}/current.new {home}/current
+    ln -sfn releases/{release} {HOME}/current.new
+    mv -fT {HOME}/current.new {HOME}/current
 fi
 if ! sh -c {q(begin)} >/dev/null 2>&1; then
     why="it does not start ($(systemctl show -p Result --value {UNIT}))"
 elif why=$({health} {release} {healthy_within_s} "$before"); then
-    touch {home}/history
+    touch {HOME}/history
     {{
-        for id in $({_HISTORY[back].format(home=home, release=release)}); do
-            [ ! -e "{home}/releases/$id/release" ] || echo "$id"
+        for id in $({kept_in_history}); do
+            [ ! -e "{HOME}/releases/$id/release" ] || echo "$id"
         done
         echo {release}
-    }} > {home}/history.new
-    mv -f {home}/history.new {home}/history
-    rm -rf {trial}.gone
-    mv -T {trial} {trial}.gone
-    rm -rf {trial}.gone
+    }} > {HOME}/history.new
+    mv -f {HOME}/history.new {HOME}/history
+    rm -rf {TRIAL}.gone
+    mv -T {TRIAL} {TRIAL}.gone
+    rm -rf {TRIAL}.gone
     exit 0
 fi
 words=$(journalctl -u {UNIT} --since "@$moment" -o cat --no-pager | tail -n 8)
-was=$(readlink {recorded(f"{home}/current", trial)} | sed 's,.*/,,') || :
-configured=$(cat {trial}/files/*/path | grep -v -e ^{home} -e ^{STAMPS}/) || :
+configured=$(cat {TRIAL}/files/*/path | grep -v -e ^{HOME} -e ^{STAMPS}/) || :
 if [ -z "$was" ]; then
     then='it stays, as there is no earlier one to go back to'
 elif [ "$was" = {release} ] && [ -z "$configured" ]; then
     then='there is nothing that could be taken back'
-elif said=$(sh -c {q(undo_script(trial))} 2>&1) && said=$(systemctl start {UNIT} 2>&1) &&
+elif said=$(sh -c {q(undo_script(TRIAL))} 2>&1) && said=$(systemctl start {UNIT} 2>&1) &&
     said=$({health} "$was" {healthy_within_s} "$before"); then
     then="release $was runs again${{configured:+, with its configuration}}"
 else
@@ -222,22 +225,11 @@ exit 1
 """
 
 
-# What stays in the history below the release that becomes current.
-_HISTORY = {
-    # By a deploy: the one that was current is the one to go back to, also where nobody has noted it.
-    False: '{{ cat {home}/history; echo "$old"; }} | tac | '
-    "awk 'NF && $0 != \"{release}\" && !seen[$0]++' | tac",
-    # By an operator: what was current before it, so that going back again goes further back.
-    True: "sed '/^{release}$/,$d' {home}/history",
-}
-
-_TAKE_BACK_FIRST = """
+def _before_going_back(release: str) -> str:
+    return f"""
 # What a deploy that was cut short has left half changed.
-if [ -d {trial} ]; then sh -c {undo} >/dev/null; fi
-"""
-
-_ACCEPTED = """
-if ! said=$({home}/releases/{release}/bin/webp-converter config check --config {config} 2>&1); then
+if [ -d {TRIAL} ]; then sh -c {shlex.quote(undo_script(TRIAL))} >/dev/null; fi
+if ! said=$({HOME}/releases/{release}/bin/webp-converter config check --config {CONFIG} 2>&1); then
     said=$(printf %s "$said" | tail -n 1)
     echo "release {release} refuses the configuration that is deployed: $said; deploy from its sources" >&2
     exit 1
@@ -270,20 +262,20 @@ def pruned(keep: int) -> Generator[StringCommand, None, None]:
     yield StringCommand(prune_script(keep))
 
 
-def prune_script(keep: int, home: str = HOME) -> str:
+def prune_script(keep: int) -> str:
     """The shell script of :func:`pruned`."""
     # A release without its id is incomplete: nobody goes back to one that is half removed.
     return (
-        f"set -e; exec 9> {home}/lock; flock -w 600 9; for id in $({surplus_script(keep, home)}); do "
-        f'rm -f "{home}/releases/$id/release"; rm -rf "{home}/releases/$id"; done'
+        f"set -e; exec 9> {HOME}/lock; flock -w 600 9; for id in $({surplus_script(keep)}); do "
+        f'rm -f "{HOME}/releases/$id/release"; rm -rf "{HOME}/releases/$id"; done'
     )
 
 
-def surplus_script(keep: int, home: str = HOME) -> str:
+def surplus_script(keep: int) -> str:
     """A shell command that lists the releases to remove."""
-    kept = " ".join(recorded(f"{home}/current", journal) for journal in (TRIAL, JOURNAL))
+    kept = " ".join(recorded(f"{HOME}/current", journal) for journal in (TRIAL, JOURNAL))
     return rf"""
-cd {home}/releases 2>/dev/null || exit 0
+cd {HOME}/releases 2>/dev/null || exit 0
 now=$(readlink ../current | sed 's,.*/,,')
 before=$(grep -vx "$now" ../history 2>/dev/null | tail -n 1)
 needed="$now $before $(for was in {kept}; do readlink $was; done | sed 's,.*/,,')"
@@ -292,7 +284,7 @@ for id in $( {{ echo "$now"; tac ../history || :; ls -t; }} 2>/dev/null | awk 'N
     [ -d "$id" ] || continue
     if [ -e "$id/release" ]; then n=$((n + 1)); [ $n -gt {keep} ] || continue; fi
     case " $(echo $needed) " in *" $id "*) continue ;; esac
-    if grep -qs "{home}/releases/$id/" /proc/[0-9]*/maps; then continue; fi
+    if grep -qs "{HOME}/releases/$id/" /proc/[0-9]*/maps; then continue; fi
     echo "$id"
 done
 true"""
