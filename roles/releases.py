@@ -103,16 +103,13 @@ def running_release(release: str, healthy_within_s: int) -> Generator[StringComm
     + release: id of the release, which is installed
     + healthy_within_s: seconds until it must be healthy, once systemd has started it
     """
-    settled = f'[ "$(cat {HOME}/current/release)" = {release} ] && [ ! -d {TRIAL} ]'
-    now = host.get_fact(Applied, unit=UNIT, start=START, reload=(), ready=settled)
-    runs = now.get("active") == "active" and now.get("started") == now.get("start")
-    if runs and now.get("ready") == "yes" and now.get("enabled") == "enabled":
+    right = f'[ "$(cat {HOME}/current/release)" = {release} ] && [ ! -d {TRIAL} ]'
+    now = host.get_fact(Applied, unit=UNIT, start=START, reload=(), ready=right)
+    settled = (now.get("active"), now.get("started"), now.get("ready")) == ("active", now.get("start"), "yes")
+    if settled and now.get("enabled") == "enabled":
         host.noop(f"{UNIT} runs release {release} with its files as they are")
         return
-    settled_already = runs and now.get("ready") == "yes"
-    yield StringCommand(
-        switch_script(release, healthy_within_s=healthy_within_s, restart=not settled_already)
-    )
+    yield StringCommand(switch_script(release, healthy_within_s=healthy_within_s, restart=not settled))
 
 
 @operation()

@@ -57,10 +57,12 @@ def pyinfra(
     operations: str = "deploy.py",
     lab: str | None = None,
     timeout: float = 600,
+    root: Path = ROOT,
 ) -> Run:
     """Runs `pyinfra ARGUMENTS INVENTORY OPERATIONS` from the root of the repository.
 
     :param lab: name of the lab that `inventories/lab.py` and `inventories/lab_edges.py` shall mean.
+    :param root: of another copy of the repository.
     """
     environment = {key: value for key, value in os.environ.items() if not key.startswith("PYINFRA_")}
     if lab is not None:
@@ -68,7 +70,7 @@ def pyinfra(
     started = time.monotonic()
     result = subprocess.run(
         [Path(sys.executable).parent / "pyinfra", *arguments, inventory, operations],
-        cwd=ROOT,
+        cwd=root,
         env=environment,
         stdin=subprocess.DEVNULL,
         capture_output=True,
