@@ -131,7 +131,7 @@ class Tree:
 
 
 @pytest.fixture(scope="session")
-def copy(lab: state.Lab, tmp_path_factory: pytest.TempPathFactory) -> Tree:
+def copy(_five_hosts: None, lab: state.Lab, tmp_path_factory: pytest.TempPathFactory) -> Tree:
     """The repository, with a converter that doesn't improve its variants meanwhile: answers are compared."""
     path = tmp_path_factory.mktemp("rollout") / "tree"
     ignored = shutil.ignore_patterns(".*", "__pycache__", "*.egg-info")
@@ -179,14 +179,13 @@ class Traffic:
 
     def figures(self) -> str:
         return (
-            f"{self.load.served:,} requests compared, {len(self.failed)} failed, {len(self.wrong)} wrong (figure: 0); "
-            f"{self.pressed:,} by wrk, {self.refused} failed (figure: 0); slowest {self.load.slowest:.2f} s"
+            f"{self.load.served:,} requests compared, {len(self.failed)} failed, {len(self.wrong)} wrong "
+            f"(figure: 0); {self.pressed:,} by wrk, {self.refused} failed (figure: 0); slowest {self.load.slowest:.2f} s"
         )
 
     def check(self) -> None:
-        assert (self.failed[:5], self.wrong[:5], self.refused) == ([], [], 0), (
-            f"{self.figures()}\n{self.said}"
-        )
+        found = self.failed[:5], self.wrong[:5], self.refused
+        assert found == ([], [], 0), f"{self.figures()}\n{self.said}"
         assert self.load.served > 100
         assert self.pressed > 100
 
