@@ -25,6 +25,7 @@ def metrics(inventory: Inventory, monitoring: Host, settings: Settings) -> str:
     return fetched(monitoring, f"http://{address}:{settings.monitoring.exporters.haproxy_port}/metrics")
 
 
+@pytest.mark.smoke
 def test_it_runs_with_a_configuration_that_it_agrees_with(balancer: Host) -> None:
     assert balancer.service("haproxy.service").is_running
     assert balancer.service("haproxy.service").is_enabled
@@ -64,6 +65,7 @@ def test_its_key_is_roots_alone(balancer: Host, settings: Settings) -> None:
     assert (found.user, found.mode) == ("root", 0o600)
 
 
+@pytest.mark.smoke
 def test_its_worker_is_not_root(balancer: Host) -> None:
     users = balancer.check_output("ps -o user= -C haproxy").split()
     assert "haproxy" in users
