@@ -57,6 +57,20 @@ test: .venv/packages ## unit tests, then labs of both suites: deploy, deploy aga
 	pytest tests/unit converter_app/tests tests/lab tests/testinfra tests/e2e --ignore tests/e2e/test_outages.py \
 	  -m 'not long'
 
+# On top of what is there: the pins that both locks have are the same.
+.venv/molecule: .venv/installed requirements-molecule.lock
+	.venv/bin/pip install -q --require-hashes -r requirements-molecule.lock
+	@touch $@
+
+.PHONY: molecule
+molecule: .venv/packages .venv/molecule ## bare hosts, deploy, deploy again, checks of each role, by molecule: [SUITE=trixie]
+	MOLECULE_SUITE=$(or $(SUITE),trixie) molecule test
+
+.PHONY: upgrade-test
+upgrade-test: .venv/packages .venv/molecule ## a shop of the previous release gets this one while visitors come: [PREVIOUS=ref] [SUITE=trixie]
+	@PREVIOUS=$(PREVIOUS) python -m tests.upgrade previous
+	PREVIOUS=$(PREVIOUS) MOLECULE_SUITE=$(or $(SUITE),trixie) molecule test -s upgrade
+
 .PHONY: outages
 outages: .venv/packages ## the faults between the hosts, in short: cuts of seconds, a few kills
 	pytest tests/e2e/test_outages.py
@@ -110,6 +124,8 @@ unit: .venv/installed ## only the tests that need neither root nor a lab
 lock: ## renew the locks of this machine's and the hosts' packages (needs uv)
 	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header \
 	  --extra dev pyproject.toml converter_app/pyproject.toml --upgrade -o requirements.lock
+	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header \
+	  --extra molecule pyproject.toml --constraint requirements.lock --upgrade -o requirements-molecule.lock
 	for python in 3.11.2 3.13.5; do uv pip compile --quiet --python-version $$python --no-header \
 	  --python-platform x86_64-manylinux_2_28 --only-binary :all: --generate-hashes --upgrade \
 	  converter_app/pyproject.toml -o converter_app/requirements-$${python%.*}.lock; done

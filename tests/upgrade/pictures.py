@@ -41,7 +41,7 @@ class Variant:
 
     inode: int
     born: str
-    """When the file was made. Every conversion publishes a new file; a revalidation only touches the old one."""
+    """When the file was made: a conversion publishes a new file, a revalidation only touches the old one."""
 
     sha256: str
     """Of its bytes, as visitors got them."""
