@@ -19,21 +19,30 @@ venv: .venv/installed ## install what the project's commands need, into .venv
 	.venv/bin/pip install -q --no-deps --no-build-isolation -e converter_app
 	@touch $@
 
-# What the lab and the daemon's tests need from Debian, installed once.
-.venv/packages: .venv/installed lab/machine.py
-	@missing=$$(for package in $$(.venv/bin/python -m lab packages) redis-server chromium \
-	  prometheus prometheus-alertmanager gpg gpg-agent; do \
-	  dpkg -s $$package >/dev/null 2>&1 || echo $$package; done); \
+# Installs those of the packages $(1) that are missing; says which before.
+define debian-packages
+	@missing=$$(for package in $(1); do \
+	  [ "$$(dpkg-query -W -f '$${db:Status-Status}' $$package 2>/dev/null)" = installed ] || echo $$package; done); \
 	if [ -n "$$missing" ]; then \
 	  [ $$(id -u) = 0 ] || { echo "root is needed to install:" $$missing >&2; exit 1; }; \
 	  echo "installing" $$missing; \
-	  apt-get update -qq && DEBIAN_FRONTEND=noninteractive \
-	    apt-get install -y -qq --no-install-recommends $$missing >.venv/apt.log 2>&1 || { tail .venv/apt.log; exit 1; }; \
+	  { apt-get update -qq && DEBIAN_FRONTEND=noninteractive \
+	    apt-get install -y -qq --no-install-recommends $$missing; } >.venv/apt.log 2>&1 || { tail .venv/apt.log; exit 1; }; \
 	fi
 	@touch $@
+endef
+
+# What the lab needs from Debian, and nothing that would start a service here.
+.venv/lab: .venv/installed lab/machine.py
+	$(call debian-packages,$$(.venv/bin/python -m lab packages))
+
+# What the tests need besides; a browser of that name need not be Debian's.
+.venv/packages: .venv/lab
+	$(call debian-packages,redis-server prometheus prometheus-alertmanager gpg gpg-agent \
+	  $$(command -v chromium >/dev/null || echo chromium))
 
 .PHONY: demo
-demo: .venv/packages ## two hosts, a deploy, real photographs, and what they weigh as WebP
+demo: .venv/lab ## two hosts, a deploy, real photographs, and what they weigh as WebP
 	python -m lab up
 	pyinfra -y inventories/lab.py deploy.py
 	python -m demo
@@ -53,9 +62,9 @@ leave: .venv/installed ## take the site off the CDN, all pictures local again: I
 	@python -m migration leave $(INVENTORY) $(if $(BWLIMIT),--bandwidth $(BWLIMIT))
 
 .PHONY: test
-test: .venv/packages ## unit tests, then labs of both suites: deploy, deploy again, testinfra, e2e
+test: .venv/packages ## unit tests, then labs of both suites: deploy, deploy again, testinfra, e2e: [SUITE=...]
 	pytest tests/unit converter_app/tests tests/lab tests/testinfra tests/e2e --ignore tests/e2e/test_outages.py \
-	  -m 'not long'
+	  -m 'not long' $(if $(SUITE),--suite $(SUITE))
 
 # On top of what is there: the pins that both locks have are the same.
 .venv/molecule: .venv/installed requirements-molecule.lock
@@ -63,11 +72,11 @@ test: .venv/packages ## unit tests, then labs of both suites: deploy, deploy aga
 	@touch $@
 
 .PHONY: molecule
-molecule: .venv/packages .venv/molecule ## bare hosts, deploy, deploy again, checks of each role, by molecule: [SUITE=trixie]
+molecule: .venv/lab .venv/molecule ## bare hosts, deploy, deploy again, checks of each role, by molecule: [SUITE=trixie]
 	MOLECULE_SUITE=$(or $(SUITE),trixie) molecule test
 
 .PHONY: upgrade-test
-upgrade-test: .venv/packages .venv/molecule ## a shop of the previous release gets this one while visitors come: [PREVIOUS=ref] [SUITE=trixie]
+upgrade-test: .venv/lab .venv/molecule ## a shop of the previous release gets this one while visitors come: [PREVIOUS=ref] [SUITE=trixie]
 	@PREVIOUS=$(PREVIOUS) python -m tests.upgrade previous
 	PREVIOUS=$(PREVIOUS) MOLECULE_SUITE=$(or $(SUITE),trixie) molecule test -s upgrade
 
@@ -111,7 +120,7 @@ soak: .venv/packages ## half an hour of random faults, then both trees compared:
 	SOAK=$${SOAK:-30} pytest -s tests/e2e/test_soak.py --suite trixie
 
 .PHONY: bench-sshfs
-bench-sshfs: .venv/packages ## which sshfs options small files are fastest with
+bench-sshfs: .venv/lab ## which sshfs options small files are fastest with
 	python -m lab up
 	pyinfra -y inventories/lab.py deploy.py
 	python -m benchmarks.sshfs
@@ -131,7 +140,11 @@ lock: ## renew the locks of this machine's and the hosts' packages (needs uv)
 	  converter_app/pyproject.toml -o converter_app/requirements-$${python%.*}.lock; done
 
 .PHONY: lint
-lint: venv ## ruff and mypy
+lint: venv ## ruff, mypy, and what checks YAML and the workflow file
 	ruff check .
 	ruff format --check .
 	mypy
+	yamllint --strict .
+	check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
+	zizmor --offline --quiet --no-progress .github/workflows
+	shellcheck .ci/run

@@ -55,14 +55,18 @@ def pyinfra(
     operations: str = "deploy.py",
     lab: str | None = None,
     timeout: float = 600,
+    receiver: str | None = None,
 ) -> Run:
     """Runs `pyinfra ARGUMENTS INVENTORY OPERATIONS` from the root of the repository.
 
     :param lab: name of the lab that `inventories/lab.py` shall mean.
+    :param receiver: address of a webhook that the lab's Alertmanager shall tell of alerts.
     """
     environment = {key: value for key, value in os.environ.items() if not key.startswith("PYINFRA_")}
     if lab is not None:
         environment["LAB_NAME"] = lab
+    if receiver is not None:
+        environment["LAB_RECEIVER"] = receiver
     started = time.monotonic()
     result = subprocess.run(
         [Path(sys.executable).parent / "pyinfra", *arguments, inventory, operations],
