@@ -19,21 +19,30 @@ venv: .venv/installed ## install what the project's commands need, into .venv
 	.venv/bin/pip install -q --no-deps --no-build-isolation -e converter_app
 	@touch $@
 
-# What the lab and the daemon's tests need from Debian, installed once.
-.venv/packages: .venv/installed lab/machine.py
-	@missing=$$(for package in $$(.venv/bin/python -m lab packages) redis-server chromium \
-	  prometheus prometheus-alertmanager gpg gpg-agent; do \
-	  dpkg -s $$package >/dev/null 2>&1 || echo $$package; done); \
+# Installs those of the packages $(1) that are missing; says which before.
+define debian-packages
+	@missing=$$(for package in $(1); do \
+	  [ "$$(dpkg-query -W -f '$${db:Status-Status}' $$package 2>/dev/null)" = installed ] || echo $$package; done); \
 	if [ -n "$$missing" ]; then \
 	  [ $$(id -u) = 0 ] || { echo "root is needed to install:" $$missing >&2; exit 1; }; \
 	  echo "installing" $$missing; \
-	  apt-get update -qq && DEBIAN_FRONTEND=noninteractive \
-	    apt-get install -y -qq --no-install-recommends $$missing >.venv/apt.log 2>&1 || { tail .venv/apt.log; exit 1; }; \
+	  { apt-get update -qq && DEBIAN_FRONTEND=noninteractive \
+	    apt-get install -y -qq --no-install-recommends $$missing; } >.venv/apt.log 2>&1 || { tail .venv/apt.log; exit 1; }; \
 	fi
 	@touch $@
+endef
+
+# What the lab needs from Debian, and nothing that would start a service here.
+.venv/lab: .venv/installed lab/machine.py
+	$(call debian-packages,$$(.venv/bin/python -m lab packages))
+
+# What the tests need besides; a browser of that name need not be Debian's.
+.venv/packages: .venv/lab
+	$(call debian-packages,redis-server prometheus prometheus-alertmanager gpg gpg-agent \
+	  $$(command -v chromium >/dev/null || echo chromium))
 
 .PHONY: demo
-demo: .venv/packages ## two hosts, a deploy, real photographs, and what they weigh as WebP
+demo: .venv/lab ## two hosts, a deploy, real photographs, and what they weigh as WebP
 	python -m lab up
 	pyinfra -y inventories/lab.py deploy.py
 	python -m demo
@@ -63,10 +72,10 @@ rollout: .venv/installed ## change deployed hosts one by one, under load: INVENT
 	@python -m rollout $(INVENTORY) $(if $(BATCH),--batch $(BATCH)) $(if $(CANARY),--canary $(CANARY))
 
 .PHONY: test
-test: .venv/packages ## unit tests, then labs of both suites: deploy, deploy again, testinfra, e2e
+test: .venv/packages ## unit tests, then labs of both suites: deploy, deploy again, testinfra, e2e: [SUITE=...]
 	pytest tests/unit converter_app/tests tests/lab tests/testinfra tests/e2e --ignore tests/e2e/test_outages.py \
-	  -m 'not long'
-	pytest $(EDGES) --edges --suite trixie -m 'not long'
+	  -m 'not long' $(if $(SUITE),--suite $(SUITE))
+	pytest $(EDGES) --edges --suite $(or $(SUITE),trixie) -m 'not long'
 
 # Tests of edges need a lab of their own, of five hosts.
 EDGES := tests/edges tests/testinfra/test_edge.py tests/testinfra/test_balancer.py
@@ -74,6 +83,20 @@ EDGES := tests/edges tests/testinfra/test_edge.py tests/testinfra/test_balancer.
 .PHONY: edges
 edges: .venv/packages ## edges and a balancer: drained, killed, cut off under load, no request lost: [SUITE=trixie]
 	pytest $(EDGES) --edges --suite $(or $(SUITE),trixie)
+
+# On top of what is there: the pins that both locks have are the same.
+.venv/molecule: .venv/installed requirements-molecule.lock
+	.venv/bin/pip install -q --require-hashes -r requirements-molecule.lock
+	@touch $@
+
+.PHONY: molecule
+molecule: .venv/lab .venv/molecule ## bare hosts, deploy, deploy again, checks of each role, by molecule: [SUITE=trixie]
+	MOLECULE_SUITE=$(or $(SUITE),trixie) molecule test
+
+.PHONY: upgrade-test
+upgrade-test: .venv/lab .venv/molecule ## a shop of the previous release gets this one while visitors come: [PREVIOUS=ref] [SUITE=trixie]
+	@PREVIOUS=$(PREVIOUS) python -m tests.upgrade previous
+	PREVIOUS=$(PREVIOUS) MOLECULE_SUITE=$(or $(SUITE),trixie) molecule test -s upgrade
 
 .PHONY: outages
 outages: .venv/packages ## the faults between the hosts, in short: cuts of seconds, a few kills
@@ -120,7 +143,7 @@ soak: .venv/packages ## half an hour of random faults, then both trees compared:
 	SOAK=$${SOAK:-30} pytest -s tests/e2e/test_soak.py --suite trixie
 
 .PHONY: bench-sshfs
-bench-sshfs: .venv/packages ## which sshfs options small files are fastest with
+bench-sshfs: .venv/lab ## which sshfs options small files are fastest with
 	python -m lab up
 	pyinfra -y inventories/lab.py deploy.py
 	python -m benchmarks.sshfs
@@ -133,12 +156,18 @@ unit: .venv/installed ## only the tests that need neither root nor a lab
 lock: ## renew the locks of this machine's and the hosts' packages (needs uv)
 	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header \
 	  --extra dev pyproject.toml converter_app/pyproject.toml --upgrade -o requirements.lock
+	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header \
+	  --extra molecule pyproject.toml --constraint requirements.lock --upgrade -o requirements-molecule.lock
 	for python in 3.11.2 3.13.5; do uv pip compile --quiet --python-version $$python --no-header \
 	  --python-platform x86_64-manylinux_2_28 --only-binary :all: --generate-hashes --upgrade \
 	  converter_app/pyproject.toml -o converter_app/requirements-$${python%.*}.lock; done
 
 .PHONY: lint
-lint: venv ## ruff and mypy
+lint: venv ## ruff, mypy, and what checks YAML and the workflow file
 	ruff check .
 	ruff format --check .
 	mypy
+	yamllint --strict .
+	check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
+	zizmor --offline --quiet --no-progress .github/workflows
+	shellcheck .ci/run

@@ -13,11 +13,12 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from urllib.parse import urlsplit
 
 import pytest
 
+from lab import state
 from settings import Settings
+from tests.deployment import pyinfra
 from tests.e2e.conftest import CONVERTER, Cdn, Shop
 from tests.e2e.test_hostile_files import no_pictures
 from tests.e2e.test_outages import lab_command, mounted_since, spool_files, spooled
@@ -85,15 +86,18 @@ class Fault:
     """Those of them that look back for so long that their end isn't waited for here."""
 
 
-@pytest.fixture(scope="session")
-def receiver(settings: Settings) -> Iterator[Receiver]:
-    """What the lab's inventory has as its webhook."""
-    urls = settings.monitoring.alertmanager.webhook.urls
-    assert urls, "the lab's inventory names no webhook"
-    address = urlsplit(urls[0])
-    assert address.hostname
-    with receiving(address.hostname, address.port or 80) as receiver:
-        yield receiver
+@pytest.fixture(scope="module")
+def receiver(lab: state.Lab) -> Iterator[Receiver]:
+    """What the lab's Alertmanager tells for as long as these tests run."""
+    machine = lab.host("cdn").address.rpartition(".")[0] + ".1"
+    with receiving(machine, 9099) as receiver:
+        told = pyinfra("-y", lab=lab.name, receiver=receiver.url(machine))
+        assert told.status == 0, told.output
+        try:
+            yield receiver
+        finally:
+            untold = pyinfra("-y", lab=lab.name)
+    assert untold.status == 0, untold.output
 
 
 @pytest.fixture
