@@ -1,8 +1,8 @@
-"""Prometheus' rules with their time compressed: what takes a day, an hour or ten minutes takes minutes or seconds.
+"""Prometheus' rules with their time compressed: what takes a day or an hour takes minutes or seconds.
 
 The fault stays what it is, and so does each threshold that is a share, a rate, a size or a number of events.
-What is divided: every `for`, every duration in a query, the seconds that `predict_linear` looks ahead, and the
-intervals of the groups. Rules are read from Prometheus' own API, so no parser of ours decides what they are.
+What is divided: every `for`, every duration in a query, the seconds that `predict_linear` looks ahead, and
+the intervals of the groups. Rules are read from Prometheus' own API: no parser of ours decides what they are.
 """
 
 from __future__ import annotations

@@ -27,7 +27,8 @@ def groups_of(place: Path, files: dict[str, str]) -> list[dict[str, Any]]:
     for name, content in files.items():
         (place / name).write_text(content)
     (place / "prometheus.yml").write_text(
-        f"global: {{evaluation_interval: {INTERVAL_S}s}}\nrule_files: [{json.dumps(str(place / '*.rules'))}]\n"
+        f"global: {{evaluation_interval: {INTERVAL_S}s}}\n"
+        f"rule_files: [{json.dumps(str(place / '*.rules'))}]\n"
     )
     with socket.create_server(("127.0.0.1", 0)) as free:
         address = f"127.0.0.1:{free.getsockname()[1]}"
@@ -50,7 +51,6 @@ def groups_of(place: Path, files: dict[str, str]) -> list[dict[str, Any]]:
         process.terminate()
         process.wait(30)
     for group in found:
-        # Two files at factor 1 are one here.
         group["rules"] = [
             {key: rule.get(key) for key in ("name", "type", "query", "duration", "labels", "annotations")}
             for rule in group["rules"]
@@ -86,7 +86,10 @@ def test_only_durations_change(groups: list[dict[str, Any]], tmp_path: Path) -> 
                 assert rule[key] == real[key]
             if real["duration"] is not None:
                 assert rule["duration"] == pytest.approx(real["duration"] / FACTOR)
-            (shown, ranges), (real_shown, real_ranges) = taken_apart(rule["query"]), taken_apart(real["query"])
+            (shown, ranges), (real_shown, real_ranges) = (
+                taken_apart(rule["query"]),
+                taken_apart(real["query"]),
+            )
             assert shown == real_shown
             assert ranges == [max(ms / FACTOR, min(ms, least_ms)) for ms in real_ranges]
             changed += ranges != real_ranges
