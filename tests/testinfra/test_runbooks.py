@@ -122,7 +122,8 @@ def test_the_checks_of_the_runbooks_run_as_they_stand_there(
         "NAME": "ssh" if group != "cdn" else "nginx",
         "PATH": probe_picture(settings),
     }
-    skipped, texts = [], []
+    skipped: list[tuple[str, str]] = []
+    texts: list[tuple[str, str]] = []
     for command in dict.fromkeys(one.text for page in HOSTS for one in commands(page) if one.host == group):
         text = re.sub("|".join(rf"\b{name}\b" for name in filled), lambda m: filled[m[0]], command)
         # An id of something that isn't there, a file that an operator has found.
