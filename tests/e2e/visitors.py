@@ -17,40 +17,21 @@ LONGEST_S = 900.0
 """They stop by themselves after so many seconds."""
 
 
-class Seen:
-    """Answers so far."""
-
-    def __init__(self) -> None:
-        self.statuses: Counter[str] = Counter()
-        """By status; `none` where there was no answer."""
-        self.started = time.monotonic()
-
-    @property
-    def requests(self) -> int:
-        return sum(self.statuses.values())
-
-    @property
-    def errors(self) -> int:
-        """Answers with 5xx."""
-        return sum(number for status, number in self.statuses.items() if status.startswith("5"))
-
-
 @contextmanager
 def visitors(
     address: str,
     port: int,
     paths: Iterable[str],
-    seen: Seen | None = None,
     *,
     number: int = 4,
-    pause_s: float = 0,
-) -> Iterator[Seen]:
-    """They ask while the body runs, each for the next of the paths.
+    pause_s: float = 0.005,
+) -> Iterator[Counter[str]]:
+    """They ask while the body runs, each for the next of the paths; yields how many answers had which status,
+    `none` where there was no answer.
 
-    :param seen: may be looked at by what yields the paths.
     :param pause_s: seconds from an answer to the next question of the same visitor.
     """
-    seen = seen or Seen()
+    seen: Counter[str] = Counter()
     queue, turn, over = iter(paths), threading.Lock(), threading.Event()
     ends = time.monotonic() + LONGEST_S
 
@@ -70,7 +51,7 @@ def visitors(
                 connection.close()
                 status = "none"
             with turn:
-                seen.statuses[status] += 1
+                seen[status] += 1
             over.wait(pause_s)
         connection.close()
 
@@ -85,17 +66,12 @@ def visitors(
             thread.join()
 
 
-def mixed(
-    bad: Iterable[str], good: Iterable[str], share: float, seen: Seen, *, others_s: float = 0
-) -> Iterator[str]:
-    """Paths, of which those of `bad` are a share; ends with them.
-
-    :param others_s: bad ones that somebody else asks for in a second; these count as well.
-    """
+def mixed(bad: Iterable[str], good: Iterable[str], share: float) -> Iterator[str]:
+    """Paths, of which those of `bad` are a share from the first one on; ends with them."""
     again = cycle(good)
     asked = 0
     for asked_bad, path in enumerate(bad):
-        while asked_bad + others_s * (time.monotonic() - seen.started) + 1 > share * (asked + 1):
+        while asked_bad + 1 > share * (asked + 1):
             asked += 1
             yield next(again)
         asked += 1
