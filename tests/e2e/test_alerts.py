@@ -158,12 +158,13 @@ def no_ssh(client: Remote, server: Remote) -> Iterator[None]:
     """Packets of SSH from one host to the other are lost; all others are not."""
     rule = f"ip saddr {client.address} ip daddr {server.address} tcp dport 22 drop"
     chain = f"chain forward {{\ntype filter hook forward priority filter;\n{rule}\n}}"
-    table = f"table bridge bitrix-cdn-alerts {{\n{chain}\n}}\n"
-    subprocess.run(["nft", "-f", "-"], input=table.encode(), check=True)
+    # The machine has one set of tables for all of its labs.
+    table = f"bitrix-cdn-alerts-{client.address.replace('.', '-')}"
+    subprocess.run(["nft", "-f", "-"], input=f"table bridge {table} {{\n{chain}\n}}\n".encode(), check=True)
     try:
         yield
     finally:
-        subprocess.run(["nft", "delete", "table", "bridge", "bitrix-cdn-alerts"], check=True)
+        subprocess.run(["nft", "delete", "table", "bridge", table], check=True)
 
 
 # Mounts

@@ -292,7 +292,9 @@ def delayed(remote: Remote, other: Remote, mount: str, seconds: float) -> Iterat
 def slow_and_lossy(bitrix: Remote, cdn: Remote) -> Iterator[None]:
     """100 ms each way and 5 % of the packets lost each way, for the guard of the site's host."""
     one, other = bitrix.address, cdn.address
-    loss = "table bridge bitrix-cdn-lossy {\nchain forward {\ntype filter hook forward priority filter;\n"
+    # The machine has one set of tables for all of its labs.
+    table = f"bitrix-cdn-lossy-{one.replace('.', '-')}"
+    loss = f"table bridge {table} {{\nchain forward {{\ntype filter hook forward priority filter;\n"
     for source, target in ((one, other), (other, one)):
         loss += f"ip saddr {source} ip daddr {target} numgen random mod 100 < 5 drop\n"
     with delayed(bitrix, cdn, "resize-cache", 0.1):
@@ -300,7 +302,7 @@ def slow_and_lossy(bitrix: Remote, cdn: Remote) -> Iterator[None]:
             subprocess.run(["nft", "-f", "-"], input=(loss + "}\n}\n").encode(), check=True)
             yield
         finally:
-            subprocess.run(["nft", "delete", "table", "bridge", "bitrix-cdn-lossy"], check=False)
+            subprocess.run(["nft", "delete", "table", "bridge", table], check=False)
 
 
 def test_a_slow_and_lossy_line_is_no_outage(shop: Shop, cdn: Cdn, bitrix: Remote, figure: Figure) -> None:
