@@ -707,10 +707,10 @@ FAULTS = [
         factor=20,
     ),
     Fault("workers that stand still", workers_that_stand_still, {"QueueStuck": ON_CDN}, factor=10),
-    Fault("workers without memory", workers_without_memory, {"ConversionsFailing": ON_CDN}, factor=20),
+    Fault("workers without memory", workers_without_memory, {"ConversionsFailing": ON_CDN}, factor=40),
     Fault("bursts of writes", bursts_of_writes, {"EventsLost": ON_CDN}, factor=20),
-    Fault("pictures that are compressed hard", pictures_compressed_hard, {"SavingLow": ON_CDN}, factor=480),
-    Fault("a quality set too low", quality_set_too_low, {"SimilarityLow": ON_CDN}, factor=480),
+    Fault("pictures that are compressed hard", pictures_compressed_hard, {"SavingLow": ON_CDN}, factor=960),
+    Fault("a quality set too low", quality_set_too_low, {"SimilarityLow": ON_CDN}, factor=960),
     Fault("a disk filled by others", disk_filled_by_others, {"EvictionCannotFree": ON_CDN}),
     *(
         Fault(
