@@ -748,7 +748,7 @@ FAULTS = [
     # The few first: a long window remembers the many.
     Fault(
         "a few visitors without originals",
-        lambda place: visitors_without_originals(place, 0.0035),
+        lambda place: visitors_without_originals(place, 0.0045),
         {"AvailabilityBurning": {**ON_CDN, "severity": "warning"}},
         windows=("3d",),
         factor=120,
