@@ -24,7 +24,7 @@ def visitors(
     paths: Iterable[str],
     *,
     number: int = 4,
-    pause_s: float = 0.005,
+    pause_s: float = 0.02,
 ) -> Iterator[Counter[str]]:
     """They ask while the body runs, each for the next of the paths; yields how many answers had which status,
     `none` where there was no answer.
