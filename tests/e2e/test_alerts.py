@@ -506,9 +506,16 @@ def visitors_of_slow_originals(place: Place, share: float) -> Iterator[None]:
     with (
         originals(place.shop, 6000) as slow,
         delayed(place.cdn.remote, place.bitrix, "originals", 0.1),
-        visited(place, mixed(slow, good, share), number=16),
     ):
-        yield
+        # Varnish has to see that they are back.
+        wait_until(
+            "an original",
+            lambda: place.cdn.client.get(slow[0]).status_code,
+            lambda status: status == 200,
+            interval=2,
+        )
+        with visited(place, mixed(slow[1:], good, share), number=16):
+            yield
 
 
 @contextmanager
