@@ -9,6 +9,7 @@ from collections.abc import Generator, Iterable
 from pyinfra import host
 from pyinfra.api import FactBase, StringCommand, operation
 
+from extensions import differences
 from extensions.files import Paths
 
 _EMPTY = hashlib.sha256(b"").hexdigest()
@@ -32,6 +33,7 @@ def key_pair(path: str, comment: str) -> Generator[StringCommand, None, None]:
     + path: of the private key; the public one gets `.pub` appended. Its directory is closed to others.
     + comment: what the key is for
     """
+    differences.manage(files=[path, f"{path}.pub"])
     if host.get_fact(PublicKey, path=f"{path}.pub"):
         host.noop(f"{path} exists")
         return
@@ -49,6 +51,7 @@ def token(path: str, group: str) -> Generator[StringCommand, None, None]:
     + path: of the file; root's, mode 640
     + group: whose members may read it
     """
+    differences.manage(files=[path])
     content, *access = host.get_fact(Paths, paths=[path]).get(path, (_EMPTY,))
     if content != _EMPTY and access == ["640", "root", group]:
         host.noop(f"{path} exists")
