@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
-import hashlib
 import re
 import shlex
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from pyinfra.api import FactBase
+
+from extensions.keys import fingerprint
 
 ADMINISTRATORS = ("sudo", "root", "docker", "lxd", "disk", "shadow")
 """Groups whose members are as good as root."""
@@ -121,7 +120,7 @@ echo :members; getent group {q(ADMINISTRATORS)}
 echo :keys; while IFS=: read -r name x uid gid gecos home shell; do
     for f in "$home/.ssh/authorized_keys" "$home/.ssh/authorized_keys2"; do
         if [ -f "$f" ]; then sed "s/^/$name /" "$f"; echo; fi; done; done < /etc/passwd
-echo :entries; {{ find {whole} ! -type d -printf {shown}; find {flat} -maxdepth 1 ! -type d -printf {shown}; }} 2>/dev/null | \
+echo :entries; {{ find {whole} ! -type d -printf {shown}; find {flat} -maxdepth 1 ! -type d ! -lname /dev/null -printf {shown}; }} 2>/dev/null | \
     tr '\\n\\0' '?\\n' | {{
     found=$(awk -v known={shlex.quote(chr(10).join(known)).replace(chr(92), chr(92) * 2)} '
         BEGIN {{ n = split(known, k, "\\n"); for (i = 1; i <= n; i++) is[k[i]] = 1 }}
@@ -191,17 +190,6 @@ def _key(line: str) -> Key | None:
     print_of = fingerprint(rest)
     comment = rest.rpartition(" ")[2] if print_of else ""
     return Key(account, print_of, "" if comment.startswith("AAAA") else comment)
-
-
-def fingerprint(line: str) -> str:
-    """The SHA256 fingerprint of the key in a line of authorized_keys or a `.pub` file; empty: there is none."""
-    found = re.search(r"(?:^|\s)(?:ssh|ecdsa|sk-ssh|sk-ecdsa)-[A-Za-z0-9@.-]+\s+(AAAA[A-Za-z0-9+/]+=*)", line)
-    try:
-        blob = base64.b64decode(found[1], validate=True) if found else b""
-    except binascii.Error:
-        blob = b""
-    digest = base64.b64encode(hashlib.sha256(blob).digest()).decode().rstrip("=")
-    return f"SHA256:{digest}" if blob else ""
 
 
 def _entry(line: str) -> Entry:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import base64
+import binascii
 import hashlib
+import re
 import shlex
 from collections.abc import Generator, Iterable
 
@@ -13,6 +16,17 @@ from extensions import differences
 from extensions.files import Paths
 
 _EMPTY = hashlib.sha256(b"").hexdigest()
+
+
+def fingerprint(line: str) -> str:
+    """The SHA256 fingerprint of the key in a line of authorized_keys or a `.pub` file; empty: there is none."""
+    found = re.search(r"(?:^|\s)(?:ssh|ecdsa|sk-ssh|sk-ecdsa)-[A-Za-z0-9@.-]+\s+(AAAA[A-Za-z0-9+/]+=*)", line)
+    try:
+        blob = base64.b64decode(found[1], validate=True) if found else b""
+    except binascii.Error:
+        blob = b""
+    digest = base64.b64encode(hashlib.sha256(blob).digest()).decode().rstrip("=")
+    return f"SHA256:{digest}" if blob else ""
 
 
 class PublicKey(FactBase[str | None]):

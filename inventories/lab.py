@@ -1,5 +1,8 @@
 """The lab's two hosts, as `python -m lab up` started them; LAB_NAME says which lab."""
 
+from pathlib import Path
+
+from extensions.keys import fingerprint
 from lab import state
 from lab.errors import LabError
 from settings import SettingsError, groups
@@ -39,6 +42,12 @@ bitrix, cdn, monitoring = groups(
                 "watchdog": {"url": _receiver, "interval_s": 10},
             },
             "exporters": {"probe_site": f"http://{_lab.host('bitrix').address}/"},
+        },
+        # The lab's shop has nothing but what the deploy brings there.
+        "drift": {
+            "keys": [fingerprint(Path(f"{_lab.ssh_key}.pub").read_text())],
+            "site_ports": [],
+            "site_accounts": [],
         },
         "converter": {
             # Tests don't wait a minute to see a cut off picture removed,
