@@ -102,17 +102,18 @@ def as_json(report: Report) -> str:
 
 
 def as_junit(report: Report) -> bytes:
-    """A suite for each host, and in it a case for each thing compared."""
-    root = ET.Element("testsuites", name="drift", time=f"{report.seconds:.3f}")
-    for host in report.hosts:
-        root.append(_suite(host, report))
-    for total in ("tests", "failures", "errors"):
-        root.set(total, str(sum(int(suite.get(total, "0")) for suite in root)))
+    """A suite for each host, and in it a case for each thing compared.
+
+    Valid by Ant's schema, which demands the most, and by that of Jenkins' xUnit plugin.
+    """
+    root = ET.Element("testsuites")
+    for number, host in enumerate(report.hosts):
+        root.append(_suite(host, report, number))
     ET.indent(root)
     return ET.tostring(root, encoding="utf-8", xml_declaration=True) + b"\n"
 
 
-def _suite(host: HostReport, report: Report) -> ET.Element:
+def _suite(host: HostReport, report: Report, number: int) -> ET.Element:
     found: dict[str, list[Difference]] = {check: [] for check in host.checks}
     for difference in host.differences:
         found.setdefault(difference.check, []).append(difference)
@@ -120,6 +121,8 @@ def _suite(host: HostReport, report: Report) -> ET.Element:
         found = {"Check": []}
     suite = ET.Element(
         "testsuite",
+        id=str(number),
+        package="drift",
         name=host.name,
         hostname=host.name,
         tests=str(len(found)),
@@ -129,6 +132,7 @@ def _suite(host: HostReport, report: Report) -> ET.Element:
         time=f"{report.seconds:.3f}",
         timestamp=datetime.fromtimestamp(report.started, UTC).strftime("%Y-%m-%dT%H:%M:%S"),
     )
+    ET.SubElement(suite, "properties")
     for check, differences in found.items():
         case = ET.SubElement(suite, "testcase", classname=host.name, name=check, time="0")
         if host.failed:
@@ -138,6 +142,8 @@ def _suite(host: HostReport, report: Report) -> ET.Element:
             failure = ET.SubElement(case, "failure", type=differences[0].kind, message=message)
             lines = [line for one in differences for line in (f"{one.what}: {one.summary}", *one.diff)]
             failure.text = "\n".join(lines)
+    ET.SubElement(suite, "system-out")
+    ET.SubElement(suite, "system-err")
     return suite
 
 

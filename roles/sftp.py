@@ -111,6 +111,8 @@ def trust(account: str) -> Generator[StringCommand, None, None]:
     + account: the account of this host that the peer may use
     """
     other = peer()
+    accepted = f"/etc/ssh/authorized_keys.d/{account}"
+    differences.manage(files=[accepted, KNOWN_HOSTS])
     if differences.wanted() and other in host.state.failed_hosts:
         host.noop(f"{other.name} can't be reached, so there is nothing to compare with")
         return
@@ -122,7 +124,7 @@ def trust(account: str) -> Generator[StringCommand, None, None]:
         return
     yield from tree._inner(
         files=[
-            File(f"/etc/ssh/authorized_keys.d/{account}", f"restrict {key} {other.name}\n"),
+            File(accepted, f"restrict {key} {other.name}\n"),
             File(KNOWN_HOSTS, f"{other.name} {host_key}\n"),
         ]
     )
