@@ -116,7 +116,7 @@ echo '0 0 1 1 * root true' > /etc/cron.d/mine
 printf '[Service]\\nExecStart=true\\n' > /etc/systemd/system/mine.service
 systemd-run -q --unit=mine-tcp python3 /root/listener.py tcp 8000
 systemd-run -q --unit=mine-udp python3 /root/listener.py udp 40000
-useradd -s /bin/bash eve
+useradd -N -s /bin/bash eve
 usermod -s /bin/bash games
 echo '{KEY}' >> /root/.ssh/authorized_keys
 """
@@ -126,7 +126,7 @@ echo "// by hand" >> /var/www/bitrix/index.php
 echo 'eve ALL=(ALL) NOPASSWD: ALL' > /etc/sudoers.d/eve
 echo '{KEY}' > /etc/ssh/authorized_keys.d/root
 systemctl -q mask --runtime prometheus-node-exporter
-useradd -o -u 0 -M toor 2>/dev/null
+useradd -N -o -u 0 -M toor 2>/dev/null
 systemd-run -q --unit=mine-tcp python3 /root/listener.py tcp 8000
 """
 
@@ -249,11 +249,11 @@ def _exec(lab: state.Lab, host: str, *command: str) -> None:
 def test_the_result_reaches_prometheus(
     cdn: Cdn, settings: Settings, deployment: Deployment, lab: state.Lab
 ) -> None:
+    port = settings.monitoring.exporters.node_port
+    started = time.time()
     try:
-        started = time.time()
         checked = check(deployment, lab, "--publish")
         assert checked.status == CLEAN, checked.errors
-        port = settings.monitoring.exporters.node_port
         exported = cdn.remote.python(_METRICS, f"http://127.0.0.1:{port}/metrics")
         assert exported['drift_differences{host="bitrix"}'] == 0
         assert exported['drift_check_failed{host="cdn"}'] == 0
