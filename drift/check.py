@@ -15,7 +15,7 @@ from drift.look import Look
 from drift.run import EVERYTHING
 from extensions import differences
 from roles.preflight import settings_of
-from roles.watchers import asked_from_elsewhere
+from roles.watchers import asked_from_elsewhere, members
 
 
 def look() -> None:
@@ -29,6 +29,8 @@ def look() -> None:
         ssh_user=host.data.get("ssh_user", "root"),
         ssh_port=host.data.get("ssh_port", 22),
         asked=asked_from_elsewhere(host, settings),
+        edges=bool(members("edge")),
+        balanced=bool(members("balancer")),
         everything=EVERYTHING in os.environ,
     )
     seen = host.get_fact(

@@ -9,7 +9,7 @@ from settings import Settings
 
 # Made by packages that the roles install, where these don't declare it to systemd.
 ACCOUNTS_OF_PACKAGES = frozenset(
-    "_apt _chrony grafana messagebus mtail polkitd prometheus redis sshd systemd-coredump systemd-network "
+    "_apt _chrony grafana haproxy messagebus mtail polkitd prometheus redis sshd systemd-coredump systemd-network "
     "systemd-resolve systemd-timesync varnish varnishlog vcache".split()
 )
 
@@ -77,18 +77,25 @@ def expected(
     ssh_user: str,
     ssh_port: int,
     asked: bool,
+    edges: bool = False,
+    balanced: bool = False,
     everything: bool = False,
 ) -> Expected:
     """What a host of these groups may have.
 
     :param units: those that the deploy runs there.
     :param asked: whether another host asks its exporters.
+    :param edges: whether there are edges, which the CDN host feeds.
+    :param balanced: whether visitors come to edges through a balancer, where TLS ends.
     :param everything: judge also what the settings leave alone.
     """
     own, shop, lab = settings.drift, "bitrix" in groups, settings.lab_site.enabled
     judged = not shop or own.site_ports is not None or everything
     allowed = (own.site_ports or []) if shop else own.ports
-    ports = [*listeners(settings, groups, ssh_port=ssh_port, asked=asked), *map(Ports.read, allowed)]
+    ports = [
+        *listeners(settings, groups, ssh_port=ssh_port, asked=asked, edges=edges, balanced=balanced),
+        *map(Ports.read, allowed),
+    ]
     strict = not shop or own.site_accounts is not None or everything
     administrators = {"root", ssh_user, *own.accounts, *((own.site_accounts or []) if shop else ())}
     keys = frozenset(own.keys) if own.keys is not None else frozenset() if everything else None
@@ -109,8 +116,16 @@ def expected(
     )
 
 
-def listeners(settings: Settings, groups: Collection[str], *, ssh_port: int, asked: bool) -> list[Ports]:
-    """What the roles of these groups listen on, and the distribution."""
+def listeners(
+    settings: Settings,
+    groups: Collection[str],
+    *,
+    ssh_port: int,
+    asked: bool,
+    edges: bool = False,
+    balanced: bool = False,
+) -> list[Ports]:
+    """What the roles of these groups listen on, and the distribution; see :func:`expected`."""
     monitoring, exporters = settings.monitoring, settings.monitoring.exporters
     visitors: list[int] = [ssh_port]
     outside: list[int] = [exporters.node_port]  # on loopback too, unless another host asks
@@ -118,14 +133,18 @@ def listeners(settings: Settings, groups: Collection[str], *, ssh_port: int, ask
     udp: list[int] = []
     if "bitrix" in groups and settings.lab_site.enabled:
         visitors += [80]
-    if {"cdn", "edge"} & set(groups):
+    if {"cdn", "edge", "balancer"} & set(groups):
         visitors += [settings.nginx.http_port]
-        if settings.tls.enabled:
+        if settings.tls.enabled and not ("edge" in groups and balanced):
             visitors += [settings.tls.port]
-            udp += [settings.tls.port] if settings.tls.http3 else []
+            udp += [settings.tls.port] if settings.tls.http3 and "balancer" not in groups else []
+    if "balancer" in groups:
+        outside += [exporters.haproxy_port]
+    if {"cdn", "edge"} & set(groups):
         outside += [exporters.edge_port, exporters.nginx_port, exporters.varnish_port]
         inside += [settings.nginx.status_port, settings.varnish.port, settings.varnish.console_port]
     if "cdn" in groups:
+        visitors += [settings.edges.shield_port] if edges else []
         api, metrics = settings.converter.api, settings.converter.metrics
         (inside if api.address in LOOPBACK else visitors).append(api.port)
         (outside if metrics.address in LOOPBACK else visitors).append(metrics.port)

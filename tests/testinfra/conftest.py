@@ -34,10 +34,17 @@ class Inventory:
         self._sockets = sockets
         self.settings = Settings.model_validate(self._entries[0]["data"]["settings"])
 
+    def of(self, group: str) -> dict[str, Host]:
+        """The group's hosts, by name."""
+        return {name: self._host(name) for name in self.names(group)}
+
     def data(self, group: str) -> dict[str, str]:
         """What the inventory says of the group's first host."""
-        data: dict[str, str] = next(entry for entry in self._entries if group in entry["groups"])["data"]
-        return data
+        return self.entries(group)[0]
+
+    def entries(self, group: str) -> list[dict[str, str]]:
+        """The same of all of the group's hosts."""
+        return [entry["data"] for entry in self._entries if group in entry["groups"]]
 
     def names(self, group: str) -> list[str]:
         """The group's hosts."""
@@ -45,8 +52,10 @@ class Inventory:
 
     def host(self, group: str) -> Host:
         """The group's first host."""
-        data = self.data(group)
-        name = next(entry["name"] for entry in self._entries if group in entry["groups"])
+        return self._host(self.names(group)[0])
+
+    def _host(self, name: str) -> Host:
+        data = next(entry for entry in self._entries if entry["name"] == name)["data"]
         options = {
             "ControlMaster": "auto",
             "ControlPersist": "60",
@@ -85,6 +94,23 @@ def bitrix(inventory: Inventory) -> Host:
 def cdn(inventory: Inventory) -> Host:
     """The host that serves the pictures."""
     return inventory.host("cdn")
+
+
+@pytest.fixture(scope="session")
+def edges(inventory: Inventory) -> dict[str, Host]:
+    """The hosts that serve the pictures from their own caches, by name."""
+    found = inventory.of("edge")
+    if not found:
+        pytest.skip("this inventory has no edges (--edges boots a lab that has)")
+    return found
+
+
+@pytest.fixture(scope="session")
+def balancer(inventory: Inventory) -> Host:
+    """The host that spreads visitors over the edges."""
+    if not inventory.names("balancer"):
+        pytest.skip("this inventory has no balancer (--edges boots a lab that has)")
+    return inventory.host("balancer")
 
 
 @pytest.fixture(scope="session")

@@ -173,7 +173,7 @@ def test_every_port_of_the_settings_is_expected_somewhere(setting: str) -> None:
     inner[name] = 54321
     settings = Settings.model_validate({**given, "tls": {"mode": "self-signed", **given.get("tls", {})}})
     every = ("bitrix", "cdn", "edge", "balancer", "monitoring")
-    found = expected(settings, every, [], ssh_user="root", ssh_port=22, asked=True, everything=True)
+    found = expected(settings, every, [], ssh_user="root", ssh_port=22, asked=True, edges=True, everything=True)
     assert any(one.first == 54321 for one in typing.cast("list[Any]", found.ports))
 
 
