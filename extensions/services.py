@@ -9,9 +9,12 @@ from typing import Literal
 from pyinfra import host
 from pyinfra.api import FactBase, StringCommand, operation
 
+from extensions import differences
 from extensions.journal import record_script
 
 STAMPS = "/var/lib/bitrix-cdn/applied"
+
+_ENABLED = {"enabled", "static", "generated", "indirect"}
 
 
 class Applied(FactBase[dict[str, str]]):
@@ -65,6 +68,7 @@ def running(
     A checksum of those files is stamped when the unit has taken them. So a change is applied even if
     the run that made it failed before it came to this operation, and nothing restarts without a reason.
     A unit that runs and isn't ready is reloaded and waited for: its cause may have been put right since.
+    A masked one is unmasked, as a disabled one is enabled: what the deploy says, the host does.
 
     + unit: name of the systemd unit, with its suffix
     + start: files that need a restart when they change, such as the unit's own
@@ -75,19 +79,42 @@ def running(
     """
     action: Literal["restart", "reload"] | None
     now = host.get_fact(Applied, unit=unit, start=start, reload=reload, ready=ready)
+    differences.manage(units=[unit])
     if now.get("active") == "active" and now.get("started") == now.get("start"):
         settled = now.get("reloaded") == now.get("reload") and now.get("ready") == "yes"
         action = None if settled else "reload"
     else:
         action = "restart"
-    if action is None and now.get("enabled") in {"enabled", "static", "generated", "indirect"}:
+    if action is None and now.get("enabled") in _ENABLED:
         host.noop(f"{unit} runs with its files as they are")
         return
+    if differences.wanted():
+        differences.tell(unit=unit, faults=faults(now))
     yield StringCommand(
         start_script(
             unit, start=start, reload=reload, ready=ready, explain=explain, action=action, trial=trial
         )
     )
+
+
+def faults(now: dict[str, str]) -> list[str]:
+    """What is wrong with a unit, in words; see :class:`Applied`."""
+    found = []
+    enabled = now.get("enabled", "")
+    if enabled.startswith("masked"):
+        found.append("is masked")
+    elif enabled not in _ENABLED:
+        found.append(f"is {enabled or 'unknown to systemd'}, must be enabled")
+    if now.get("active") != "active":
+        found.append(f"is {now.get('active') or 'unknown'}, must be active")
+        return found
+    if now.get("started") != now.get("start"):
+        found.append("runs with other files than it was started with")
+    elif now.get("reloaded") != now.get("reload"):
+        found.append("has not taken its files as they are now")
+    if now.get("ready") != "yes":
+        found.append("is not ready")
+    return found
 
 
 def start_script(
@@ -105,10 +132,13 @@ def start_script(
     :param action: `restart`, `reload`, or None: it runs already.
     """
     u = shlex.quote(unit)
+    # Each of the two takes back only its own kind of masking.
+    unmasked = f"systemctl unmask -q {u}; systemctl unmask -q --runtime {u}"
     script = [
         "set -e",
         record_script(late=[f"{STAMPS}/{unit}"], unit=unit, action=action or "", trial=trial),
         "systemctl daemon-reload",
+        unmasked,
         f"systemctl enable -q {u}",
     ]
     if action:

@@ -5,6 +5,9 @@ LAB_RECEIVER is the address of a webhook, for tests that listen there; without i
 
 import os
 
+from pathlib import Path
+
+from extensions.keys import fingerprint
 from lab import state
 from lab.errors import LabError
 from settings import SettingsError, groups
@@ -43,6 +46,12 @@ _settings = {
         else {},
         # Not the gallery: it makes the pictures of its page, which tests want to be the first to ask for.
         "exporters": {"probe_site": f"http://{_lab.host('bitrix').address}/health.php"},
+    },
+    # The lab's shop has nothing but what the deploy brings there.
+    "drift": {
+        "keys": [fingerprint(Path(f"{_lab.ssh_key}.pub").read_text())],
+        "site_ports": [],
+        "site_accounts": [],
     },
     "converter": {
         # Tests don't wait a minute to see a cut off picture removed,

@@ -104,7 +104,8 @@ def _where_pictures_are_served(settings: Settings, written: dict[str, File]) -> 
         name="Write what is counted of the edge's log, if mtail agrees",
         files=[written[MTAIL]],
         root="/etc/mtail",
-        check="mtail --compile_only --logtostderr --progs /etc/mtail",
+        # It listens even then, and where it runs already its own port is taken.
+        check="mtail --compile_only --logtostderr --address 127.0.0.1 --port 0 --progs /etc/mtail",
     )
     running(
         name="Tell of the edge",

@@ -10,7 +10,7 @@ from pyinfra import host, logger
 from pyinfra.api import FunctionCommand, Host, State, StringCommand, deploy, operation
 from pyinfra.api.exceptions import ConnectError
 
-from extensions.files import File, Paths, rendered, tree
+from extensions.files import File, rendered, stale, tree
 from extensions.journal import record_script
 from extensions.ssh import new_connection
 from settings import Settings
@@ -44,7 +44,7 @@ def confirmed_sshd_config(drop_in: File, timeout: int) -> Generator[Any, None, N
     + drop_in: the file below `/etc/ssh/sshd_config.d/`
     + timeout: seconds until the host takes the change back by itself
     """
-    if host.get_fact(Paths, paths=(drop_in.path,)).get(drop_in.path) == drop_in.state:
+    if not stale([drop_in]):
         host.noop(f"{drop_in.path} is as it must be")
         return
     path = shlex.quote(drop_in.path)
