@@ -8,6 +8,7 @@ operations apart by the lines that they were called from.
 
 from pyinfra import host
 
+from extensions.ahead import look_ahead, make_plan
 from extensions.ssh import send_at_once
 from roles.acme import acme
 from roles.alertmanager import alertmanager
@@ -30,6 +31,7 @@ from roles.varnish import varnish
 
 settings = settings_of(host)
 send_at_once(host)
+look_ahead(host)
 preflight(settings)
 
 base()
@@ -65,3 +67,5 @@ if "monitoring" in host.groups and settings.monitoring.grafana.enabled:
 # Last: each mount needs the other host's account, and the site must not be moved to a CDN host that
 # isn't finished.
 mounts(settings=settings)
+
+make_plan(host)
