@@ -8,6 +8,7 @@ operations apart by the lines that they were called from.
 
 from pyinfra import host
 
+from extensions.ahead import look_ahead, make_plan
 from extensions.ssh import send_at_once
 from roles.acme import acme
 from roles.alertmanager import alertmanager
@@ -31,6 +32,7 @@ from roles.varnish import varnish
 
 settings = settings_of(host)
 send_at_once(host)
+look_ahead(host)
 preflight(settings)
 
 # The site's host and the CDN host have each other's files; these two and edges are what pictures come from.
@@ -86,3 +88,5 @@ if "monitoring" in host.groups and settings.monitoring.grafana.enabled:
 # isn't finished.
 if mounted:
     mounts(settings=settings)
+
+make_plan(host)
