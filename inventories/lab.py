@@ -4,7 +4,6 @@ LAB_RECEIVER is the address of a webhook, for tests that listen there; without i
 """
 
 import os
-
 from pathlib import Path
 
 from extensions.keys import fingerprint
