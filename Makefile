@@ -61,6 +61,14 @@ rollout: .venv/installed ## change deployed hosts one by one, under load: INVENT
 test: .venv/packages ## unit tests, then labs of both suites: deploy, deploy again, testinfra, e2e
 	pytest tests/unit converter_app/tests tests/lab tests/testinfra tests/e2e --ignore tests/e2e/test_outages.py \
 	  -m 'not long'
+	pytest $(EDGES) --edges --suite trixie -m 'not long'
+
+# Tests of edges need a lab of their own, of five hosts.
+EDGES := tests/edges tests/testinfra/test_edge.py tests/testinfra/test_balancer.py
+
+.PHONY: edges
+edges: .venv/packages ## edges and a balancer: drained, killed, cut off under load, no request lost: [SUITE=trixie]
+	pytest $(EDGES) --edges --suite $(or $(SUITE),trixie)
 
 .PHONY: outages
 outages: .venv/packages ## the faults between the hosts, in short: cuts of seconds, a few kills

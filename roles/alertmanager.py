@@ -38,7 +38,9 @@ INHIBITIONS = (
     # A host that is down takes all that runs on it along,
     Inhibition([_alerts("HostDown")], ['alertname!~"HostDown|Watchdog"'], ["host"]),
     # and what the other one needs of it.
-    Inhibition([_alerts("HostDown")], [_alerts(*_OF_THE_MOUNTS, "SiteNotAnswering")], []),
+    Inhibition(
+        [_alerts("HostDown")], [_alerts(*_OF_THE_MOUNTS, "ShieldUnreachable", "SiteNotAnswering")], []
+    ),
     # Why the mount isn't there says more than that it isn't.
     Inhibition([_alerts("MountRefused", "MountFull")], [_alerts("MountDown")], ["host", "mount"]),
     Inhibition(
@@ -63,6 +65,7 @@ INHIBITIONS = (
         [_alerts("DiskLow"), 'severity="critical"'], [_alerts("EvictionCannotFree", "DiskFilling")], ["host"]
     ),
     Inhibition([_alerts("PicturesNotServed")], [_alerts("WebpNotServed")], ["host"]),
+    Inhibition([_alerts("NoEdgeLeft")], [_alerts("EdgeDown")], []),
     # A service that systemd gave up is told of by what it was for.
     *(
         Inhibition([_alerts(alert)], [_alerts("ServiceFailed"), f'name=~"{service}"'], ["host"])

@@ -38,6 +38,7 @@ def prometheus(settings: Settings) -> None:
             memory_goal_mib=mebibytes(own.memory_max) * 4 // 5,
             jobs=jobs(settings),
             probes=probes(settings),
+            balanced=bool(members("balancer")),
             blackbox_port=settings.monitoring.exporters.blackbox_port,
             alertmanager_port=settings.monitoring.alertmanager.port,
         )
