@@ -57,6 +57,11 @@ rollout: .venv/installed ## change deployed hosts one by one, under load: INVENT
 	@test -n "$(INVENTORY)" || { echo "name the inventory: make rollout INVENTORY=inventories/shop.py" >&2; exit 2; }
 	@python -m rollout $(INVENTORY) $(if $(BATCH),--batch $(BATCH)) $(if $(CANARY),--canary $(CANARY))
 
+.PHONY: rollback
+rollback: .venv/installed ## back to the converter's release before, or to a named one: INVENTORY=... [RELEASE=id]
+	@test -n "$(INVENTORY)" || { echo "name the inventory: make rollback INVENTORY=inventories/shop.py" >&2; exit 2; }
+	@pyinfra -y --limit cdn $(if $(RELEASE),--data release=$(RELEASE)) $(INVENTORY) rollback.py
+
 .PHONY: test
 test: .venv/packages ## unit tests, then labs of both suites: deploy, deploy again, testinfra, e2e
 	pytest tests/unit converter_app/tests tests/lab tests/testinfra tests/e2e --ignore tests/e2e/test_outages.py \

@@ -87,7 +87,7 @@ class ReleaseSettings(Section):
 
     keep: Annotated[int, Field(ge=2, le=50)] = 3
     """Releases (2 to 50) kept on the host, the current one included: those that there is a way back to. Each
-    takes about 130 MB."""
+    takes about 140 MB."""
 
     healthy_within_s: Annotated[int, Field(ge=3, le=600)] = 30
     """Seconds (3 to 600) until a release must be healthy, once it has started; else the deploy takes it
