@@ -22,7 +22,7 @@ venv: .venv/installed ## install what the project's commands need, into .venv
 # What the lab and the daemon's tests need from Debian, installed once.
 .venv/packages: .venv/installed lab/machine.py
 	@missing=$$(for package in $$(.venv/bin/python -m lab packages) redis-server chromium \
-	  prometheus prometheus-alertmanager gpg gpg-agent; do \
+	  prometheus prometheus-alertmanager gpg gpg-agent wrk; do \
 	  dpkg -s $$package >/dev/null 2>&1 || echo $$package; done); \
 	if [ -n "$$missing" ]; then \
 	  [ $$(id -u) = 0 ] || { echo "root is needed to install:" $$missing >&2; exit 1; }; \
@@ -66,7 +66,7 @@ rollback: .venv/installed ## back to the converter's release before, or to a nam
 test: .venv/packages ## unit tests, then labs of both suites: deploy, deploy again, testinfra, e2e
 	pytest tests/unit converter_app/tests tests/lab tests/testinfra tests/e2e --ignore tests/e2e/test_outages.py \
 	  -m 'not long'
-	pytest $(EDGES) --edges --suite trixie -m 'not long'
+	pytest $(EDGES) tests/rollout --edges --suite trixie -m 'not long'
 
 # Tests of edges need a lab of their own, of five hosts.
 EDGES := tests/edges tests/testinfra/test_edge.py tests/testinfra/test_balancer.py
@@ -85,7 +85,6 @@ alerts: .venv/packages ## each alert made to ring by a real fault, and to end by
 
 .PHONY: rollout-test
 rollout-test: .venv/packages ## rolling updates of five hosts under load, killed at each step: [SUITE=trixie]
-	@command -v wrk >/dev/null || apt-get install -y -qq --no-install-recommends wrk
 	pytest --edges tests/rollout --suite $(or $(SUITE),trixie)
 
 .PHONY: bench
