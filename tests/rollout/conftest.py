@@ -196,7 +196,7 @@ def traffic(balancer: Balancer, gallery: list[Expected], place: Path) -> Iterato
     """Visitors all the time, while the body runs; afterwards it is known what they met."""
     script = place / "delay.lua"
     script.write_text(_WRK)
-    url = f"{balancer.client.base_url}{gallery[0].path.lstrip('/')}"
+    url = f"{balancer.client.base_url}".rstrip("/") + gallery[0].path
     pressing = subprocess.Popen(
         ["wrk", "-t1", "-c4", "-d1h", "--timeout", "20s", "-s", script, "-H", "Accept: image/webp", url],
         stdout=subprocess.PIPE,
