@@ -98,6 +98,9 @@ class Fake:
         self.act("back", host)
         assert host not in self.drained
 
+    def kinds(self, host: str) -> Sequence[str]:
+        return [] if host in {"bitrix", "balancer"} else ["requests"]
+
     def counters(self, host: str) -> Counters:
         if host in {"bitrix", "balancer"}:
             return {}
@@ -234,6 +237,20 @@ def test_more_errors_than_before_are_a_failure(start: Start) -> None:
     assert fake.log[-6:] == [
         f"{step} edge2" for step in ("drain", "idle", "undo", "healthy", "undrain", "back")
     ]
+
+
+def test_a_host_that_can_not_be_watched_is_said(tmp_path: Path) -> None:
+    class Silent(Fake):
+        def counters(self, host: str) -> Counters:
+            return {}
+
+    said: list[str] = []
+    record = Record("inventories/shop.py", tmp_path)
+    record.open("new", said.append)
+    fake = Silent()
+    assert Rollout(fake, record, said.append, Options(), sleep=fake.sleep, clock=fake.now).run(BATCHES)
+    assert "edge1: tells nothing of its requests, which can't be watched" in said
+    record.close()
 
 
 def test_errors_that_were_there_before_are_none_of_its_fault(start: Start) -> None:
