@@ -38,7 +38,7 @@ endef
 
 # What the tests need besides; a browser of that name need not be Debian's.
 .venv/packages: .venv/lab
-	$(call debian-packages,redis-server prometheus prometheus-alertmanager gpg gpg-agent \
+	$(call debian-packages,redis-server prometheus prometheus-alertmanager gpg gpg-agent wrk \
 	  $$(command -v chromium >/dev/null || echo chromium))
 
 .PHONY: demo
@@ -75,7 +75,7 @@ rollout: .venv/installed ## change deployed hosts one by one, under load: INVENT
 test: .venv/packages ## unit tests, then labs of both suites: deploy, deploy again, testinfra, e2e: [SUITE=...]
 	pytest tests/unit converter_app/tests tests/lab tests/testinfra tests/e2e --ignore tests/e2e/test_outages.py \
 	  -m 'not long' $(if $(SUITE),--suite $(SUITE))
-	pytest $(EDGES) --edges --suite $(or $(SUITE),trixie) -m 'not long'
+	pytest $(EDGES) tests/rollout --edges --suite $(or $(SUITE),trixie) -m 'not long'
 
 # Tests of edges need a lab of their own, of five hosts.
 EDGES := tests/edges tests/testinfra/test_edge.py tests/testinfra/test_balancer.py
@@ -108,7 +108,6 @@ alerts: .venv/packages ## each alert made to ring by a real fault, and to end by
 
 .PHONY: rollout-test
 rollout-test: .venv/packages ## rolling updates of five hosts under load, killed at each step: [SUITE=trixie]
-	@command -v wrk >/dev/null || apt-get install -y -qq --no-install-recommends wrk
 	pytest --edges tests/rollout --suite $(or $(SUITE),trixie)
 
 .PHONY: bench
