@@ -66,7 +66,9 @@ def _accounts(seen: Seen, expected: Expected) -> Iterator[Finding]:
         if one.password == "empty" and may_log_in:  # noqa: S105
             faults.append("logs in without a password")
         if expected.strict and one.name not in known:
-            access = {"set": "with a password", "empty": "open to all"}.get(one.password, "without a password")
+            access = {"set": "with a password", "empty": "open to all"}.get(
+                one.password, "without a password"
+            )
             faults.append(f"is unknown: uid {one.uid}, shell {one.shell or '/bin/sh'}, {access}")
         elif expected.strict and may_log_in and one.name not in expected.operators:
             faults.append(f"may log in: its shell is {one.shell or '/bin/sh'}")

@@ -64,7 +64,9 @@ def check(inventory: str, limit: Sequence[str] = (), *, everything: bool = False
     if status == 0 and plan is None:
         status = 1
     if status and all(name in told.checked for name in chosen):
-        raise DriftError(f"{inventory}: pyinfra failed: {mask.text(complaint(errors) or f'exit status {status}')}")
+        raise DriftError(
+            f"{inventory}: pyinfra failed: {mask.text(complaint(errors) or f'exit status {status}')}"
+        )
     hosts = [_host(name, told, plan or [], errors, mask) for name in chosen]
     return Report(
         inventory,
@@ -76,7 +78,9 @@ def check(inventory: str, limit: Sequence[str] = (), *, everything: bool = False
     )
 
 
-def pyinfra(*arguments: str, environment: dict[str, str], descriptors: Sequence[int] = ()) -> tuple[int, str, str]:
+def pyinfra(
+    *arguments: str, environment: dict[str, str], descriptors: Sequence[int] = ()
+) -> tuple[int, str, str]:
     """Runs pyinfra in this repository; returns its exit status and both its outputs."""
     # PYINFRA_YES would have it find no changes at all.
     kept = {key: value for key, value in os.environ.items() if not key.startswith("PYINFRA_")}
@@ -158,19 +162,17 @@ def _chosen(inventory: str, groups: dict[str, list[str]], limit: Sequence[str]) 
     """
     chosen: set[str] = set()
     for pattern in limit:
-        matching = {
-            name for name, of in groups.items() if pattern in of or fnmatchcase(name, pattern)
-        }
+        matching = {name for name, of in groups.items() if pattern in of or fnmatchcase(name, pattern)}
         if not matching:
             known = sorted({*groups, *(group for of in groups.values() for group in of)})
-            raise DriftError(f"{inventory}: no host or group is named {pattern}; there are: {', '.join(known)}")
+            raise DriftError(
+                f"{inventory}: no host or group is named {pattern}; there are: {', '.join(known)}"
+            )
         chosen |= matching
     return [name for name in groups if not limit or name in chosen]
 
 
-def _host(
-    name: str, told: Told, plan: Sequence[dict[str, Any]], errors: str, mask: Mask
-) -> HostReport:
+def _host(name: str, told: Told, plan: Sequence[dict[str, Any]], errors: str, mask: Mask) -> HostReport:
     if name not in told.checked:
         reason = said_of(name, errors) or told.failed.get(name) or complaint(errors)
         return HostReport(name, told.groups[name], failed=mask.text(reason or "could not be checked"))
@@ -231,7 +233,10 @@ def _of_file(record: dict[str, Any], operation: str, mask: Mask) -> list[Differe
     # What not everybody may read holds secrets.
     public = None if int(mode, 8) & 0o004 else _public(path)
     diff = mask.diff(path, there, wanted, public=public)
-    return [*found, Difference("file", path, "differs" if diff else "differs in its line ends", operation, diff)]
+    return [
+        *found,
+        Difference("file", path, "differs" if diff else "differs in its line ends", operation, diff),
+    ]
 
 
 @functools.cache

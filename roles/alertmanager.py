@@ -32,7 +32,14 @@ def _alerts(*names: str) -> str:
     return f'alertname=~"{"|".join(names)}"'
 
 
-_OF_THE_MOUNTS = ("MountDown", "MountRefused", "MountUnwatched", "SpoolGrowing", "VarnishBackendSick", "ShieldUnreachable")
+_OF_THE_MOUNTS = (
+    "MountDown",
+    "MountRefused",
+    "MountUnwatched",
+    "SpoolGrowing",
+    "VarnishBackendSick",
+    "ShieldUnreachable",
+)
 
 INHIBITIONS = (
     # A host that is down takes all that runs on it along,

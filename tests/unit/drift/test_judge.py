@@ -162,7 +162,7 @@ def _ports(model: type[BaseModel], path: str = "") -> Iterator[str]:
             yield f"{path}{name}"
 
 
-@pytest.mark.parametrize("setting", [one for one in _ports(Settings)])
+@pytest.mark.parametrize("setting", list(_ports(Settings)))
 def test_every_port_of_the_settings_is_expected_somewhere(setting: str) -> None:
     """A role that listens on a port of its own needs a line in `drift.expected.listeners`."""
     given: dict[str, Any] = {}
@@ -173,11 +173,15 @@ def test_every_port_of_the_settings_is_expected_somewhere(setting: str) -> None:
     inner[name] = 54321
     settings = Settings.model_validate({**given, "tls": {"mode": "self-signed", **given.get("tls", {})}})
     every = ("bitrix", "cdn", "edge", "balancer", "monitoring")
-    found = expected(settings, every, [], ssh_user="root", ssh_port=22, asked=True, edges=True, everything=True)
+    found = expected(
+        settings, every, [], ssh_user="root", ssh_port=22, asked=True, edges=True, everything=True
+    )
     assert any(one.first == 54321 for one in typing.cast("list[Any]", found.ports))
 
 
-@pytest.mark.parametrize("listener", ["80", "80/sctp", "0/tcp", "90-80/tcp", "70000/udp", "x/tcp", "1-2-3/tcp"])
+@pytest.mark.parametrize(
+    "listener", ["80", "80/sctp", "0/tcp", "90-80/tcp", "70000/udp", "x/tcp", "1-2-3/tcp"]
+)
 def test_a_listener_that_can_not_be_is_refused(listener: str) -> None:
     with pytest.raises(ValidationError, match=r"allowed"):
         Settings.model_validate({"drift": {"ports": [listener]}})

@@ -15,7 +15,9 @@ REPORT = Report(
     "inventories/shop.py",
     [
         HostReport("shop", ["bitrix"], [PORT], checks=["Role | Write", "Listening ports"]),
-        HostReport("pics", ["cdn"], [FILE, FILE, PORT], checks=["Role | Write", "Role | Run", "Listening ports"]),
+        HostReport(
+            "pics", ["cdn"], [FILE, FILE, PORT], checks=["Role | Write", "Role | Run", "Listening ports"]
+        ),
         HostReport("away", ["cdn"], failed="Could not connect"),
         HostReport("good", ["cdn"], checks=["Role | Write"]),
     ],

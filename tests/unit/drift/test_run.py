@@ -29,7 +29,9 @@ OPEN = "/etc/nginx/nginx.conf"
 GROUPS = {"shop": ["bitrix"], "pics": ["cdn", "monitoring"]}
 
 
-def told(*records: dict[str, Any], secrets: Sequence[str] = (), done: Sequence[str] = ("shop", "pics")) -> bytes:
+def told(
+    *records: dict[str, Any], secrets: Sequence[str] = (), done: Sequence[str] = ("shop", "pics")
+) -> bytes:
     lines = [
         {"host": "shop", "operation": None, "hosts": GROUPS, "metrics": "/m", "secrets": list(secrets)},
         *({"host": "pics", "operation": "1", **record} for record in records),
@@ -62,7 +64,9 @@ def report(
             for one, name in names.items()
         ]
 
-    def pyinfra(*_: str, environment: dict[str, str], descriptors: Sequence[int] = ()) -> tuple[int, str, str]:
+    def pyinfra(
+        *_: str, environment: dict[str, str], descriptors: Sequence[int] = ()
+    ) -> tuple[int, str, str]:
         with open(int(environment[ENVIRONMENT]), "wb", closefd=False) as channel:
             channel.write(records)
         return status, json.dumps({"plan": plan}), errors
@@ -87,7 +91,9 @@ def outputs(found: Report) -> str:
 
 
 # One line, as secrets are; more than three characters, and none that the report itself is made of.
-secret = st.text(st.characters(min_codepoint=33, max_codepoint=0x2FF, categories=["L", "N", "P", "S"]), min_size=6)
+secret = st.text(
+    st.characters(min_codepoint=33, max_codepoint=0x2FF, categories=["L", "N", "P", "S"]), min_size=6
+)
 lines = [
     "{}",
     "  {}",
@@ -118,7 +124,10 @@ def test_no_secret_shows_in_any_output(known: str, unknown: str, line: str, othe
         {"unit": "nginx.service", "faults": [f"says {known}"]},
         {"surplus": f"/etc/{known}"},
         {"commands": [f"useradd -p {known} eve"]},
-        {"operation": None, "finding": {"look": "Accounts", "kind": "account", "what": known, "summary": known}},
+        {
+            "operation": None,
+            "finding": {"look": "Accounts", "kind": "account", "what": known, "summary": known},
+        },
     ]
     with pytest.MonkeyPatch.context() as monkeypatch:
         found = outputs(report(monkeypatch, told(*records, secrets=[known])))
@@ -145,7 +154,12 @@ def test_a_file_of_secrets_shows_which_lines_differ(monkeypatch: pytest.MonkeyPa
 def test_a_file_for_all_to_read_shows_how_it_differs(monkeypatch: pytest.MonkeyPatch) -> None:
     records = told(a_file(OPEN, "worker_processes 1;\nkeep;\n", "worker_processes 2;\nkeep;\n", mode="644"))
     [difference] = report(monkeypatch, records).hosts[1].differences
-    assert difference.diff[2:] == ["@@ -1,2 +1,2 @@", "-worker_processes 1;", "+worker_processes 2;", " keep;"]
+    assert difference.diff[2:] == [
+        "@@ -1,2 +1,2 @@",
+        "-worker_processes 1;",
+        "+worker_processes 2;",
+        " keep;",
+    ]
     assert difference.check == "Alertmanager | Write who is told what"
 
 
@@ -154,14 +168,15 @@ def test_a_file_for_all_to_read_shows_how_it_differs(monkeypatch: pytest.MonkeyP
     [
         ({"kind": "nothing"}, "is missing"),
         ({"kind": "link to /dev/null"}, "is a link to /dev/null, must be a file"),
-        ({"access": ["666", "www-data", "root"], "same": True}, "is 666 www-data:root, must be 644 root:root"),
+        (
+            {"access": ["666", "www-data", "root"], "same": True},
+            "is 666 www-data:root, must be 644 root:root",
+        ),
         ({"content": None}, "differs, and is too long to show how"),
         ({"content": "b", "must_content": "b\n"}, "differs in its line ends"),
     ],
 )
-def test_what_else_a_file_can_be(
-    monkeypatch: pytest.MonkeyPatch, record: dict[str, Any], said: str
-) -> None:
+def test_what_else_a_file_can_be(monkeypatch: pytest.MonkeyPatch, record: dict[str, Any], said: str) -> None:
     found = report(monkeypatch, told(a_file(OPEN, "a\n", "b\n", mode="644", **record)))
     assert [(one.what, one.summary) for one in found.hosts[1].differences] == [(OPEN, said)]
 
@@ -220,7 +235,8 @@ def test_a_pyinfra_that_fails_after_all_hosts_is_a_failure(monkeypatch: pytest.M
 
 
 def test_the_reason_is_found_in_what_pyinfra_writes_for_people() -> None:
-    errors = "    [pics]     Connected\n    [a]  Ready: x\n    [pics]     Error: lost\n--> pyinfra error: No hosts\n"
+    said = ["    [pics]     Connected", "    [a]  Ready: x", "    [pics]     Error: lost"]
+    errors = "\n".join([*said, "--> pyinfra error: No hosts"])
     assert said_of("pics", errors) == "Error: lost"
     assert said_of("a", errors) == ""
     assert complaint(errors) == "No hosts"
