@@ -71,6 +71,16 @@ rollout: .venv/installed ## change deployed hosts one by one, under load: INVENT
 	@test -n "$(INVENTORY)" || { echo "name the inventory: make rollout INVENTORY=inventories/shop.py" >&2; exit 2; }
 	@python -m rollout $(INVENTORY) $(if $(BATCH),--batch $(BATCH)) $(if $(CANARY),--canary $(CANARY))
 
+.PHONY: drift
+drift: .venv/installed ## where the hosts differ from their inventory; changes nothing: INVENTORY=inventories/shop.py
+	@test -n "$(INVENTORY)" || { echo "name the inventory: make drift INVENTORY=inventories/shop.py" >&2; exit 2; }
+	@python -m drift $(INVENTORY)
+
+.PHONY: drift-timer
+drift-timer: .venv/installed ## have this machine look for drift each day: INVENTORY=... [AS=account] (root)
+	@test -n "$(INVENTORY)" || { echo "name the inventory: make drift-timer INVENTORY=inventories/shop.py" >&2; exit 2; }
+	@python -m drift install-timer $(INVENTORY) $(if $(AS),--user $(AS))
+
 .PHONY: test
 test: .venv/packages ## unit tests, then labs of both suites: deploy, deploy again, testinfra, e2e: [SUITE=...]
 	pytest tests/unit converter_app/tests tests/lab tests/testinfra tests/e2e --ignore tests/e2e/test_outages.py \
@@ -119,6 +129,10 @@ bench: .venv/packages ## the converter against its own encoding in a bare loop, 
 bench-http: .venv/packages ## negotiation, cache and misses under load, on the lab that `make demo` left up
 	@command -v wrk >/dev/null || apt-get install -y -qq --no-install-recommends wrk
 	python -m benchmarks.http
+
+.PHONY: bench-drift
+bench-drift: .venv/packages ## what a drift check costs, with up to 200 hosts: [HOSTS="2 25 50 100 200"]
+	python -m benchmarks.drift $(if $(HOSTS),--hosts $(HOSTS))
 
 .PHONY: screenshot
 screenshot: .venv/packages ## the picture of the lab's gallery in the README

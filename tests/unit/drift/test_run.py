@@ -235,7 +235,8 @@ def test_a_pyinfra_that_fails_after_all_hosts_is_a_failure(monkeypatch: pytest.M
 
 
 def test_the_reason_is_found_in_what_pyinfra_writes_for_people() -> None:
-    errors = "    [pics]     Connected\n    [a]  Ready: x\n    [pics]     Error: lost\n--> pyinfra error: No hosts\n"
+    said = ["    [pics]     Connected", "    [a]  Ready: x", "    [pics]     Error: lost"]
+    errors = "\n".join([*said, "--> pyinfra error: No hosts"])
     assert said_of("pics", errors) == "Error: lost"
     assert said_of("a", errors) == ""
     assert complaint(errors) == "No hosts"
