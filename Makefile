@@ -64,10 +64,28 @@ leave: .venv/installed ## take the site off the CDN, all pictures local again: I
 	@test -n "$(INVENTORY)" || { echo "name the inventory: make leave INVENTORY=inventories/shop.py" >&2; exit 2; }
 	@python -m migration leave $(INVENTORY) $(if $(BWLIMIT),--bandwidth $(BWLIMIT))
 
+.PHONY: rollback
+rollback: .venv/installed ## back to the converter's release before, or to a named one: INVENTORY=... [RELEASE=id]
+	@test -n "$(INVENTORY)" || { echo "name the inventory: make rollback INVENTORY=inventories/shop.py" >&2; exit 2; }
+	@pyinfra -y --limit cdn $(if $(RELEASE),--data release=$(RELEASE)) $(INVENTORY) rollback.py
+
+.PHONY: rollout
+rollout: .venv/installed ## change deployed hosts one by one, under load: INVENTORY=... [BATCH=1] [CANARY=host]
+	@test -n "$(INVENTORY)" || { echo "name the inventory: make rollout INVENTORY=inventories/shop.py" >&2; exit 2; }
+	@python -m rollout $(INVENTORY) $(if $(BATCH),--batch $(BATCH)) $(if $(CANARY),--canary $(CANARY))
+
 .PHONY: test
 test: .venv/packages ## unit tests, then labs of both suites: deploy, deploy again, testinfra, e2e: [SUITE=...]
 	pytest tests/unit converter_app/tests tests/lab tests/testinfra tests/e2e --ignore tests/e2e/test_outages.py \
 	  -m 'not long' $(if $(SUITE),--suite $(SUITE))
+	pytest $(EDGES) --edges --suite $(or $(SUITE),trixie) -m 'not long'
+
+# Tests of edges need a lab of their own, of five hosts.
+EDGES := tests/edges tests/testinfra/test_edge.py tests/testinfra/test_balancer.py
+
+.PHONY: edges
+edges: .venv/packages ## edges and a balancer: drained, killed, cut off under load, no request lost: [SUITE=trixie]
+	pytest $(EDGES) --edges --suite $(or $(SUITE),trixie)
 
 # On top of what is there: the pins that both locks have are the same.
 .venv/molecule: .venv/installed requirements-molecule.lock
@@ -90,6 +108,11 @@ outages: .venv/packages ## the faults between the hosts, in short: cuts of secon
 .PHONY: alerts
 alerts: .venv/packages ## each alert made to ring by a real fault, and to end by its repair: [SUITE=trixie]
 	pytest tests/e2e/test_alerts.py --suite $(or $(SUITE),trixie)
+
+.PHONY: rollout-test
+rollout-test: .venv/packages ## rolling updates of five hosts under load, killed at each step: [SUITE=trixie]
+	@command -v wrk >/dev/null || apt-get install -y -qq --no-install-recommends wrk
+	pytest --edges tests/rollout --suite $(or $(SUITE),trixie)
 
 .PHONY: bench
 bench: .venv/packages ## the converter against its own encoding in a bare loop, cwebp and sharp: [CORPUS=dir]
