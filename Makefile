@@ -8,27 +8,30 @@ export PATH := $(CURDIR)/.venv/bin:$(PATH)
 help: ## list the commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
 
+# Installs packages of Debian; says which, and of a failure the end of what apt said.
+apt-install = [ $$(id -u) = 0 ] || { echo "root is needed to install:" $(1) >&2; exit 1; }; \
+	echo "installing" $(1); log=$$(mktemp); \
+	{ apt-get update -qq && DEBIAN_FRONTEND=noninteractive \
+	    apt-get install -y -qq --no-install-recommends $(1); } >$$log 2>&1 || { tail $$log >&2; rm $$log; exit 1; }; \
+	rm $$log
+
 .PHONY: venv
 venv: .venv/installed ## install what the project's commands need, into .venv
 
 .venv/installed: requirements.lock pyproject.toml converter_app/pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed; set PYTHON=" >&2; exit 1; }
-	@$(PYTHON) -c 'import ensurepip' 2>/dev/null || apt-get install -y --no-install-recommends python3-venv
+	@$(PYTHON) -c 'import ensurepip' 2>/dev/null || { $(call apt-install,python3-venv); }
+	@echo "installing what requirements.lock names into .venv: a minute or two"
 	$(PYTHON) -m venv --clear .venv
 	.venv/bin/pip install -q --require-hashes -r requirements.lock
 	.venv/bin/pip install -q --no-deps --no-build-isolation -e converter_app
 	@touch $@
 
-# Installs those of the packages $(1) that are missing; says which before.
+# Installs those of the packages $(1) that are missing.
 define debian-packages
 	@missing=$$(for package in $(1); do \
 	  [ "$$(dpkg-query -W -f '$${db:Status-Status}' $$package 2>/dev/null)" = installed ] || echo $$package; done); \
-	if [ -n "$$missing" ]; then \
-	  [ $$(id -u) = 0 ] || { echo "root is needed to install:" $$missing >&2; exit 1; }; \
-	  echo "installing" $$missing; \
-	  { apt-get update -qq && DEBIAN_FRONTEND=noninteractive \
-	    apt-get install -y -qq --no-install-recommends $$missing; } >.venv/apt.log 2>&1 || { tail .venv/apt.log; exit 1; }; \
-	fi
+	if [ -n "$$missing" ]; then $(call apt-install,$$missing); fi
 	@touch $@
 endef
 
@@ -122,12 +125,12 @@ rollout-test: .venv/packages ## rolling updates of five hosts under load, killed
 
 .PHONY: bench
 bench: .venv/packages ## the converter against its own encoding in a bare loop, cwebp and sharp: [CORPUS=dir]
-	@command -v cwebp >/dev/null || apt-get install -y -qq --no-install-recommends webp
+	@command -v cwebp >/dev/null || { $(call apt-install,webp); }
 	python -m benchmarks.converter $(if $(CORPUS),--corpus $(CORPUS))
 
 .PHONY: bench-http
 bench-http: .venv/packages ## negotiation, cache and misses under load, on the lab that `make demo` left up
-	@command -v wrk >/dev/null || apt-get install -y -qq --no-install-recommends wrk
+	@command -v wrk >/dev/null || { $(call apt-install,wrk); }
 	python -m benchmarks.http
 
 .PHONY: bench-drift
