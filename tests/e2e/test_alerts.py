@@ -505,7 +505,8 @@ def visitors_of_slow_originals(place: Place, share: float) -> Iterator[None]:
     good = [place.shop.resized(200, 200).url_path]
     with (
         originals(place.shop, 6000) as slow,
-        delayed(place.cdn.remote, place.bitrix, "originals", 0.1),
+        # An original is a dozen round trips of sshfs.
+        delayed(place.cdn.remote, place.bitrix, "originals", 0.025),
     ):
         # Varnish has to see that they are back.
         wait_until(
