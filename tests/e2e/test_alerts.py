@@ -859,6 +859,9 @@ def told_and_ended(faults: Sequence[Fault], place: Place, figure: Figure, factor
                 for name, labels in fault.expected():
                     notice = place.receiver.wait_for(name, timeout=FIRES, since=started, **labels)
                     assert notice.annotations["runbook_url"].endswith(f"#{name.lower()}")
+                    # What a template makes of a value or a label that it doesn't have.
+                    text = " ".join(notice.annotations.values())
+                    assert not re.search(r"NaN|\bInf\b|<no value>|<error|%!", text), text
                     told.append((fault, name, labels, notice))
             # The end of what is repaired first may arrive before all is.
             repairing = time.time()
