@@ -515,7 +515,7 @@ def visitors_of_slow_originals(place: Place, share: float) -> Iterator[None]:
             lambda status: status == 200,
             interval=2,
         )
-        # Few, or the mount is too busy to answer Varnish's probe in time, and there are errors, which are quick.
+        # Few, or the mount is too busy to answer Varnish's probe: then there are errors, and quick ones.
         with visited(place, mixed(slow[1:], good, share), number=4):
             yield
 
@@ -754,21 +754,7 @@ FAULTS = [
         certificate_of_a_day,
         {"CertificateExpiring": {**ON_CDN, "severity": "critical"}},
     ),
-    # The few first: a long window remembers the many.
-    Fault(
-        "a few visitors without originals",
-        lambda place: visitors_without_originals(place, 0.0045),
-        {"AvailabilityBurning": {**ON_CDN, "severity": "warning"}},
-        windows=("3d",),
-        factor=120,
-    ),
-    Fault(
-        "visitors without originals",
-        lambda place: visitors_without_originals(place, 0.3),
-        {"AvailabilityBurning": {**ON_CDN, "severity": "critical"}},
-        windows=("1h", "6h"),
-        factor=120,
-    ),
+    # In this order: long windows remember many errors, and many quick answers.
     Fault(
         "some visitors of slow originals",
         lambda place: visitors_of_slow_originals(place, 0.45),
@@ -784,6 +770,20 @@ FAULTS = [
         factor=60,
     ),
     Fault("visitors who ask once", visitors_who_ask_once, {"CacheHitLow": ON_CDN}, factor=60),
+    Fault(
+        "a few visitors without originals",
+        lambda place: visitors_without_originals(place, 0.0045),
+        {"AvailabilityBurning": {**ON_CDN, "severity": "warning"}},
+        windows=("3d",),
+        factor=120,
+    ),
+    Fault(
+        "visitors without originals",
+        lambda place: visitors_without_originals(place, 0.3),
+        {"AvailabilityBurning": {**ON_CDN, "severity": "critical"}},
+        windows=("1h", "6h"),
+        factor=120,
+    ),
     Fault("a host without power", host_without_power, {"HostDown": ON_BITRIX}),
     Fault(
         "an exporter stopped",
