@@ -86,6 +86,8 @@ bitrix, cdn, edge, balancer, monitoring = groups(
                 # "probe_site": "https://shop.example.com/",
             },
         },
+        # What is on your hosts beside what the deploy brings there, for `make drift`: docs/drift.md.
+        # "drift": {"accounts": ["ann"], "ports": ["25/tcp"]},
         "sshd": {
             # Passwords stay refused, unless you log in with one yourself.
             "password_authentication": False,

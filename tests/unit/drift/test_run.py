@@ -163,6 +163,13 @@ def test_a_file_for_all_to_read_shows_how_it_differs(monkeypatch: pytest.MonkeyP
     assert difference.check == "Alertmanager | Write who is told what"
 
 
+def test_a_file_that_somebody_closed_shows_no_values(monkeypatch: pytest.MonkeyPatch) -> None:
+    record = a_file(OPEN, "key abcdef\n", "key ghijkl\n", mode="644", access=["600", "root", "root"])
+    found = report(monkeypatch, told(record))
+    assert [one.kind for one in found.hosts[1].differences] == ["access", "file"]
+    assert "abcdef" not in outputs(found)
+
+
 @pytest.mark.parametrize(
     ("record", "said"),
     [
