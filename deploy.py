@@ -11,6 +11,7 @@ from pyinfra import host
 from extensions.ssh import send_at_once
 from roles.acme import acme
 from roles.alertmanager import alertmanager
+from roles.backup import backup
 from roles.base import base
 from roles.converter import converter
 from roles.exporters import exporters
@@ -61,6 +62,8 @@ if "monitoring" in host.groups:
 
 if "monitoring" in host.groups and settings.monitoring.grafana.enabled:
     grafana(settings=settings)
+
+backup(settings=settings)
 
 # Last: each mount needs the other host's account, and the site must not be moved to a CDN host that
 # isn't finished.

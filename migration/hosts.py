@@ -162,8 +162,8 @@ class Deployment:
     settings: Settings
 
 
-def load(inventory: str) -> Deployment:
-    """Reads an inventory through pyinfra, which checks it; connects to nothing.
+def read(inventory: str) -> list[dict[str, Any]]:
+    """The hosts of an inventory, which pyinfra checks: each with `name`, `groups` and `data`.
 
     :raises MigrationError: the inventory can't be.
     """
@@ -178,6 +178,15 @@ def load(inventory: str) -> Deployment:
     if result.returncode or not result.stdout.strip():
         raise MigrationError(_complaint(result.stderr) or f"{inventory}: pyinfra can't read it")
     entries: list[dict[str, Any]] = json.loads(result.stdout)
+    return entries
+
+
+def load(inventory: str) -> Deployment:
+    """Reads an inventory through pyinfra, which checks it; connects to nothing.
+
+    :raises MigrationError: the inventory can't be.
+    """
+    entries = read(inventory)
     hosts = [(entry["name"], entry["data"]) for entry in entries]
     state = State(Inventory((hosts, {})), Config())  # type: ignore[no-untyped-call]
     found: dict[str, Remote] = {}

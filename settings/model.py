@@ -21,6 +21,7 @@ from pydantic import (
 )
 from webp_converter.config import Config as ConverterSettings
 
+from settings.backup import BackupSettings
 from settings.monitoring import MonitoringSettings
 from settings.types import AbsolutePath, Account, Memory, Network, Port, Section, SettingsError
 
@@ -382,6 +383,7 @@ class Settings(Section):
     varnish: VarnishSettings = VarnishSettings()
     converter: ConverterSettings = ConverterSettings()
     monitoring: MonitoringSettings = MonitoringSettings()
+    backup: BackupSettings = BackupSettings()
     lab_site: LabSiteSettings = LabSiteSettings()
 
     @model_validator(mode="after")
