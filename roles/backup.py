@@ -46,11 +46,11 @@ def backup(settings: Settings) -> None:
         return
     apt.packages(name="Install restic", packages=[*PACKAGES], no_recommends=True)
     if settings.backup.sftp:
-        key_pair(name="Make the key that the repository's server lets in", path=KEY, comment=comment(host.name))
-    else:
-        files.directory(
-            name="Make the repository's directory", path=settings.backup.repository, mode="700"
+        key_pair(
+            name="Make the key that the repository's server lets in", path=KEY, comment=comment(host.name)
         )
+    else:
+        files.directory(name="Make the repository's directory", path=settings.backup.repository, mode="700")
     for path in (STATE, CACHE):
         files.directory(name=f"Make {path}", path=path, mode="700")
     files.directory(name="Make the directory of the metrics", path=metrics(settings), mode="755")
@@ -164,7 +164,12 @@ def configuration(settings: Settings, name: str, groups: Collection[str]) -> dic
         "prometheus": PROMETHEUS if monitoring else "",
         "alertmanager": "/var/lib/alertmanager" if monitoring else "",
         "grafana": "/var/lib/grafana" if monitoring and settings.monitoring.grafana.enabled else "",
-        "writers": ["nginx.service", "nginx-originals.service", "edge-probe-picture.timer", "webp-converter.service"]
+        "writers": [
+            "nginx.service",
+            "nginx-originals.service",
+            "edge-probe-picture.timer",
+            "webp-converter.service",
+        ]
         if cdn
         else [],
         "services": [
@@ -208,8 +213,8 @@ class ActiveUnits(FactBase[list[str]]):
     def command(self, units: Iterable[str]) -> str:
         quoted = " ".join(map(shlex.quote, units))
         return (
-            f"for u in {quoted}; do systemctl is-active -q $u || systemctl is-enabled -q $u 2>/dev/null || continue; "
-            "echo $u; done; true"
+            f"for u in {quoted}; do systemctl is-active -q $u || systemctl is-enabled -q $u 2>/dev/null "
+            "|| continue; echo $u; done; true"
         )
 
     def process(self, output: Iterable[str]) -> list[str]:

@@ -22,7 +22,9 @@ def _repository(text: str) -> str:
     place = text.rpartition(":")[2]
     allowed = re.fullmatch(r"(/[A-Za-z0-9._+-]+)+", text) or _SFTP.fullmatch(text)
     if text and (not allowed or ".." in place.split("/")):
-        raise ValueError("/path or sftp:user@host:/path is allowed, without a trailing slash; empty: no backup")
+        raise ValueError(
+            "/path or sftp:user@host:/path is allowed, without a trailing slash; empty: no backup"
+        )
     return text
 
 
@@ -40,7 +42,8 @@ class BackupSettings(Section):
 
     repository: Annotated[str, AfterValidator(_repository)] = ""
     """Where they go: `/path` on the host itself (another disk, a network file system) or
-    `sftp:user@host:/path`. Each host has its own directory below it, named like the host. Empty: no backup."""
+    `sftp:user@host:/path`. Each host has its own directory below it, named like the host. Empty: no
+    backup."""
 
     sftp_port: Port = 22
     """Port of that SSH server."""

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from backup.host import restore, run
 from backup.host.config import Config, load
-from backup.host.errors import Failure, Status
+from backup.host.errors import BackupError, Status
 from backup.host.state import State
 
 
@@ -45,7 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     os.umask(0o077)
     try:
         _run(load(), options)
-    except Failure as failure:
+    except BackupError as failure:
         print(f"bitrix-cdn-backup: {failure}", file=sys.stderr)
         return int(failure.status)
     except OSError as error:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from backup.host.errors import Failure
+from backup.host.errors import BackupError
 
 CONFIG = Path("/etc/bitrix-cdn/backup/config.toml")
 
@@ -69,16 +69,16 @@ class Config:
 def load(path: Path = CONFIG) -> Config:
     """Reads the configuration.
 
-    :raises Failure: it isn't there, or isn't what this version expects.
+    :raises BackupError: it isn't there, or isn't what this version expects.
     """
     try:
         values: dict[str, Any] = tomllib.loads(path.read_text())
     except OSError as error:
-        raise Failure(f"{path}: {error.strerror}") from None
+        raise BackupError(f"{path}: {error.strerror}") from None
     except ValueError as error:
-        raise Failure(f"{path}: {error}") from None
+        raise BackupError(f"{path}: {error}") from None
     names = {field.name for field in fields(Config)}
     if differing := names ^ set(values):
-        raise Failure(f"{path}: {sorted(differing)[0]}: unknown or missing; deploy again")
+        raise BackupError(f"{path}: {sorted(differing)[0]}: unknown or missing; deploy again")
     redis = [Redis(**instance) for instance in values.pop("redis")]
     return Config(redis=redis, **values)

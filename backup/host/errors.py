@@ -19,7 +19,7 @@ class Status(IntEnum):
     """A restore would overwrite a host that is in use."""
 
 
-class Failure(Exception):
+class BackupError(Exception):
     """One line for the operator, and an exit status."""
 
     def __init__(self, text: str, status: Status = Status.FAILED) -> None:
@@ -35,8 +35,10 @@ _KNOWN = (
     (
         r"Permission denied \(",
         Status.NO_REPOSITORY,
-        "its server refuses this host's key; add this line to ~/.ssh/authorized_keys there: "
-        'restrict,command="internal-sftp" {key}',
+        (
+            "its server refuses this host's key; add this line to ~/.ssh/authorized_keys there: "
+            'restrict,command="internal-sftp" {key}'
+        ),
     ),
     (
         r"Host key verification failed|REMOTE HOST IDENTIFICATION HAS CHANGED|host key is known",
@@ -44,20 +46,22 @@ _KNOWN = (
         "its server shows another host key than backup.sftp_host_key; nothing was sent to it",
     ),
     (
-        r"(Connection refused|Connection timed out|No route to host|Could not resolve hostname[^\n]*"
-        r"|Connection closed by[^\n]*|Network is unreachable|Operation timed out)",
+        (
+            r"(Connection refused|Connection timed out|No route to host|Could not resolve hostname[^\n]*"
+            r"|Connection closed by[^\n]*|Network is unreachable|Operation timed out)"
+        ),
         Status.NO_REPOSITORY,
         "its server can't be reached: {0}",
     ),
     (
-        r"Is there a repository at the following location|repository does not exist|unable to open config file",
+        r"Is there a repository at the following location|unable to open config file",
         Status.NO_REPOSITORY,
         "there is no repository there",
     ),
 )
 
 
-def explain(said: str, repository: str, public_key: str = "") -> Failure:
+def explain(said: str, repository: str, public_key: str = "") -> BackupError:
     """What is wrong, in one line, from what restic and ssh print.
 
     :param public_key: the line that the repository's server must have among its authorized keys.
@@ -65,7 +69,9 @@ def explain(said: str, repository: str, public_key: str = "") -> Failure:
     for pattern, status, text in _KNOWN:
         if match := re.search(pattern, said, re.IGNORECASE):
             found = [" ".join((group or "").split()) for group in match.groups()]
-            return Failure(f"{repository}: {text.format(*found, key=public_key)}", status)
+            return BackupError(f"{repository}: {text.format(*found, key=public_key)}", status)
     lines = [line.strip() for line in said.splitlines() if line.strip()]
     last = next((line for line in reversed(lines) if line.startswith("Fatal:")), lines[-1] if lines else "")
-    return Failure(f"{repository}: {last.removeprefix('Fatal:').strip() or 'restic failed and said nothing'}")
+    return BackupError(
+        f"{repository}: {last.removeprefix('Fatal:').strip() or 'restic failed and said nothing'}"
+    )

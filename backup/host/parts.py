@@ -17,7 +17,7 @@ from typing import Any, Protocol
 
 from backup.host import files
 from backup.host.config import Config, Redis
-from backup.host.errors import Failure
+from backup.host.errors import BackupError
 
 PATIENCE_S = 120.0
 """Seconds that a service has to come back with its data."""
@@ -41,7 +41,7 @@ class Part(Protocol):
     def save(self) -> Facts:
         """Prepares it in `stage()`.
 
-        :raises Failure: it can't be had whole.
+        :raises BackupError: it can't be had whole.
         """
 
     def put_back(self) -> None:
@@ -50,7 +50,7 @@ class Part(Protocol):
     def verify(self, facts: Facts) -> str:
         """Waits until the service has it, and says in a few words what that is.
 
-        :raises Failure: it isn't what was saved.
+        :raises BackupError: it isn't what was saved.
         """
 
 
@@ -112,13 +112,13 @@ class RedisPart:
         # Keys whose time ran out since are gone.
         least = facts["keys"] - facts["expiring"]
         if not least <= count:
-            raise Failure(f"{self.unit}: {count} keys, of {facts['keys']} in the backup")
+            raise BackupError(f"{self.unit}: {count} keys, of {facts['keys']} in the backup")
         return f"{count:,} keys"
 
     def _answer(self, *command: str) -> str:
         try:
             return self._cli(*command).strip()
-        except Failure:
+        except BackupError:
             return ""
 
     def _cli(self, *arguments: str) -> str:
@@ -128,12 +128,12 @@ class RedisPart:
 def _checked(dump: Path) -> Facts:
     """What is in a snapshot of Redis'.
 
-    :raises Failure: it is damaged.
+    :raises BackupError: it is damaged.
     """
     said = _said(["redis-check-rdb", str(dump)], str(dump))
     keys, expiring = re.search(r"(\d+) keys read", said), re.search(r"(\d+) expires", said)
     if not keys or not expiring:
-        raise Failure(f"{dump}: redis-check-rdb does not say how many keys there are")
+        raise BackupError(f"{dump}: redis-check-rdb does not say how many keys there are")
     return {"keys": int(keys[1]), "expiring": int(expiring[1])}
 
 
@@ -175,7 +175,7 @@ class PrometheusPart:
                 continue
             if self._oldest() == before:
                 return {"blocks": len(blocks)}
-        raise Failure(f"{self._data}: it was compacted again and again while it was read")
+        raise BackupError(f"{self._data}: it was compacted again and again while it was read")
 
     def put_back(self) -> None:
         files.replace_content(self._data, self._stage)
@@ -184,7 +184,7 @@ class PrometheusPart:
         _wait(f"{self.unit} to read its data", lambda: _active(self.unit))
         blocks = len(self._blocks())
         if blocks < facts["blocks"]:
-            raise Failure(f"{self._data}: {blocks} blocks, of {facts['blocks']} in the backup")
+            raise BackupError(f"{self._data}: {blocks} blocks, of {facts['blocks']} in the backup")
         return f"{blocks} blocks and what came after them"
 
     def _blocks(self) -> list[Path]:
@@ -258,7 +258,7 @@ class GrafanaPart:
             ):
                 source.backup(copy)
         except sqlite3.Error as error:
-            raise Failure(f"{self._data / self.FILE}: {error}") from None
+            raise BackupError(f"{self._data / self.FILE}: {error}") from None
         return {}
 
     def put_back(self) -> None:
@@ -281,7 +281,7 @@ def _wait(what: str, ready: Any) -> None:
     deadline = time.monotonic() + PATIENCE_S
     while not ready():
         if time.monotonic() > deadline:
-            raise Failure(f"waited {PATIENCE_S:.0f} s for {what}")
+            raise BackupError(f"waited {PATIENCE_S:.0f} s for {what}")
         time.sleep(0.2)
 
 
@@ -291,8 +291,8 @@ def _said(command: list[str], about: str) -> str:
             command, stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace", check=False
         )
     except FileNotFoundError:
-        raise Failure(f"{about}: {command[0]} is not installed") from None
+        raise BackupError(f"{about}: {command[0]} is not installed") from None
     if result.returncode or result.stdout.startswith("Could not connect"):
         lines = (result.stderr or result.stdout).strip().splitlines()
-        raise Failure(f"{about}: {lines[-1] if lines else f'{command[0]} exits {result.returncode}'}")
+        raise BackupError(f"{about}: {lines[-1] if lines else f'{command[0]} exits {result.returncode}'}")
     return result.stdout

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from backup.host.config import Config
-from backup.host.errors import Failure, Status, explain
+from backup.host.errors import BackupError, Status, explain
 
 _INCOMPLETE = 3
 """restic's exit status when it made a snapshot without some of the files."""
@@ -48,18 +48,18 @@ class Snapshot:
 def chosen(snapshots: Sequence[Snapshot], wanted: str, where: str) -> Snapshot:
     """The snapshot that `latest` or the beginning of an id means.
 
-    :raises Failure: there is none, or more than one.
+    :raises BackupError: there is none, or more than one.
     """
     if not snapshots:
-        raise Failure(f"{where}: there is no backup of this host in it", Status.NO_REPOSITORY)
+        raise BackupError(f"{where}: there is no backup of this host in it", Status.NO_REPOSITORY)
     if wanted == "latest":
         return max(snapshots, key=lambda one: one.time)
     found = [one for one in snapshots if wanted and one.id.startswith(wanted)]
     if len(found) == 1:
         return found[0]
     if found:
-        raise Failure(f"{wanted}: more than one backup's id begins so", Status.USAGE)
-    raise Failure(
+        raise BackupError(f"{wanted}: more than one backup's id begins so", Status.USAGE)
+    raise BackupError(
         f"{wanted}: there is no such backup; `latest` or an id is allowed, make backup-list shows them",
         Status.USAGE,
     )
@@ -105,15 +105,15 @@ class Repository:
 
         :param known_id: its id when it was last opened; empty: it never was.
         :param create: make it if it isn't there. Never where one was before: its disk may be away.
-        :raises Failure: it can't be opened.
+        :raises BackupError: it can't be opened.
         """
         try:
             repository = json.loads(self._run(["cat", "config"]))["id"]
-        except Failure as failure:
+        except BackupError as failure:
             if failure.status != Status.NO_REPOSITORY or "there is no repository there" not in str(failure):
                 raise
             if known_id:
-                raise Failure(
+                raise BackupError(
                     f"{self._config.repository}: the repository that was there is gone; is its disk mounted? "
                     f"To begin a new one there: rm {self._config.state}/state.json",
                     Status.NO_REPOSITORY,
@@ -129,7 +129,7 @@ class Repository:
     def backup(self, paths: Sequence[str], excluded: Iterable[str], tags: Iterable[str]) -> Made:
         """Makes a snapshot of all paths.
 
-        :raises Failure: not made, or without a file that is still there.
+        :raises BackupError: not made, or without a file that is still there.
         """
         arguments = ["backup", "--json", "--host", self._config.host, "--one-file-system", "--ignore-ctime"]
         for pattern in excluded:
@@ -146,7 +146,7 @@ class Repository:
         summary = next((one for one in messages if one.get("message_type") == "summary"), None)
         if summary is None or unread or (result.returncode == _INCOMPLETE and not errors):
             detail = unread[0] if unread else "restic left something out"
-            raise Failure(f"{self._config.repository}: {detail}")
+            raise BackupError(f"{self._config.repository}: {detail}")
         return Made(
             str(summary["snapshot_id"]),
             int(summary["total_bytes_processed"]),
@@ -185,7 +185,7 @@ class Repository:
     def check(self) -> None:
         """Checks the structure, and reads a part of the data whole.
 
-        :raises Failure: something is damaged.
+        :raises BackupError: something is damaged.
         """
         percent = self._config.check_percent
         self._run(["check", *([f"--read-data-subset={percent}%"] if percent else [])])
@@ -208,9 +208,9 @@ class Repository:
                 check=False,
             )
         except FileNotFoundError:
-            raise Failure("restic is not installed") from None
+            raise BackupError("restic is not installed") from None
 
-    def _explained(self, said: str) -> Failure:
+    def _explained(self, said: str) -> BackupError:
         key = ""
         if self._config.public_key and Path(self._config.public_key).is_file():
             key = Path(self._config.public_key).read_text().strip()

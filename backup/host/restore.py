@@ -17,7 +17,7 @@ from typing import Any
 
 from backup.host import files
 from backup.host.config import Config
-from backup.host.errors import Failure, Status
+from backup.host.errors import BackupError, Status
 from backup.host.parts import Part, parts
 from backup.host.restic import Repository, Snapshot, chosen
 from backup.host.run import MANIFEST, PICTURES, TAG
@@ -58,16 +58,16 @@ def begin(config: Config, wanted: str, *, pictures: bool, anew: bool) -> Restore
     """Chooses a snapshot and remembers it; goes on with the one that was begun.
 
     :param anew: forget what was begun.
-    :raises Failure: there is no such snapshot, or another one was begun.
+    :raises BackupError: there is no such snapshot, or another one was begun.
     """
     directory = Path(config.state)
     with alone(directory):
         begun = None if anew else Restore.load(directory)
         if begun:
             if wanted != "latest" and not begun.snapshot.startswith(wanted):
-                raise Failure(
-                    f"a restore of {begun.snapshot[:8]} ({begun.time}) was begun on this host: run the command "
-                    "without SNAPSHOT to finish it, or with FORCE=1 to begin anew",
+                raise BackupError(
+                    f"a restore of {begun.snapshot[:8]} ({begun.time}) was begun on this host: run the "
+                    "command without SNAPSHOT to finish it, or with FORCE=1 to begin anew",
                     Status.USAGE,
                 )
             return begun
@@ -132,7 +132,7 @@ def data(config: Config, say: Say) -> None:
         _start(unit for unit in reversed(config.writers) if _known_to_systemd(unit))
         broken = [unit for unit in config.services if not _runs(unit)]
         if broken:
-            raise Failure(f"{', '.join(broken)}: not running after the restore")
+            raise BackupError(f"{', '.join(broken)}: not running after the restore")
         files.remove(directory / "staged")
         forget_restore(directory)
 
@@ -140,7 +140,7 @@ def data(config: Config, say: Say) -> None:
 def _begun(directory: Path) -> Restore:
     restore = Restore.load(directory)
     if restore is None:
-        raise Failure("no restore was begun on this host", Status.USAGE)
+        raise BackupError("no restore was begun on this host", Status.USAGE)
     return restore
 
 
@@ -163,7 +163,7 @@ def _identity(config: Config, repository: Repository, snapshot: str) -> None:
                 ["ssh-keygen", "-y", "-P", "", "-f", str(key)], capture_output=True, text=True, check=False
             )
             if test.returncode:
-                raise Failure(f"{snapshot[:8]}: {key.name} is no usable host key")
+                raise BackupError(f"{snapshot[:8]}: {key.name} is no usable host key")
         for pattern in config.identity:
             for source in sorted(aside.glob(pattern.lstrip("/"))):
                 files.put_in_place(source, Path("/") / source.relative_to(aside))
@@ -179,7 +179,7 @@ def _manifest(config: Config, repository: Repository, snapshot: str) -> dict[str
     try:
         manifest: dict[str, Any] = json.loads(path.read_text())
     except (OSError, ValueError) as error:
-        raise Failure(f"{snapshot[:8]}: {path.name}: {error}") from None
+        raise BackupError(f"{snapshot[:8]}: {path.name}: {error}") from None
     return manifest
 
 
@@ -216,4 +216,6 @@ def _start(units: Any) -> None:
     for unit in units:
         result = _systemctl("start", unit)
         if result.returncode:
-            raise Failure(f"{unit}: {result.stderr.strip().splitlines()[0] if result.stderr else 'does not start'}")
+            raise BackupError(
+                f"{unit}: {result.stderr.strip().splitlines()[0] if result.stderr else 'does not start'}"
+            )

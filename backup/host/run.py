@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import glob
 import json
 import shutil
 import time
@@ -13,7 +12,7 @@ from typing import Any
 
 from backup.host import files
 from backup.host.config import Config
-from backup.host.errors import Failure, Status
+from backup.host.errors import BackupError, Status
 from backup.host.parts import parts
 from backup.host.restic import Repository
 from backup.host.state import Restore, State, alone
@@ -30,7 +29,7 @@ _PATIENCE_S = 4 * 3600.0
 def backup(config: Config) -> State:
     """Makes one snapshot of all that is to be saved on this host, or none.
 
-    :raises Failure: it couldn't be made; that is remembered, and told to Prometheus.
+    :raises BackupError: it couldn't be made; that is remembered, and told to Prometheus.
     """
     return _remembered(config, "backup", _backup)
 
@@ -38,7 +37,7 @@ def backup(config: Config) -> State:
 def check(config: Config) -> State:
     """Clears away what is no longer kept, and checks what is.
 
-    :raises Failure: something is damaged, or it couldn't be looked at.
+    :raises BackupError: something is damaged, or it couldn't be looked at.
     """
     return _remembered(config, "check", _check)
 
@@ -48,13 +47,15 @@ def _remembered(config: Config, task: str, run: Callable[[Config, State], State]
     started = time.time()
     with alone(directory, _PATIENCE_S):
         state = State.load(directory)
-        failure: Failure | None = None
+        failure: BackupError | None = None
         try:
             state = run(config, state)
-        except Failure as error:
+        except BackupError as error:
             failure = error
         except OSError as error:
-            failure = Failure(f"{error.filename or config.host}: {error.strerror or error}", _status(error))
+            failure = BackupError(
+                f"{error.filename or config.host}: {error.strerror or error}", _status(error)
+            )
         ended = time.time()
         outcome = getattr(state, task).ended(ended, ended - started, failure)
         state = replace(state, **{task: outcome})
@@ -72,7 +73,7 @@ def _status(error: OSError) -> Status:
 def _backup(config: Config, state: State) -> State:
     directory = Path(config.state)
     if Restore.load(directory):
-        raise Failure("a restore onto this host is not finished; run make restore again first")
+        raise BackupError("a restore onto this host is not finished; run make restore again first")
     repository = Repository(config)
     state = replace(state, repository=repository.open(state.repository, create=True))
     staged = directory / "staged"
@@ -91,7 +92,7 @@ def _backup(config: Config, state: State) -> State:
         }
         (staged / MANIFEST).write_text(json.dumps(manifest))
         paths = [
-            *(found for pattern in (*config.identity, *config.configuration) for found in glob.glob(pattern)),
+            *(found for pattern in (*config.identity, *config.configuration) for found in matching(pattern)),
             *(path for path in config.pictures if Path(path).is_dir()),
             *map(str, stages),
         ]
@@ -102,17 +103,21 @@ def _backup(config: Config, state: State) -> State:
     finally:
         for stage in stages:
             shutil.rmtree(stage, ignore_errors=True)
-    state = replace(
-        state, snapshot=made.id, size=made.size, added=made.added, vanished=made.vanished
-    )
+    state = replace(state, snapshot=made.id, size=made.size, added=made.added, vanished=made.vanished)
     repository.forget(prune=False)
     return state
+
+
+def matching(pattern: str) -> list[str]:
+    """What is on this host of an absolute path, or of a pattern of names in its last part."""
+    path = Path(pattern)
+    return [str(found) for found in sorted(path.parent.glob(path.name))]
 
 
 def _check(config: Config, state: State) -> State:
     repository = Repository(config)
     if not state.repository:
-        raise Failure(f"{config.repository}: no backup was made yet", Status.NO_REPOSITORY)
+        raise BackupError(f"{config.repository}: no backup was made yet", Status.NO_REPOSITORY)
     state = replace(state, repository=repository.open(state.repository, create=False))
     repository.forget(prune=True)
     repository.check()

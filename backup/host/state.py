@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from backup.host.errors import Failure, Status
+from backup.host.errors import BackupError, Status
 
 METRICS = "bitrix_cdn_backup.prom"
 
@@ -29,7 +29,7 @@ class Task:
     """Why it failed; empty: it didn't."""
     status: int = 0
 
-    def ended(self, now: float, seconds: float, failure: Failure | None) -> Task:
+    def ended(self, now: float, seconds: float, failure: BackupError | None) -> Task:
         """The same after one more run."""
         if failure is None:
             return Task(run=now, success=now, seconds=seconds)
@@ -56,8 +56,8 @@ class State:
         """What was saved; nothing, if nothing readable was."""
         try:
             values = json.loads((directory / "state.json").read_text())
-            tasks = {name: Task(**values.pop(name)) for name in ("backup", "check")}
-            return cls(**tasks, **values)
+            backup, check = Task(**values.pop("backup")), Task(**values.pop("check"))
+            return cls(backup=backup, check=check, **values)
         except (OSError, ValueError, TypeError, KeyError, AttributeError):
             return cls()
 
@@ -116,7 +116,7 @@ class Restore:
     def load(cls, directory: Path) -> Restore | None:
         """The one that was begun, if any.
 
-        :raises Failure: its file is damaged.
+        :raises BackupError: its file is damaged.
         """
         path = directory / "restore.json"
         try:
@@ -125,7 +125,7 @@ class Restore:
         except FileNotFoundError:
             return None
         except (OSError, ValueError, TypeError, KeyError) as error:
-            raise Failure(f"{path}: {error}; remove it to begin anew") from None
+            raise BackupError(f"{path}: {error}; remove it to begin anew") from None
 
     def save(self, directory: Path) -> None:
         _write(directory / "restore.json", json.dumps(asdict(self)), 0o600)
@@ -144,7 +144,7 @@ def alone(directory: Path, patience: float = 0) -> Iterator[None]:
     """Keeps backup, check and restore of one host apart.
 
     :param patience: seconds to wait for another one to end.
-    :raises Failure: it didn't.
+    :raises BackupError: it didn't.
     """
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     deadline = time.monotonic() + patience
@@ -155,7 +155,7 @@ def alone(directory: Path, patience: float = 0) -> Iterator[None]:
                 break
             except BlockingIOError:
                 if time.monotonic() >= deadline:
-                    raise Failure(
+                    raise BackupError(
                         "another backup, check or restore runs on this host", Status.LOCKED
                     ) from None
                 time.sleep(1)

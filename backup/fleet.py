@@ -1,0 +1,262 @@
+"""The hosts of an inventory, and this project's command on them."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import socket
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import paramiko
+from pyinfra.api import Config, Host, Inventory, State
+from pyinfra.api.exceptions import PyinfraError
+
+from backup.host.errors import BackupError, Status
+from extensions.files import installation
+from migration.errors import MigrationError
+from migration.hosts import Output, Remote, read
+from roles.backup import COMMAND, KEY, PACKAGES, command_files, comment
+from settings import Settings
+
+_RESTORE_UNIT = "bitrix-cdn-restore.service"
+
+
+@dataclass(frozen=True)
+class Member:
+    """One host of the inventory."""
+
+    name: str
+    groups: tuple[str, ...]
+    remote: Remote
+    host: Host
+
+
+@dataclass(frozen=True)
+class Fleet:
+    """What an inventory says."""
+
+    inventory: str
+    settings: Settings
+    members: dict[str, Member]
+
+    def chosen(self, name: str | None) -> list[Member]:
+        """The named host, or all.
+
+        :raises BackupError: there is none of this name.
+        """
+        if name is None:
+            return list(self.members.values())
+        if name not in self.members:
+            allowed = ", ".join(self.members)
+            raise BackupError(
+                f"{self.inventory}: there is no host {name!r}; allowed: {allowed}", Status.USAGE
+            )
+        return [self.members[name]]
+
+    def close(self) -> None:
+        for member in self.members.values():
+            member.remote.close()
+
+
+def load(inventory: str) -> Fleet:
+    """Reads an inventory; connects to nothing.
+
+    :raises BackupError: it can't be, or it has no backup.
+    """
+    try:
+        entries = read(inventory)
+    except MigrationError as error:
+        raise BackupError(str(error), Status.USAGE) from None
+    state = State(Inventory(([(entry["name"], entry["data"]) for entry in entries], {})), Config())  # type: ignore[no-untyped-call]
+    members = {}
+    for entry in entries:
+        host = state.inventory.get_host(entry["name"])
+        members[entry["name"]] = Member(entry["name"], tuple(entry["groups"]), Remote(host), host)
+    settings = Settings.model_validate(entries[0]["data"]["settings"])
+    if not settings.backup.repository:
+        raise BackupError(
+            f"{inventory}: settings.backup.repository is not set, so no backups are made; "
+            "/path or sftp:user@host:/path is allowed",
+            Status.USAGE,
+        )
+    return Fleet(inventory, settings, members)
+
+
+def call(member: Member, *arguments: str) -> Output:
+    """Runs the command on a host.
+
+    :raises BackupError: it fails, with its own line and status, or isn't there.
+    """
+    return _judged(member, member.remote.run(f"{COMMAND} {' '.join(arguments)}", check=False))
+
+
+def answer(member: Member, *arguments: str) -> Any:
+    """What the command prints as JSON."""
+    return json.loads(call(member, *arguments).text)
+
+
+def follow(member: Member, *arguments: str) -> Iterator[str]:
+    """Runs the command as a unit of its own and yields its lines.
+
+    A connection that is lost, or an operator who interrupts, leaves the unit running; the next run ends it.
+
+    :raises BackupError: it fails.
+    """
+    end: list[Output] = []
+    line = (
+        f"systemd-run --quiet --collect --wait --pipe --unit={_RESTORE_UNIT} {COMMAND} {' '.join(arguments)}"
+    )
+    for said in member.remote.follow(line, end=end):
+        yield said.decode(errors="replace")
+    _judged(member, end[0])
+
+
+def end_what_runs(member: Member) -> None:
+    """Ends what a run that was cut short left running on a host."""
+    member.remote.run(f"systemctl stop {_RESTORE_UNIT} 2>/dev/null; true")
+
+
+def _judged(member: Member, output: Output) -> Output:
+    if not output.status:
+        return output
+    if output.status in {126, 127}:
+        raise BackupError(f"{member.name}: no backup is deployed there; deploy first", Status.USAGE)
+    text = output.reason.removeprefix("bitrix-cdn-backup: ")
+    status = Status(output.status) if output.status in set(Status) else Status.FAILED
+    raise BackupError(f"{member.name}: {text}", status)
+
+
+def prepare(member: Member, settings: Settings) -> None:
+    """Puts restic, the command and what it needs onto a host, as the deploy would; starts no timer.
+
+    :raises BackupError: the password isn't where the settings say, or the host refuses.
+    """
+    try:
+        written = command_files(settings, member.name, member.groups)
+    except PyinfraError as error:
+        raise BackupError(str(error), Status.USAGE) from None
+    files = [file for file in written if not file.path.startswith("/etc/systemd/")]
+    script, archive = installation(files)
+    packages = " ".join(PACKAGES)
+    commands = "restic python3 ssh"
+    key = ""
+    if settings.backup.sftp:
+        key = (
+            f"[ -e {KEY}.pub ] || {{ install -d -m 700 $(dirname {KEY}); rm -f {KEY}; "
+            f"ssh-keygen -q -t ed25519 -N '' -C '{comment(member.name)}' -f {KEY}; }}"
+        )
+    member.remote.run(
+        f"""
+set -e
+missing=
+for command in {commands}; do command -v $command >/dev/null || missing=yes; done
+if [ "$missing" ]; then
+    export DEBIAN_FRONTEND=noninteractive
+    fetch() {{ apt-get install -qq -y --no-install-recommends {packages} >/dev/null </dev/null; }}
+    fetch 2>/dev/null || {{ apt-get update -qq </dev/null && fetch; }}
+fi
+umask 077
+{key}
+{script}
+""",
+        stdin=archive.encode(),
+    )
+
+
+def connect(member: Member, fingerprint: str | None) -> None:
+    """Logs in; on a host that was set up anew, by the fingerprint of its new key.
+
+    The key that is pinned stays so: it will be the host's again.
+
+    :param fingerprint: `SHA256:...` of the key that the host may show instead of the pinned one.
+    :raises BackupError: the host can't be reached, or shows neither key.
+    """
+    if fingerprint is None:
+        try:
+            member.remote.connect()
+        except MigrationError as error:
+            raise BackupError(f"{error}{_advice(str(error))}") from None
+        return
+    shown = _shown_key(member)
+    print_ = "SHA256:" + base64.b64encode(hashlib.sha256(shown.asbytes()).digest()).decode().rstrip("=")
+    if print_ != fingerprint.rstrip("="):
+        # It may have its own key back already.
+        try:
+            member.remote.connect()
+        except MigrationError as error:
+            raise BackupError(f"{error}; it shows {print_}, not {fingerprint}") from None
+        return
+    with _pinned(member, shown):
+        try:
+            member.remote.connect()
+        except MigrationError as error:
+            raise BackupError(str(error)) from None
+
+
+def reconnect(member: Member) -> None:
+    """Logs in anew by the key that is pinned, which the host has again.
+
+    :raises BackupError: it shows another one.
+    """
+    member.remote.close()
+    try:
+        member.remote.connect(patience=20)
+    except MigrationError as error:
+        raise BackupError(
+            f"{error}. The host has its own host key back: if this machine learned the one of the bare host, "
+            f"forget that (ssh-keygen -R {_address(member)}), and run the command again"
+        ) from None
+
+
+def _advice(error: str) -> str:
+    if "host key" in error.lower() or "does not match" in error.lower():
+        return (
+            ". A host that was set up anew has another key: give its fingerprint as HOST_KEY=SHA256:... "
+            "(on the host: ssh-keygen -lf /etc/ssh/ssh_host_ed25519_key.pub)"
+        )
+    return ""
+
+
+def _address(member: Member) -> str:
+    return str(member.host.data.get("ssh_hostname") or member.name)
+
+
+def _shown_key(member: Member) -> paramiko.PKey:
+    """The Ed25519 key that a host shows, without logging in."""
+    where = (_address(member), int(member.host.data.get("ssh_port") or 22))
+    try:
+        with socket.create_connection(where, timeout=15) as connection:
+            transport = paramiko.Transport(connection)
+            transport.get_security_options().key_types = ["ssh-ed25519"]
+            try:
+                transport.start_client(timeout=15)
+                return transport.get_remote_server_key()
+            finally:
+                transport.close()
+    except (OSError, EOFError, paramiko.SSHException) as error:
+        raise BackupError(f"{member.name}: {error or 'the connection is closed'}") from None
+
+
+@contextmanager
+def _pinned(member: Member, key: paramiko.PKey) -> Iterator[None]:
+    """Has the next connection accept this key and no other."""
+    address, port = _address(member), int(member.host.data.get("ssh_port") or 22)
+    name = address if port == 22 else f"[{address}]:{port}"
+    with tempfile.TemporaryDirectory(prefix="bitrix-cdn-restore-") as directory:
+        file = Path(directory) / "known_hosts"
+        file.write_text(f"{name} {key.get_name()} {key.get_base64()}\n")
+        before = member.host.data.get("ssh_known_hosts_file")
+        checking = member.host.data.get("ssh_strict_host_key_checking")
+        member.host.data.ssh_known_hosts_file = str(file)
+        member.host.data.ssh_strict_host_key_checking = "yes"
+        try:
+            yield
+        finally:
+            member.host.data.ssh_known_hosts_file = before
+            member.host.data.ssh_strict_host_key_checking = checking
