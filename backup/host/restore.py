@@ -75,8 +75,7 @@ def begin(config: Config, wanted: str, *, pictures: bool, anew: bool) -> Restore
         opened = repository.open("", create=False)
         snapshot = chosen(repository.snapshots(TAG), wanted, config.repository)
         restore = Restore(snapshot.id, _when(snapshot), pictures and PICTURES in snapshot.tags)
-        if not State.load(directory).repository:
-            State(repository=opened).save(directory, config.metrics)
+        State.load(directory).opened(config.repository, opened).save(directory, config.metrics)
         restore.save(directory)
         return restore
 

@@ -75,7 +75,7 @@ def _backup(config: Config, state: State) -> State:
     if Restore.load(directory):
         raise BackupError("a restore onto this host is not finished; run make restore again first")
     repository = Repository(config)
-    state = replace(state, repository=repository.open(state.repository, create=True))
+    state = state.opened(config.repository, repository.open(state.known(config.repository), create=True))
     staged = directory / "staged"
     present = [part for part in parts(config) if part.present()]
     stages = [staged, *(part.stage() for part in present)]
@@ -116,9 +116,10 @@ def matching(pattern: str) -> list[str]:
 
 def _check(config: Config, state: State) -> State:
     repository = Repository(config)
-    if not state.repository:
+    known = state.known(config.repository)
+    if not known:
         raise BackupError(f"{config.repository}: no backup was made yet", Status.NO_REPOSITORY)
-    state = replace(state, repository=repository.open(state.repository, create=False))
+    state = state.opened(config.repository, repository.open(known, create=False))
     repository.forget(prune=True)
     repository.check()
     return state

@@ -42,6 +42,8 @@ class State:
 
     repository: str = ""
     """Id of the repository that was last opened."""
+    place: str = ""
+    """Where that is."""
     backup: Task = Task()
     check: Task = Task()
     snapshot: str = ""
@@ -60,6 +62,13 @@ class State:
             return cls(backup=backup, check=check, **values)
         except (OSError, ValueError, TypeError, KeyError, AttributeError):
             return cls()
+
+    def known(self, place: str) -> str:
+        """Id of the repository at a place; empty: none was opened there last."""
+        return self.repository if self.place == place else ""
+
+    def opened(self, place: str, repository: str) -> State:
+        return replace(self, place=place, repository=repository)
 
     def save(self, directory: Path, metrics: str) -> None:
         _write(directory / "state.json", json.dumps(asdict(self)), 0o600)
