@@ -72,6 +72,7 @@ INHIBITIONS = (
             ("MountDown", "mount-guard@.*"),
             ("VarnishDown", "varnish[.]service"),
             ("PicturesNotServed", "nginx[.]service"),
+            ("BackupFailed", "bitrix-cdn-backup.*"),
             ("TargetDown", "(prometheus|mtail).*"),
         )
     ),

@@ -29,6 +29,14 @@ def link_tree(source: Path, to: Path) -> None:
             shutil.copy2(entry, to / entry.name, follow_symlinks=False)
 
 
+def make_parents(path: Path) -> None:
+    """Makes the directories above a path that are missing, for everybody to pass, whatever the umask."""
+    for parent in reversed(path.parents):
+        if not parent.is_dir():
+            parent.mkdir()
+            parent.chmod(0o755)
+
+
 def give_to(tree: Path, uid: int, gid: int) -> None:
     """Makes a whole tree somebody's."""
     for directory, _, names in os.walk(tree):

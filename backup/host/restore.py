@@ -98,7 +98,7 @@ def before(config: Config, say: Say) -> None:
             _stop(config.writers)
             for tree in config.pictures:
                 # restic makes missing parents for root alone.
-                Path(tree).parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+                files.make_parents(Path(tree))
             repository.restore(restore.snapshot, config.pictures, "/")
             restore = _done(directory, restore, "pictures")
             say("the pictures are in place")
@@ -165,7 +165,9 @@ def _identity(config: Config, repository: Repository, snapshot: str) -> None:
                 raise BackupError(f"{snapshot[:8]}: {key.name} is no usable host key")
         for pattern in config.identity:
             for source in sorted(aside.glob(pattern.lstrip("/"))):
-                files.put_in_place(source, Path("/") / source.relative_to(aside))
+                place = Path("/") / source.relative_to(aside)
+                files.make_parents(place)
+                files.put_in_place(source, place)
     finally:
         files.remove(aside)
     os.sync()

@@ -43,6 +43,9 @@ PROVEN_OTHERWISE = {
     "LatencyBurning": "its shortest window is an hour",
     "CacheHitLow": "counts an hour, for an hour",
     "DiskFilling": "looks back six hours",
+    "BackupFailed": "the lab's inventory has no backups; test_backup.py makes it ring",
+    "BackupStale": "the lab's inventory has no backups, and it looks back more than a day",
+    "BackupMissing": "the lab's inventory has no backups, and it waits more than a day",
     "OutOfMemory": "hosts of the lab have limits only where the machine has controllers",
     "ClockSkew": "hosts of the lab have the machine's clock",
 }
