@@ -80,5 +80,8 @@ def load(path: Path = CONFIG) -> Config:
     names = {field.name for field in fields(Config)}
     if differing := names ^ set(values):
         raise BackupError(f"{path}: {sorted(differing)[0]}: unknown or missing; deploy again")
-    redis = [Redis(**instance) for instance in values.pop("redis")]
+    try:
+        redis = [Redis(**instance) for instance in values.pop("redis")]
+    except TypeError as error:
+        raise BackupError(f"{path}: redis: {error}; deploy again") from None
     return Config(redis=redis, **values)
