@@ -79,6 +79,12 @@ bitrix, cdn, monitoring = groups(
                 # "probe_site": "https://shop.example.com/",
             },
         },
+        # Backups, each day: docs/backup.md.
+        # "backup": {
+        #     "repository": "sftp:backups@vault.example.com:/srv/backups",
+        #     "sftp_host_key": "ssh-ed25519 AAAA...",
+        #     "password": "file:~/.config/bitrix-cdn-backup-password",
+        # },
         "sshd": {
             # Passwords stay refused, unless you log in with one yourself.
             "password_authentication": False,

@@ -129,7 +129,8 @@ def test_a_log_that_is_cut_off_meanwhile_is_read_again(
     data = tmp_path / "metrics2"
     prometheus_data(data)
     part = PrometheusPart(config(tmp_path, prometheus=str(data)))
-    link, calls = files.link_tree, []
+    link = files.link_tree
+    calls: list[Path] = []
 
     def cut_once(source: Path, to: Path) -> None:
         link(source, to)

@@ -26,12 +26,12 @@ KEY = "ssh-ed25519 AAAA bitrix-cdn backup of cdn"
         ),
         ("Fatal: write /srv/x: no space left on device\n", Status.DISK_FULL, "no space is left"),
         (
-            "Fatal: unable to open config file: stat /x\nIs there a repository at the following location?\n/x\n",
+            "Fatal: unable to open config file: no\nIs there a repository at the following location?\n/x\n",
             Status.NO_REPOSITORY,
             "there is no repository there",
         ),
         (
-            "subprocess ssh: a@vault: Permission denied (publickey).\nFatal: unable to start the sftp session\n",
+            "subprocess ssh: a@v: Permission denied (publickey).\nFatal: unable to start the session\n",
             Status.NO_REPOSITORY,
             f'restrict,command="internal-sftp" {KEY}',
         ),
@@ -70,7 +70,8 @@ def test_snapshots_are_read_with_and_without_a_summary() -> None:
         }
     )
     assert new.time == datetime(2026, 1, 2, 3, 4, 5, 500000, UTC)
-    assert (new.size, new.tags) == (7, {"pictures"})
+    assert new.size == 7
+    assert new.tags == frozenset({"pictures"})
 
 
 def snapshots() -> list[Snapshot]:
