@@ -76,9 +76,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BackupError as failure:
         complain(failure)
         return int(failure.status)
-    except (MigrationError, PyinfraError) as error:
+    except MigrationError as error:
         complain(error)
         return int(Status.FAILED)
+    except PyinfraError as error:
+        complain(error)
+        return int(Status.USAGE)
     except KeyboardInterrupt:
         complain("interrupted; run the same command again to go on")
         return 130
@@ -152,8 +155,9 @@ def _list(everything: Fleet, display: Display, complain: Complain, options: argp
     found: dict[str, list[dict[str, Any]]] = {}
 
     def work(member: Member) -> None:
-        # On a host that is to be restored it isn't there yet.
-        fleet.prepare(member, everything.settings)
+        # A host that is to be restored doesn't have it yet.
+        if not fleet.deployed(member):
+            fleet.prepare(member, everything.settings)
         found[member.name] = fleet.answer(member, "list", "--json")
 
     status = _each(everything, complain, options, work)

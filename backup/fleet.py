@@ -132,6 +132,11 @@ def _judged(member: Member, output: Output) -> Output:
     raise BackupError(f"{member.name}: {text}", status)
 
 
+def deployed(member: Member) -> bool:
+    """Whether the command is there."""
+    return not member.remote.run(f"test -x {COMMAND}", check=False).status
+
+
 def prepare(member: Member, settings: Settings) -> None:
     """Puts restic, the command and what it needs onto a host, as the deploy would; starts no timer.
 

@@ -30,7 +30,7 @@ def restore(
     """Puts a host back as it was when a snapshot was made. Cut short, it goes on where it was.
 
     :param snapshot: `latest` or the beginning of an id.
-    :param force: overwrite a host that is in use, and forget a restore that was begun.
+    :param force: overwrite a host that is in use, or put back another snapshot than was begun.
     :param pictures: restore them, if they are in the snapshot.
     :param fingerprint: see :func:`backup.fleet.connect`.
     :raises BackupError: the host is in use, there is no such snapshot, or a step fails; run again to go on.
@@ -44,7 +44,7 @@ def restore(
 
     arguments = [snapshot, "--json"]
     arguments += [] if pictures else ["--without-pictures"]
-    arguments += ["--anew"] if force and not begun else []
+    arguments += ["--anew"] if force else []
     chosen = fleet.answer(member, "restore-begin", *arguments)
     verb = "going on with" if begun else "restoring"
     kind = "" if chosen["pictures"] else ", without pictures"

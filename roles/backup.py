@@ -158,7 +158,8 @@ def configuration(settings: Settings, name: str, groups: Collection[str]) -> dic
             f"{settings.cdn.variants}/.webp-converter",
             "*.bitrix-cdn-new",
         ],
-        "pictures": [settings.cdn.resize_cache, settings.cdn.variants] if own.pictures and cdn else [],
+        "with_pictures": own.pictures and cdn,
+        "pictures": [settings.cdn.resize_cache, settings.cdn.variants] if cdn else [],
         "spool": settings.site.resize_cache if bitrix else "",
         "redis": instances,
         "prometheus": PROMETHEUS if monitoring else "",
@@ -198,8 +199,10 @@ def identity(settings: Settings, groups: Collection[str]) -> list[str]:
     """What makes a host that host, to the other hosts and to visitors: the deploy can't make it again."""
     found = ["/etc/ssh/ssh_host_*", "/etc/bitrix-cdn"]
     if "cdn" in groups:
+        found.append(str(settings.converter.api.token_file))
+    if {"cdn", "edge"} & set(groups):
         tls = settings.tls
-        found += [str(settings.converter.api.token_file), str(PurePosixPath(CERTIFICATE).parent)]
+        found.append(str(PurePosixPath(CERTIFICATE).parent))
         found += ["/etc/letsencrypt"] if tls.mode == "acme" else []
         found += [path for path in (tls.certificate, tls.key) if path]
     return found

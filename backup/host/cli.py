@@ -31,7 +31,7 @@ def _parser() -> argparse.ArgumentParser:
     begin = commands.add_parser("restore-begin", help="choose what make restore puts back")
     begin.add_argument("snapshot")
     begin.add_argument("--without-pictures", action="store_true")
-    begin.add_argument("--anew", action="store_true", help="forget a restore that was begun")
+    begin.add_argument("--anew", action="store_true", help="though a restore of another one was begun")
     commands.add_parser("restore-before", help="put back keys, certificates, pictures: before a deploy")
     commands.add_parser("restore-data", help="put back the services' data: after a deploy")
     for name in ("list", "restore-begin"):

@@ -51,8 +51,10 @@ class Config:
     configuration: list[str]
     """Kept to look things up; the deploy makes it anew."""
     excluded: list[str]
+    with_pictures: bool
+    """Whether the pictures are saved, too."""
     pictures: list[str]
-    """Trees of pictures, if they are wanted."""
+    """Trees of pictures; where they are restored to, whether or not they are still saved."""
     spool: str
     """Directory in which the shop's pictures wait while it isn't a mount; empty: none on this host."""
     redis: list[Redis]

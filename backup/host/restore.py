@@ -10,7 +10,7 @@ import json
 import os
 import subprocess
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import UTC
 from pathlib import Path
 from typing import Any
@@ -57,19 +57,23 @@ def snapshots(config: Config) -> list[dict[str, Any]]:
 def begin(config: Config, wanted: str, *, pictures: bool, anew: bool) -> Restore:
     """Chooses a snapshot and remembers it; goes on with the one that was begun.
 
-    :param anew: forget what was begun.
+    :param pictures: restore them, if they are in it. Those of a restore that was begun can still be left out.
+    :param anew: begin with another one, if that is what is wanted.
     :raises BackupError: there is no such snapshot, or another one was begun.
     """
     directory = Path(config.state)
     with alone(directory):
-        begun = None if anew else Restore.load(directory)
-        if begun:
-            if wanted != "latest" and not begun.snapshot.startswith(wanted):
-                raise BackupError(
-                    f"a restore of {begun.snapshot[:8]} ({begun.time}) was begun on this host: run the "
-                    "command without SNAPSHOT to finish it, or with FORCE=1 to begin anew",
-                    Status.USAGE,
-                )
+        begun = Restore.load(directory)
+        other = begun and wanted != "latest" and not begun.snapshot.startswith(wanted)
+        if begun and other and not anew:
+            raise BackupError(
+                f"a restore of {begun.snapshot[:8]} ({begun.time}) was begun on this host: run the command "
+                "without SNAPSHOT to finish it, or with FORCE=1 to begin anew",
+                Status.USAGE,
+            )
+        if begun and not other:
+            begun = replace(begun, pictures=begun.pictures and pictures)
+            begun.save(directory)
             return begun
         repository = Repository(config)
         opened = repository.open("", create=False)

@@ -87,18 +87,18 @@ def _backup(config: Config, state: State) -> State:
         manifest = {
             "host": config.host,
             "time": time.time(),
-            "pictures": bool(config.pictures),
+            "pictures": config.with_pictures,
             "parts": facts,
         }
         (staged / MANIFEST).write_text(json.dumps(manifest))
         paths = [
             *(found for pattern in (*config.identity, *config.configuration) for found in matching(pattern)),
-            *(path for path in config.pictures if Path(path).is_dir()),
+            *(path for path in config.pictures if config.with_pictures and Path(path).is_dir()),
             *map(str, stages),
         ]
         if config.spool and not files.mounted(config.spool) and Path(config.spool).is_dir():
             paths.append(config.spool)
-        tags = [TAG, *([PICTURES] if config.pictures else [])]
+        tags = [TAG, *([PICTURES] if config.with_pictures else [])]
         made = repository.backup(list(dict.fromkeys(paths)), config.excluded, tags)
     finally:
         for stage in stages:

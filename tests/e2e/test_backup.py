@@ -438,7 +438,7 @@ def test_settings_are_judged_before_any_host_is_asked(world: World) -> None:
     )
     (world.place / "password").chmod(0o644)
     try:
-        assert "others may read it" in world.backup("list", inventory, "--host", "cdn", status=2)
+        assert "others may read it" in world.backup("restore", inventory, status=2)
     finally:
         (world.place / "password").chmod(0o600)
     assert Settings().backup.repository == ""

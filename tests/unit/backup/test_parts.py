@@ -27,8 +27,8 @@ def config(place: Path, **values: Any) -> Config:
         "host": "cdn", "repository": "", "password_file": "", "sftp_command": "", "public_key": "",
         "state": str(place / "state"), "cache": "", "metrics": "", "bandwidth_kib_s": 0, "keep_daily": 1,
         "keep_weekly": 0, "keep_monthly": 0, "check_percent": 0, "identity": [], "configuration": [],
-        "excluded": [], "pictures": [], "spool": "", "redis": [], "prometheus": "", "alertmanager": "",
-        "grafana": "", "writers": [], "services": [],
+        "excluded": [], "with_pictures": False, "pictures": [], "spool": "", "redis": [], "prometheus": "",
+        "alertmanager": "", "grafana": "", "writers": [], "services": [],
     }  # fmt: skip
     return Config(**{**nothing, **values})
 

@@ -94,12 +94,16 @@ def test_of_the_shops_host_only_what_is_ours_is_saved() -> None:
     ours = ("/etc/bitrix-cdn", "/etc/mount-guard", "/etc/ssh/")
     assert all(path.startswith(ours) for path in values["identity"] + values["configuration"])
     assert values["pictures"] == []
+    assert not values["with_pictures"]
     assert values["writers"] == []
 
 
 def test_pictures_are_saved_where_they_are_wanted() -> None:
-    for wanted, trees in ((False, []), (True, ["/var/www/cdn/upload/resize_cache", "/var/cache/webp"])):
+    trees = ["/var/www/cdn/upload/resize_cache", "/var/cache/webp"]
+    for wanted in (False, True):
         values = configuration(settings({"repository": "/srv", "pictures": wanted}), "cdn", ("cdn",))
+        assert values["with_pictures"] is wanted
+        # Where they are restored to is known even if they are no longer saved.
         assert values["pictures"] == trees
 
 
