@@ -8,10 +8,12 @@ operations apart by the lines that they were called from.
 
 from pyinfra import host
 
+from extensions.ahead import look_ahead, make_plan
 from extensions.ssh import send_at_once
 from roles.acme import acme
 from roles.alertmanager import alertmanager
 from roles.backup import backup
+from roles.balancer import balancer
 from roles.base import base
 from roles.converter import converter
 from roles.exporters import exporters
@@ -31,24 +33,44 @@ from roles.varnish import varnish
 
 settings = settings_of(host)
 send_at_once(host)
+look_ahead(host)
 preflight(settings)
 
+# The site's host and the CDN host have each other's files; these two and edges are what pictures come from.
+mounted = bool({"bitrix", "cdn"} & set(host.groups))
+serving = bool({"cdn", "edge"} & set(host.groups))
+
 base()
-keys()
+
+if mounted:
+    keys()
 
 if settings.lab_site.enabled and "bitrix" in host.groups:
     lab_site(settings=settings)
 
-sftp(settings=settings)
+if mounted:
+    sftp(settings=settings)
+
 sshd(settings=settings)
 firewall(settings=settings)
 
 if "cdn" in host.groups:
     redis(settings=settings)
     converter(settings=settings)
+
+if serving:
     nginx(settings=settings)
+
+if "cdn" in host.groups:
     originals(settings=settings)
+
+if serving:
     varnish(settings=settings)
+
+if "balancer" in host.groups:
+    balancer(settings=settings)
+
+if serving or "balancer" in host.groups:
     logs(settings=settings)
 
 if "cdn" in host.groups and settings.tls.mode == "acme":
@@ -67,4 +89,7 @@ backup(settings=settings)
 
 # Last: each mount needs the other host's account, and the site must not be moved to a CDN host that
 # isn't finished.
-mounts(settings=settings)
+if mounted:
+    mounts(settings=settings)
+
+make_plan(host)

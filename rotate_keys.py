@@ -10,4 +10,5 @@ from roles.preflight import settings_of
 from roles.rotation import rotation
 
 send_at_once(host)
-rotation(settings=settings_of(host))
+if {"bitrix", "cdn"} & set(host.groups):
+    rotation(settings=settings_of(host))

@@ -18,7 +18,7 @@ from backup import fleet
 from backup.fleet import Fleet, Member
 from backup.host.errors import BackupError, Status
 from backup.restoring import restore
-from migration.errors import MigrationError
+from hosts import HostError
 from migration.progress import Display
 from migration.progress import size as human
 from settings.backup import password_file, password_of
@@ -76,7 +76,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BackupError as failure:
         complain(failure)
         return int(failure.status)
-    except MigrationError as error:
+    except HostError as error:
         complain(error)
         return int(Status.FAILED)
     except PyinfraError as error:
@@ -108,7 +108,7 @@ def _each(
         except BackupError as failure:
             complain(failure)
             status = status or int(failure.status)
-        except MigrationError as error:
+        except HostError as error:
             complain(error)
             status = status or int(Status.FAILED)
     return status

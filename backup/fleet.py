@@ -8,19 +8,17 @@ import json
 import socket
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import paramiko
-from pyinfra.api import Config, Host, Inventory, State
 from pyinfra.api.exceptions import PyinfraError
 
+import hosts
 from backup.host.errors import BackupError, Status
 from extensions.files import installation
-from migration.errors import MigrationError
-from migration.hosts import Output, Remote, read
+from hosts import HostError, Output, Remote
 from roles.backup import COMMAND, KEY, PACKAGES, command_files, comment
 from settings import Settings
 
@@ -34,7 +32,6 @@ class Member:
     name: str
     groups: tuple[str, ...]
     remote: Remote
-    host: Host
 
 
 @dataclass(frozen=True)
@@ -70,22 +67,20 @@ def load(inventory: str) -> Fleet:
     :raises BackupError: it can't be, or it has no backup.
     """
     try:
-        entries = read(inventory)
-    except MigrationError as error:
+        found = hosts.load(inventory)
+    except HostError as error:
         raise BackupError(str(error), Status.USAGE) from None
-    state = State(Inventory(([(entry["name"], entry["data"]) for entry in entries], {})), Config())  # type: ignore[no-untyped-call]
-    members = {}
-    for entry in entries:
-        host = state.inventory.get_host(entry["name"])
-        members[entry["name"]] = Member(entry["name"], tuple(entry["groups"]), Remote(host), host)
-    settings = Settings.model_validate(entries[0]["data"]["settings"])
-    if not settings.backup.repository:
+    if not found.settings.backup.repository:
         raise BackupError(
             f"{inventory}: settings.backup.repository is not set, so no backups are made; "
             "/path or sftp:user@host:/path is allowed",
             Status.USAGE,
         )
-    return Fleet(inventory, settings, members)
+    members = {
+        name: Member(name, tuple(group for group, names in found.groups.items() if name in names), remote)
+        for name, remote in found.hosts.items()
+    }
+    return Fleet(inventory, found.settings, members)
 
 
 def call(member: Member, *arguments: str) -> Output:
@@ -185,7 +180,7 @@ def connect(member: Member, fingerprint: str | None) -> None:
     if fingerprint is None:
         try:
             member.remote.connect()
-        except MigrationError as error:
+        except HostError as error:
             raise BackupError(f"{error}{_advice(str(error))}") from None
         return
     shown = _shown_key(member)
@@ -194,13 +189,17 @@ def connect(member: Member, fingerprint: str | None) -> None:
         # It may have its own key back already.
         try:
             member.remote.connect()
-        except MigrationError as error:
+        except HostError as error:
             raise BackupError(f"{error}; it shows {print_}, not {fingerprint}") from None
         return
-    with _pinned(member, shown):
+    address, port = member.remote.login
+    name = address if port == 22 else f"[{address}]:{port}"
+    with tempfile.NamedTemporaryFile("w", prefix="bitrix-cdn-known-hosts-") as file:
+        file.write(f"{name} {shown.get_name()} {shown.get_base64()}\n")
+        file.flush()
         try:
-            member.remote.connect()
-        except MigrationError as error:
+            member.remote.connect(known_hosts=Path(file.name))
+        except HostError as error:
             raise BackupError(str(error)) from None
 
 
@@ -212,10 +211,10 @@ def reconnect(member: Member) -> None:
     member.remote.close()
     try:
         member.remote.connect(patience=20)
-    except MigrationError as error:
+    except HostError as error:
         raise BackupError(
             f"{error}. The host has its own host key back: if this machine learned the one of the bare host, "
-            f"forget that (ssh-keygen -R {_address(member)}), and run the command again"
+            f"forget that (ssh-keygen -R {member.remote.login[0]}), and run the command again"
         ) from None
 
 
@@ -228,15 +227,10 @@ def _advice(error: str) -> str:
     return ""
 
 
-def _address(member: Member) -> str:
-    return str(member.host.data.get("ssh_hostname") or member.name)
-
-
 def _shown_key(member: Member) -> paramiko.PKey:
     """The Ed25519 key that a host shows, without logging in."""
-    where = (_address(member), int(member.host.data.get("ssh_port") or 22))
     try:
-        with socket.create_connection(where, timeout=15) as connection:
+        with socket.create_connection(member.remote.login, timeout=15) as connection:
             transport = paramiko.Transport(connection)
             transport.get_security_options().key_types = ["ssh-ed25519"]
             try:
@@ -246,22 +240,3 @@ def _shown_key(member: Member) -> paramiko.PKey:
                 transport.close()
     except (OSError, EOFError, paramiko.SSHException) as error:
         raise BackupError(f"{member.name}: {error or 'the connection is closed'}") from None
-
-
-@contextmanager
-def _pinned(member: Member, key: paramiko.PKey) -> Iterator[None]:
-    """Has the next connection accept this key and no other."""
-    address, port = _address(member), int(member.host.data.get("ssh_port") or 22)
-    name = address if port == 22 else f"[{address}]:{port}"
-    with tempfile.TemporaryDirectory(prefix="bitrix-cdn-restore-") as directory:
-        file = Path(directory) / "known_hosts"
-        file.write_text(f"{name} {key.get_name()} {key.get_base64()}\n")
-        before = member.host.data.get("ssh_known_hosts_file")
-        checking = member.host.data.get("ssh_strict_host_key_checking")
-        member.host.data.ssh_known_hosts_file = str(file)
-        member.host.data.ssh_strict_host_key_checking = "yes"
-        try:
-            yield
-        finally:
-            member.host.data.ssh_known_hosts_file = before
-            member.host.data.ssh_strict_host_key_checking = checking

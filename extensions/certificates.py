@@ -53,3 +53,34 @@ def self_signed_certificate(
         f"-subj {subject} -addext {alternatives} "
         f"-keyout {k} -out {c} 2>/dev/null; chmod 644 {c}"
     )
+
+
+class Joined(FactBase[bool]):
+    """Whether a file holds a certificate and its key as they are now, for root's eyes only."""
+
+    default = bool
+
+    def command(self, certificate: str, key: str, path: str) -> str:
+        c, k, p = map(shlex.quote, (certificate, key, path))
+        return f"cat {c} {k} 2>/dev/null | cmp -s - {p} && stat -c '%a %U' {p}; true"
+
+    def process(self, output: Iterable[str]) -> bool:
+        return list(output) == ["600 root"]
+
+
+@operation()
+def joined_certificate(certificate: str, key: str, path: str) -> Generator[StringCommand, None, None]:
+    """Writes a certificate and its key into one file, anew when either has changed.
+
+    + certificate: the certificate with its chain
+    + key: its private key
+    + path: the file of both
+    """
+    if host.get_fact(Joined, certificate=certificate, key=key, path=path):
+        host.noop(f"{path} holds them as they are")
+        return
+    c, k, p, new = map(shlex.quote, (certificate, key, path, f"{path}.new"))
+    yield StringCommand(
+        f"set -e; umask 077; mkdir -p -m 755 $(dirname {p}); cat {c} {k} > {new} || "
+        f"{{ rm -f {new}; exit 1; }}; mv -f {new} {p}"
+    )

@@ -17,6 +17,9 @@ from pyinfra import host
 from pyinfra.api import FactBase, StringCommand, operation
 from pyinfra.api.exceptions import PyinfraError
 
+from extensions import differences
+from extensions.journal import record_script
+
 TEMPLATES = Path(__file__).parent.parent / "templates"
 
 _BRACKETED = "[[ managed ]]"
@@ -133,6 +136,31 @@ class Paths(FactBase[dict[str, tuple[str, str, str, str]]]):
         return found
 
 
+class Contents(FactBase[list[tuple[str, bytes | None]]]):
+    """What any number of paths are, in one command: for each, in their order, its kind and its content.
+
+    The kind is `file`, `link to X`, `nothing`, or what `stat` calls it; the content is None if it isn't a
+    file, or one of more than :data:`LIMIT` bytes.
+    """
+
+    LIMIT = 128 * 1024
+    default = list
+
+    def command(self, paths: Sequence[str]) -> str:
+        quoted = " ".join(map(shlex.quote, paths))
+        return (
+            f'export LC_ALL=C; for f in {quoted}; do c=-; if [ -L "$f" ]; then k="link to $(readlink "$f")"; '
+            'elif [ -f "$f" ]; then k=file; '
+            f'[ $(stat -c %s "$f") -gt {self.LIMIT} ] || c=$(base64 -w 0 "$f"); '
+            'elif [ -e "$f" ]; then k=$(stat -c %F "$f"); else k=nothing; fi; '
+            'echo "$c $k" | tr "\n" " "; echo; done; true'
+        )
+
+    def process(self, output: Iterable[str]) -> list[tuple[str, bytes | None]]:
+        lines = [line.partition(" ") for line in output]
+        return [(kind.strip(), None if c == "-" else base64.b64decode(c)) for c, _, kind in lines]
+
+
 class Existing(FactBase[list[str]]):
     """Those of the given paths that exist, as anything; dangling links count."""
 
@@ -146,12 +174,44 @@ class Existing(FactBase[list[str]]):
         return list(output)
 
 
+def stale(files: Sequence[File]) -> list[File]:
+    """Those of the files that this host doesn't have as they must be; one question."""
+    present = host.get_fact(Paths, paths=[file.path for file in files])
+    found = [file for file in files if present.get(file.path) != file.state]
+    differences.manage(files=[file.path for file in files])
+    if found and differences.wanted():
+        contents = host.get_fact(Contents, paths=[file.path for file in found])
+        for file, (kind, content) in zip(found, contents, strict=True):
+            sha256, *access = present.get(file.path, ("",))
+            same = sha256 == file.state[0]
+            differences.tell(
+                file=file.path,
+                kind=kind,
+                same=same,
+                access=access,
+                must_access=file.state[1:],
+                content=None if same or content is None else content.decode(errors="replace"),
+                must_content="" if same else file.content,
+            )
+    return found
+
+
+def surplus(paths: Sequence[str]) -> list[str]:
+    """Those of the paths that exist on this host and must not."""
+    found = host.get_fact(Existing, paths=paths) if paths else []
+    if differences.wanted():
+        for path in found:
+            differences.tell(surplus=path)
+    return found
+
+
 @operation()
 def tree(
     files: Sequence[File],
     root: str = "/etc",
     check: str | None = None,
     absent: Sequence[str] = (),
+    trial: str = "",
 ) -> Generator[StringCommand, None, None]:
     """Brings a set of files to the host, all or none, after the service's own checker agreed.
 
@@ -162,14 +222,13 @@ def tree(
     + root: the directory that the checker must see changed; all paths must be below it when checking
     + check: a command that exits non-zero when it refuses the configuration
     + absent: paths that must not exist, such as a distribution's example site
+    + trial: directory of a journal that records this change as well; see :mod:`extensions.journal`
     """
-    present = host.get_fact(Paths, paths=[file.path for file in files])
-    stale = [file for file in files if present.get(file.path) != file.state]
-    surplus = host.get_fact(Existing, paths=absent) if absent else []
-    if not stale and not surplus:
+    wrong, too_many = stale(files), surplus(absent)
+    if not wrong and not too_many:
         host.noop(f"all {len(files)} files are as they must be")
         return
-    yield StringCommand(_install(stale, surplus, root, check), _stdin=_packed(stale))
+    yield StringCommand(_install(wrong, too_many, root, check, trial), _stdin=_packed(wrong))
 
 
 def installation(files: Sequence[File]) -> tuple[str, str]:
@@ -189,7 +248,9 @@ def _packed(files: Sequence[File]) -> str:
     return base64.encodebytes(buffer.getvalue()).decode()
 
 
-def _install(stale: Sequence[File], surplus: Sequence[str], root: str, check: str | None) -> str:
+def _install(
+    stale: Sequence[File], surplus: Sequence[str], root: str, check: str | None, trial: str = ""
+) -> str:
     q = shlex.quote
     script = ["set -eu", "umask 077", "S=$(mktemp -d)", "trap 'rm -rf \"$S\"' EXIT", 'mkdir "$S/new"']
     # Only root gets as far as `$S`; below it, what a checker passes through is as open as it will be.
@@ -204,6 +265,7 @@ def _install(stale: Sequence[File], surplus: Sequence[str], root: str, check: st
             script.append(f"chown {f.user}:{f.group} {new}; chmod {f.mode} {new}")
         inner = f'mount --bind "$S/root" {q(root)} && {{ {check} ; }}'
         script.append(f"S=$S unshare --mount --propagation private sh -c {q(inner)}")
+    script.append(record_script([*surplus, *(file.path for file in stale)], trial=trial))
     for path in surplus:
         script.append(f"rm -f {q(path)}")
     for file in stale:

@@ -2,16 +2,31 @@
 
 from __future__ import annotations
 
+import base64
+import binascii
 import hashlib
+import re
 import shlex
 from collections.abc import Generator, Iterable
 
 from pyinfra import host
 from pyinfra.api import FactBase, StringCommand, operation
 
+from extensions import differences
 from extensions.files import Paths
 
 _EMPTY = hashlib.sha256(b"").hexdigest()
+
+
+def fingerprint(line: str) -> str:
+    """The SHA256 fingerprint of the key in a line of authorized_keys or a `.pub` file; empty: there is none."""
+    found = re.search(r"(?:^|\s)(?:ssh|ecdsa|sk-ssh|sk-ecdsa)-[A-Za-z0-9@.-]+\s+(AAAA[A-Za-z0-9+/]+=*)", line)
+    try:
+        blob = base64.b64decode(found[1], validate=True) if found else b""
+    except binascii.Error:
+        blob = b""
+    digest = base64.b64encode(hashlib.sha256(blob).digest()).decode().rstrip("=")
+    return f"SHA256:{digest}" if blob else ""
 
 
 class PublicKey(FactBase[str | None]):
@@ -32,6 +47,7 @@ def key_pair(path: str, comment: str) -> Generator[StringCommand, None, None]:
     + path: of the private key; the public one gets `.pub` appended. Its directory is closed to others.
     + comment: what the key is for
     """
+    differences.manage(files=[path, f"{path}.pub"])
     if host.get_fact(PublicKey, path=f"{path}.pub"):
         host.noop(f"{path} exists")
         return
@@ -49,6 +65,7 @@ def token(path: str, group: str) -> Generator[StringCommand, None, None]:
     + path: of the file; root's, mode 640
     + group: whose members may read it
     """
+    differences.manage(files=[path])
     content, *access = host.get_fact(Paths, paths=[path]).get(path, (_EMPTY,))
     if content != _EMPTY and access == ["640", "root", group]:
         host.noop(f"{path} exists")

@@ -4,11 +4,17 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Generator, Iterable, Sequence
+from typing import Literal
 
 from pyinfra import host
 from pyinfra.api import FactBase, StringCommand, operation
 
+from extensions import differences
+from extensions.journal import record_script
+
 STAMPS = "/var/lib/bitrix-cdn/applied"
+
+_ENABLED = {"enabled", "static", "generated", "indirect"}
 
 
 class Applied(FactBase[dict[str, str]]):
@@ -55,31 +61,60 @@ def running(
     reload: Sequence[str] = (),
     ready: str = "true",
     explain: str = "",
+    trial: str = "",
 ) -> Generator[StringCommand, None, None]:
     """Makes sure that a unit is enabled, runs with its files as they are now, and is ready.
 
     A checksum of those files is stamped when the unit has taken them. So a change is applied even if
     the run that made it failed before it came to this operation, and nothing restarts without a reason.
     A unit that runs and isn't ready is reloaded and waited for: its cause may have been put right since.
+    A masked one is unmasked, as a disabled one is enabled: what the deploy says, the host does.
 
     + unit: name of the systemd unit, with its suffix
     + start: files that need a restart when they change, such as the unit's own
     + reload: files that need only a reload
     + ready: a command that must succeed, within 20 s after a start or reload; it never waits for long
     + explain: a command that says why it is not ready; by default the last lines of the unit's journal
+    + trial: directory of a journal that records this change as well; see :mod:`extensions.journal`
     """
+    action: Literal["restart", "reload"] | None
     now = host.get_fact(Applied, unit=unit, start=start, reload=reload, ready=ready)
+    differences.manage(units=[unit])
     if now.get("active") == "active" and now.get("started") == now.get("start"):
         settled = now.get("reloaded") == now.get("reload") and now.get("ready") == "yes"
         action = None if settled else "reload"
     else:
         action = "restart"
-    if action is None and now.get("enabled") in {"enabled", "static", "generated", "indirect"}:
+    if action is None and now.get("enabled") in _ENABLED:
         host.noop(f"{unit} runs with its files as they are")
         return
+    if differences.wanted():
+        differences.tell(unit=unit, faults=faults(now))
     yield StringCommand(
-        start_script(unit, start=start, reload=reload, ready=ready, explain=explain, action=action)
+        start_script(
+            unit, start=start, reload=reload, ready=ready, explain=explain, action=action, trial=trial
+        )
     )
+
+
+def faults(now: dict[str, str]) -> list[str]:
+    """What is wrong with a unit, in words; see :class:`Applied`."""
+    found = []
+    enabled = now.get("enabled", "")
+    if enabled.startswith("masked"):
+        found.append("is masked")
+    elif enabled not in _ENABLED:
+        found.append(f"is {enabled or 'unknown to systemd'}, must be enabled")
+    if now.get("active") != "active":
+        found.append(f"is {now.get('active') or 'unknown'}, must be active")
+        return found
+    if now.get("started") != now.get("start"):
+        found.append("runs with other files than it was started with")
+    elif now.get("reloaded") != now.get("reload"):
+        found.append("has not taken its files as they are now")
+    if now.get("ready") != "yes":
+        found.append("is not ready")
+    return found
 
 
 def start_script(
@@ -89,14 +124,23 @@ def start_script(
     reload: Sequence[str] = (),
     ready: str = "true",
     explain: str = "",
-    action: str | None = "restart",
+    action: Literal["restart", "reload"] | None = "restart",
+    trial: str = "",
 ) -> str:
     """A shell script that enables a unit, starts it and stamps with which files, as :func:`running` does.
 
     :param action: `restart`, `reload`, or None: it runs already.
     """
     u = shlex.quote(unit)
-    script = ["set -e", "systemctl daemon-reload", f"systemctl enable -q {u}"]
+    # Each of the two takes back only its own kind of masking.
+    unmasked = f"systemctl unmask -q {u}; systemctl unmask -q --runtime {u}"
+    script = [
+        "set -e",
+        record_script(late=[f"{STAMPS}/{unit}"], unit=unit, action=action or "", trial=trial),
+        "systemctl daemon-reload",
+        unmasked,
+        f"systemctl enable -q {u}",
+    ]
     if action:
         # `reload-or-restart`: a unit without ExecReload takes its files by a restart.
         verb = "restart" if action == "restart" else "reload-or-restart"

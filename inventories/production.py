@@ -11,7 +11,7 @@ line before any host is connected to.
 
 from settings import groups
 
-bitrix, cdn, monitoring = groups(
+bitrix, cdn, edge, balancer, monitoring = groups(
     # The host that the shop runs on. Its files stay where they are.
     bitrix={
         "shop.example.com": {
@@ -34,6 +34,13 @@ bitrix, cdn, monitoring = groups(
             "ssh_user": "root",
         },
     },
+    # Further hosts that serve the pictures from their own caches, and take them from the CDN host over its
+    # private address; and one that spreads the visitors over them: docs/edges.md.
+    # edge={
+    #     "edge1.example.com": {"address": "192.0.2.31"},
+    #     "edge2.example.com": {"address": "192.0.2.32"},
+    # },
+    # balancer={"balancer.example.com": {"address": "192.0.2.40"}},
     # Where Prometheus runs, one of the hosts above; by default the CDN host: docs/monitoring.md.
     # monitoring=["cdn.example.com"],
     settings={

@@ -32,7 +32,14 @@ def _alerts(*names: str) -> str:
     return f'alertname=~"{"|".join(names)}"'
 
 
-_OF_THE_MOUNTS = ("MountDown", "MountRefused", "MountUnwatched", "SpoolGrowing", "VarnishBackendSick")
+_OF_THE_MOUNTS = (
+    "MountDown",
+    "MountRefused",
+    "MountUnwatched",
+    "SpoolGrowing",
+    "VarnishBackendSick",
+    "ShieldUnreachable",
+)
 
 INHIBITIONS = (
     # A host that is down takes all that runs on it along,
@@ -63,6 +70,7 @@ INHIBITIONS = (
         [_alerts("DiskLow"), 'severity="critical"'], [_alerts("EvictionCannotFree", "DiskFilling")], ["host"]
     ),
     Inhibition([_alerts("PicturesNotServed")], [_alerts("WebpNotServed")], ["host"]),
+    Inhibition([_alerts("NoEdgeLeft")], [_alerts("EdgeDown")], []),
     # A service that systemd gave up is told of by what it was for.
     *(
         Inhibition([_alerts(alert)], [_alerts("ServiceFailed"), f'name=~"{service}"'], ["host"])

@@ -61,8 +61,10 @@ def exporters(settings: Settings) -> None:
         )
     }
     _on_every_host(settings, files_of_all)
+    if {"cdn", "edge"} & set(host.groups):
+        _where_pictures_are_served(settings, files_of_all)
     if "cdn" in host.groups:
-        _on_the_cdn_host(settings, files_of_all)
+        _of_redis(settings, files_of_all)
         _picture_to_ask_for(files_of_all)
     if "monitoring" in host.groups:
         _on_the_monitoring_host(settings, files_of_all)
@@ -86,32 +88,24 @@ def _on_every_host(settings: Settings, written: dict[str, File]) -> None:
     )
 
 
-def _on_the_cdn_host(settings: Settings, written: dict[str, File]) -> None:
+def _where_pictures_are_served(settings: Settings, written: dict[str, File]) -> None:
     ports = settings.monitoring.exporters
-    instances = {name: f"/etc/bitrix-cdn/redis-exporter-{name}.env" for name in INSTANCES}
     packages = ("mtail", "prometheus-nginx-exporter", "prometheus-varnish-exporter")
     drop_ins = {name: drop_in(name) for name in packages}
     tree(
-        name="Write the sandboxes of the CDN host's exporters",
-        files=[written[path] for path in (*drop_ins.values(), REDIS_UNIT, *instances.values())],
+        name="Write the sandboxes of the exporters of what visitors get",
+        files=[written[path] for path in drop_ins.values()],
         root="/etc",
     )
     apt.packages(
-        name="Install the CDN host's exporters",
-        packages=[*packages, "prometheus-redis-exporter"],
-        no_recommends=True,
-    )
-    systemd.service(
-        name="Stop the distribution's exporter of one Redis",
-        service="prometheus-redis-exporter.service",
-        running=False,
-        enabled=False,
+        name="Install the exporters of what visitors get", packages=list(packages), no_recommends=True
     )
     tree(
         name="Write what is counted of the edge's log, if mtail agrees",
         files=[written[MTAIL]],
         root="/etc/mtail",
-        check="mtail --compile_only --logtostderr --progs /etc/mtail",
+        # It listens even then, and where it runs already its own port is taken.
+        check="mtail --compile_only --logtostderr --address 127.0.0.1 --port 0 --progs /etc/mtail",
     )
     running(
         name="Tell of the edge",
@@ -130,6 +124,25 @@ def _on_the_cdn_host(settings: Settings, written: dict[str, File]) -> None:
         unit="prometheus-varnish-exporter.service",
         start=[drop_ins["prometheus-varnish-exporter"]],
         ready=listens(ports.varnish_port),
+    )
+
+
+def _of_redis(settings: Settings, written: dict[str, File]) -> None:
+    ports = settings.monitoring.exporters
+    instances = {name: f"/etc/bitrix-cdn/redis-exporter-{name}.env" for name in INSTANCES}
+    tree(
+        name="Write the sandbox of the exporters of Redis",
+        files=[written[path] for path in (REDIS_UNIT, *instances.values())],
+        root="/etc",
+    )
+    apt.packages(
+        name="Install the exporter of Redis", packages=["prometheus-redis-exporter"], no_recommends=True
+    )
+    systemd.service(
+        name="Stop the distribution's exporter of one Redis",
+        service="prometheus-redis-exporter.service",
+        running=False,
+        enabled=False,
     )
     for instance, port in (("cache", ports.redis_cache_port), ("queue", ports.redis_queue_port)):
         running(

@@ -1,8 +1,10 @@
-"""The exporters' ports, closed to all but the monitoring hosts."""
+"""Ports that are closed to all but some hosts: the exporters', and those that edges are fed and asked by."""
 
 from __future__ import annotations
 
 import ipaddress
+from collections.abc import Iterable
+from dataclasses import dataclass
 
 from pyinfra import host
 from pyinfra.api import deploy
@@ -10,12 +12,24 @@ from pyinfra.operations import apt
 
 from extensions.files import rendered, tree
 from extensions.services import running
-from roles.watchers import askers
+from roles.nginx import behind_balancer
+from roles.watchers import addresses_of, askers, members, watchers
 from settings import Settings
 
 RULES = "/etc/bitrix-cdn/exporters.nft"
 UNIT = "/etc/systemd/system/bitrix-cdn-firewall.service"
 DROP_IN = "/etc/systemd/system/nftables.service.d/bitrix-cdn.conf"
+
+
+@dataclass(frozen=True)
+class Door:
+    """Ports that only some may come in by."""
+
+    name: str
+    why: str
+    ports: list[int]
+    allowed4: list[str]
+    allowed6: list[str]
 
 
 @deploy("Firewall")
@@ -30,6 +44,7 @@ def firewall(settings: Settings) -> None:
             ports=closed_ports(settings),
             askers4=[str(one) for one in allowed if one.version == 4],
             askers6=[str(one) for one in allowed if one.version == 6],
+            doors=doors(settings),
         )
     }
     tree(
@@ -52,15 +67,37 @@ def firewall(settings: Settings) -> None:
     )
 
 
+def doors(settings: Settings) -> list[Door]:
+    """What of this host is for edges and the balancer alone."""
+    found = []
+    front = addresses_of(members("balancer"), "the balancer")
+    if "cdn" in host.groups and members("edge"):
+        allowed = [*addresses_of(members("edge"), "the edge"), *front]
+        found.append(_door("shield", "What edges fetch.", settings.edges.shield_port, allowed))
+    if behind_balancer():
+        allowed = [*front, *addresses_of(watchers(), "the monitoring host"), *settings.edges.allowed]
+        found.append(_door("edge", "Visitors come through the balancer.", settings.nginx.http_port, allowed))
+    return found
+
+
+def _door(name: str, why: str, port: int, allowed: Iterable[str]) -> Door:
+    networks = [ipaddress.ip_network(one) for one in allowed]
+    # nftables refuses a set whose entries overlap.
+    v4 = ipaddress.collapse_addresses(one for one in networks if isinstance(one, ipaddress.IPv4Network))
+    v6 = ipaddress.collapse_addresses(one for one in networks if isinstance(one, ipaddress.IPv6Network))
+    return Door(name, why, [port], [str(one) for one in v4], [str(one) for one in v6])
+
+
 def closed_ports(settings: Settings) -> list[int]:
     """The ports of this host that only monitoring may ask; none that is anybody else's."""
     exporters = settings.monitoring.exporters
     ports = [exporters.node_port]
+    if {"cdn", "edge"} & set(host.groups):
+        ports += [exporters.edge_port, exporters.nginx_port, exporters.varnish_port]
+    if "balancer" in host.groups:
+        ports.append(exporters.haproxy_port)
     if "cdn" in host.groups:
         ports += [
-            exporters.edge_port,
-            exporters.nginx_port,
-            exporters.varnish_port,
             exporters.redis_cache_port,
             exporters.redis_queue_port,
             settings.converter.metrics.port,

@@ -7,7 +7,7 @@ import shlex
 from collections.abc import Generator, Iterable, Sequence
 from pathlib import Path
 
-from pyinfra import host, inventory, logger
+from pyinfra import host, logger
 from pyinfra.api import FactBase, StringCommand, deploy, operation
 from pyinfra.operations import apt
 
@@ -17,13 +17,14 @@ from dashboards.board import DATASOURCE
 from dashboards.targets import Levels
 from extensions.certificates import self_signed_certificate
 from extensions.files import File, rendered, tree
+from extensions.journal import record_script
 from extensions.keys import token
 from extensions.services import STAMPS, running
 from roles.nginx import CERTIFICATE, KEY
 from roles.preflight import machine
+from roles.watchers import everybody
 from settings import Settings
 from settings.grafana import GrafanaRepository, GrafanaSettings
-from settings.inventory import GROUPS
 
 UNIT = "grafana-server.service"
 KEYRING = "/etc/apt/keyrings/grafana.gpg"
@@ -64,7 +65,7 @@ def grafana(settings: Settings) -> None:
             own,
             domain=domain(own, settings.nginx.server_names, host.data.address),
             https=behind_nginx,
-            allowed=allowed(own, [one.data.address for name in GROUPS for one in inventory.get_group(name)]),
+            allowed=allowed(own, [one.data.address for one in everybody()]),
             # The edge's own, if it has one.
             certificate=settings.tls.certificate
             or (CERTIFICATE if settings.tls.enabled else OWN_CERTIFICATE),
@@ -346,7 +347,9 @@ def taken(unit: str, paths: Sequence[str], stamp: str) -> Generator[StringComman
     if host.get_fact(Taken, paths=paths, stamp=stamp):
         host.noop(f"{unit} runs with these files as they are")
         return
-    yield StringCommand(taken_script(f"systemctl reload {shlex.quote(unit)}", paths, stamp))
+    recorded = record_script(late=[stamp], unit=unit, action="reload")
+    reload = f"systemctl reload {shlex.quote(unit)}"
+    yield StringCommand(f"set -e\n{recorded}\n{taken_script(reload, paths, stamp)}")
 
 
 def taken_script(reload: str, paths: Sequence[str], stamp: str) -> str:

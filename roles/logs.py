@@ -1,7 +1,8 @@
-"""Limits to what logs may take of the CDN host's disk. The site's host keeps its own ways."""
+"""Limits to what logs may take of the disks of our hosts. The site's host keeps its own ways."""
 
 from __future__ import annotations
 
+from pyinfra import host
 from pyinfra.api import deploy
 from pyinfra.operations import apt
 
@@ -16,8 +17,13 @@ TIMER = "/etc/systemd/system/logrotate.timer.d/bitrix-cdn.conf"
 
 @deploy("Logs")
 def logs(settings: Settings) -> None:
-    apt.packages(name="Install logrotate", packages=["logrotate"], no_recommends=True)
     files = {file.path: file for file in rendered("logs", logs=settings.monitoring.logs)}
+    if "balancer" in host.groups:
+        # HAProxy has the journal only.
+        tree(name="Limit the journal", files=[files[JOURNAL]], root="/etc/systemd")
+        running(name="Keep the journal within its limits", unit="systemd-journald.service", start=[JOURNAL])
+        return
+    apt.packages(name="Install logrotate", packages=["logrotate"], no_recommends=True)
     tree(
         name="Limit the journal, and look at nginx's logs each hour",
         files=[files[JOURNAL], files[TIMER]],

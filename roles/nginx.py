@@ -1,4 +1,4 @@
-"""nginx, which visitors meet."""
+"""nginx, which visitors meet on the CDN host and on edges, and edges on the CDN host."""
 
 from __future__ import annotations
 
@@ -11,7 +11,9 @@ from extensions.files import rendered, tree
 from extensions.services import running
 from roles.converter import SOCKET
 from roles.preflight import machine
+from roles.watchers import LOOPBACK, addresses_of, bracketed, members, own_address
 from settings import Settings
+from settings.model import TlsSettings
 
 PICTURES = "jpe?g|png|gif|bmp|tiff?|webp|avif|svg"
 """Extensions that are ever served, as a regular expression."""
@@ -38,16 +40,57 @@ CERTIFICATE = "/etc/nginx/tls/certificate.pem"
 KEY = "/etc/nginx/tls/key.pem"
 ACME_ROOT = "/var/lib/bitrix-cdn/acme"
 
+DRAIN = "/var/lib/bitrix-cdn/drain"
+"""As long as it exists, the host tells balancers not to send it visitors; it answers those that come."""
+HEALTH = "/bitrix-cdn/health"
+"""The path that says so: 200, or 503."""
+SHIELD_PROBE = "/bitrix-cdn/shield"
+SHIELD_SITE = "/etc/nginx/conf.d/shield.conf"
+
+# Of what comes through Varnish; nginx says them itself, for all answers alike.
+SAID = ("Vary", "X-Image-Variant", "Cache-Control", "X-Content-Type-Options", "Via", "X-Varnish")
+# The CDN host's nginx has said these to an edge as well.
+SAID_BY_SHIELD = (
+    "Content-Security-Policy",
+    "Access-Control-Allow-Origin",
+    "Cross-Origin-Resource-Policy",
+    "Timing-Allow-Origin",
+)
+
 
 def accepts(format: str) -> str:
     """A regular expression for an `Accept` header that has this image format, and not with `q=0`."""
     return rf"(^|,)\s*image/{format}\s*(?=[;,]|$)(?![^,]*;\s*q\s*=\s*0(\.0*)?\s*([;,]|$))"
 
 
+def shield_of() -> str:
+    """The address of the CDN host, from which this host takes what it doesn't have."""
+    return addresses_of(members("cdn"), "the cdn host")[0]
+
+
+def behind_balancer() -> bool:
+    """Whether visitors come to this host through the balancer alone, where TLS ends."""
+    return "edge" in host.groups and bool(members("balancer"))
+
+
 @deploy("nginx")
 def nginx(settings: Settings) -> None:
     apt.packages(name="Install nginx", packages=["nginx", "openssl"], no_recommends=True)
-    tls = settings.tls
+    tls, proxies, real_ip_header = settings.tls, settings.nginx.proxies, settings.nginx.real_ip_header
+    on_edge = "edge" in host.groups
+    shield: list[str] = []
+    if on_edge:
+        source = f"{bracketed(shield_of())}:{settings.edges.shield_port}"
+    else:
+        source = f"{LOOPBACK}:{settings.originals.port}"
+        if members("edge"):
+            # Behind NAT on all of its addresses: the firewall lets nobody but edges and the balancer in.
+            shield = [bracketed(own_address())] if own_address() else ["0.0.0.0", "[::]"]  # noqa: S104
+    if behind_balancer():
+        tls = TlsSettings()
+        # The balancer believes those proxies, and says who the client is by this header.
+        proxies = [*addresses_of(members("balancer"), "the balancer"), *proxies]
+        real_ip_header = "X-Forwarded-For"
     certificate, key = tls.certificate or CERTIFICATE, tls.key or KEY
     if tls.mode in {"self-signed", "acme"}:
         self_signed_certificate(
@@ -61,6 +104,15 @@ def nginx(settings: Settings) -> None:
     configuration = rendered(
         "nginx",
         settings=settings,
+        tls=tls,
+        proxies=proxies,
+        real_ip_header=real_ip_header,
+        edge=on_edge,
+        shield=shield,
+        source=source,
+        # On an edge as on the CDN host: a second more than Varnish waits.
+        first_byte_s=settings.varnish.first_byte_s + (2 if on_edge else 0),
+        said=SAID + (SAID_BY_SHIELD if on_edge else ()),
         # Debian 12's nginx knows neither `http2 on` nor QUIC.
         modern=int(machine(settings)["version"]) >= 13,
         accepts=accepts,
@@ -71,13 +123,16 @@ def nginx(settings: Settings) -> None:
         certificate=certificate,
         key=key,
         acme_root=ACME_ROOT,
+        drain=DRAIN,
     )
+    if not shield:
+        configuration = [file for file in configuration if file.path != SHIELD_SITE]
     tree(
         name="Write the configuration, if nginx agrees",
         files=configuration,
         root="/etc/nginx",
         check="nginx -t -q",
-        absent=["/etc/nginx/sites-enabled/default"],
+        absent=["/etc/nginx/sites-enabled/default", *([] if shield else [SHIELD_SITE])],
     )
     # certbot's hook reloads nginx by itself, at each renewal.
     kept_by_us = tls.mode in {"self-signed", "files"}

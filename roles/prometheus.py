@@ -5,16 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from pyinfra import host, inventory
+from pyinfra import host
 from pyinfra.api import Host, deploy
 from pyinfra.operations import apt
 
 from extensions.files import rendered, tree
 from extensions.services import running
 from roles.exporters import drop_in, listens, probe_picture
-from roles.watchers import LOOPBACK, asked_at, bracketed
+from roles.watchers import LOOPBACK, asked_at, bracketed, everybody, members
 from settings import Settings
-from settings.inventory import GROUPS
 
 CONFIG = "/etc/prometheus/prometheus.yml"
 
@@ -39,6 +38,7 @@ def prometheus(settings: Settings) -> None:
             memory_goal_mib=mebibytes(own.memory_max) * 4 // 5,
             jobs=jobs(settings),
             probes=probes(settings),
+            balanced=bool(members("balancer")),
             blackbox_port=settings.monitoring.exporters.blackbox_port,
             alertmanager_port=settings.monitoring.alertmanager.port,
         )
@@ -65,8 +65,8 @@ def prometheus(settings: Settings) -> None:
 def jobs(settings: Settings) -> dict[str, list[Target]]:
     """The targets of each job, as docs/monitoring.md lists them."""
     ports = settings.monitoring.exporters
-    everywhere = {one.name: one for group in GROUPS for one in inventory.get_group(group)}
-    cdn = inventory.get_group("cdn")
+    cdn, front = members("cdn"), members("balancer")
+    serving = [*cdn, *members("edge")]
 
     def targets(hosts: Iterable[Host], port: int, **labels: str) -> list[Target]:
         return [
@@ -76,15 +76,16 @@ def jobs(settings: Settings) -> dict[str, list[Target]]:
 
     monitoring = settings.monitoring
     return {
-        "node": targets(everywhere.values(), ports.node_port),
-        "edge": targets(cdn, ports.edge_port),
-        "nginx": targets(cdn, ports.nginx_port),
-        "varnish": targets(cdn, ports.varnish_port),
+        "node": targets(everybody(), ports.node_port),
+        "edge": targets(serving, ports.edge_port),
+        "nginx": targets(serving, ports.nginx_port),
+        "varnish": targets(serving, ports.varnish_port),
         "redis": [
             *targets(cdn, ports.redis_cache_port, redis="cache"),
             *targets(cdn, ports.redis_queue_port, redis="queue"),
         ],
         "converter": targets(cdn, settings.converter.metrics.port),
+        **({"haproxy": targets(front, ports.haproxy_port)} if front else {}),
         "prometheus": [Target(f"{LOOPBACK}:{monitoring.prometheus.port}", {"host": host.name})],
         "alertmanager": [Target(f"{LOOPBACK}:{monitoring.alertmanager.port}", {"host": host.name})],
     }
@@ -97,7 +98,8 @@ def probes(settings: Settings) -> list[Target]:
     tls = settings.tls
     scheme, port = ("https", tls.port) if tls.enabled else ("http", settings.nginx.http_port)
     found = []
-    for one in inventory.get_group("cdn"):
+    # Behind a balancer, edges are none of a visitor's business.
+    for one in [*members("cdn"), *(members("balancer") or members("edge"))]:
         edge = f"{bracketed(one.data.address)}:{port}"
 
         def probe(address: str, what: str, module: str, name: str = one.name) -> Target:
@@ -111,7 +113,7 @@ def probes(settings: Settings) -> list[Target]:
         if tls.enabled:
             found.append(probe(edge, "tls", "certificate"))
     if wanted.probe_site:
-        [site] = inventory.get_group("bitrix")
+        [site] = members("bitrix")
         found.append(
             Target(wanted.probe_site, {"host": site.name, "probe": "site", "__param_module": "site"})
         )

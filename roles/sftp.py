@@ -9,6 +9,7 @@ from pyinfra.api import StringCommand, deploy, operation
 from pyinfra.api.host import Host
 from pyinfra.operations import files, server
 
+from extensions import differences
 from extensions.files import File, rendered, tree
 from extensions.keys import PublicKey, key_pair
 from extensions.services import running
@@ -110,6 +111,11 @@ def trust(account: str) -> Generator[StringCommand, None, None]:
     + account: the account of this host that the peer may use
     """
     other = peer()
+    accepted = f"/etc/ssh/authorized_keys.d/{account}"
+    differences.manage(files=[accepted, KNOWN_HOSTS])
+    if differences.wanted() and other in host.state.failed_hosts:
+        host.noop(f"{other.name} can't be reached, so there is nothing to compare with")
+        return
     key = other.get_fact(PublicKey, path=f"{KEY}.pub")
     host_key = other.get_fact(PublicKey, path=HOST_KEY)
     if not key or not host_key:
@@ -118,7 +124,7 @@ def trust(account: str) -> Generator[StringCommand, None, None]:
         return
     yield from tree._inner(
         files=[
-            File(f"/etc/ssh/authorized_keys.d/{account}", f"restrict {key} {other.name}\n"),
+            File(accepted, f"restrict {key} {other.name}\n"),
             File(KNOWN_HOSTS, f"{other.name} {host_key}\n"),
         ]
     )

@@ -10,7 +10,8 @@ from pyinfra import host, logger
 from pyinfra.api import FunctionCommand, Host, State, StringCommand, deploy, operation
 from pyinfra.api.exceptions import ConnectError
 
-from extensions.files import File, Paths, rendered, tree
+from extensions.files import File, rendered, stale, tree
+from extensions.journal import record_script
 from extensions.ssh import new_connection
 from settings import Settings
 
@@ -43,7 +44,7 @@ def confirmed_sshd_config(drop_in: File, timeout: int) -> Generator[Any, None, N
     + drop_in: the file below `/etc/ssh/sshd_config.d/`
     + timeout: seconds until the host takes the change back by itself
     """
-    if host.get_fact(Paths, paths=(drop_in.path,)).get(drop_in.path) == drop_in.state:
+    if not stale([drop_in]):
         host.noop(f"{drop_in.path} is as it must be")
         return
     path = shlex.quote(drop_in.path)
@@ -64,7 +65,9 @@ def confirmed_sshd_config(drop_in: File, timeout: int) -> Generator[Any, None, N
         # sshd's own check wants the directory that its unit makes.
         check="mkdir -p /run/sshd && sshd -t",
     )
-    yield StringCommand("systemctl reload-or-restart ssh")
+    yield StringCommand(
+        f"set -e\n{record_script(unit='ssh.service', action='reload')}\nsystemctl reload-or-restart ssh"
+    )
     yield FunctionCommand(_confirm, (timeout,), {})
 
 

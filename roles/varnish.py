@@ -1,23 +1,107 @@
-"""Varnish, which keeps the originals and their variants."""
+"""Varnish: on the CDN host it keeps the originals and their variants, on an edge everything."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
+from pyinfra import host
 from pyinfra.api import deploy
 from pyinfra.operations import apt
 
 from extensions.files import rendered, tree
 from extensions.services import running
-from roles.nginx import accepts
+from roles.nginx import SHIELD_PROBE, accepts, shield_of
+from roles.watchers import LOOPBACK
 from settings import Settings
 
 DROP_IN = "/etc/systemd/system/varnish.service.d/bitrix-cdn.conf"
 VCL = "/etc/varnish/default.vcl"
 
 
+@dataclass(frozen=True)
+class Source:
+    """What a cache takes its pictures from, and how long it believes them; all times in seconds."""
+
+    purpose: str
+    name: str
+    host: str
+    port: int
+    probe: str
+    """The path that answers 200 as long as it can be asked."""
+
+    first_byte_s: float
+    """The longest wait for the beginning of an answer, and for each further part of it."""
+
+    fresh_s: float
+    """How long a picture is served without a question."""
+
+    pending_s: float
+    """The same for a picture whose variant is still to come."""
+
+    behind_s: float
+    """How long after that it is asked for behind a visitor's back; then the visitor waits for the answer."""
+
+    whole_after: str = ""
+    """The age, as VCL writes it, at which a picture is fetched anew instead of compared; empty: never."""
+
+
+def source_of_cdn(settings: Settings) -> Source:
+    """The bulkhead that reads the originals, of which the converter tells when one changes."""
+    own = settings.varnish
+    return Source(
+        purpose="Keeps the originals and their variants, fresh for a while and stale for as long as the "
+        "site's host is away.",
+        name="originals",
+        host=LOOPBACK,
+        port=settings.originals.port,
+        probe="/health",
+        first_byte_s=own.first_byte_s,
+        fresh_s=own.fresh_s,
+        pending_s=own.pending_s,
+        behind_s=own.fresh_s,
+    )
+
+
+def source_of_edge(settings: Settings, shield: str) -> Source:
+    """The CDN host, which tells an edge nothing by itself.
+
+    So what visitors get is never older than `edges.fresh_s`; just before that it is compared behind their
+    backs.
+
+    :param shield: the CDN host's address.
+    """
+    own = settings.edges
+    pending_s = min(own.pending_s, own.fresh_s)
+    behind_s = pending_s / 2
+    return Source(
+        purpose="Keeps what the CDN host serves, and serves it for as long as that one is away.",
+        name="shield",
+        host=shield,
+        port=own.shield_port,
+        probe=SHIELD_PROBE,
+        # Its own Varnish has waited by then, and the nginx in front of that.
+        first_byte_s=settings.varnish.first_byte_s + 2,
+        fresh_s=own.fresh_s - behind_s,
+        pending_s=pending_s - behind_s,
+        behind_s=behind_s,
+        whole_after="1d",
+    )
+
+
 @deploy("Varnish")
 def varnish(settings: Settings) -> None:
     apt.packages(name="Install Varnish", packages=["varnish"], no_recommends=True)
-    files = {file.path: file for file in rendered("varnish", settings=settings, accepts=accepts)}
+    on_edge = "edge" in host.groups
+    files = {
+        file.path: file
+        for file in rendered(
+            "varnish",
+            settings=settings,
+            accepts=accepts,
+            source=source_of_edge(settings, shield_of()) if on_edge else source_of_cdn(settings),
+            memory=settings.edges.memory if on_edge else settings.varnish.memory,
+        )
+    }
     tree(name="Write the unit's addresses and memory", files=[files[DROP_IN]], root="/etc/systemd")
     tree(
         name="Write the VCL, if Varnish agrees",
@@ -31,5 +115,5 @@ def varnish(settings: Settings) -> None:
         unit="varnish.service",
         start=[DROP_IN],
         reload=[VCL],
-        ready=f"varnishadm -T 127.0.0.1:{settings.varnish.console_port} -S /etc/varnish/secret ping",
+        ready=f"varnishadm -T {LOOPBACK}:{settings.varnish.console_port} -S /etc/varnish/secret ping",
     )

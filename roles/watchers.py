@@ -1,4 +1,4 @@
-"""Who asks whom: the monitoring hosts, and where the others answer them."""
+"""Who asks whom: the hosts of the other groups, the monitoring among them, and where they answer."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from pyinfra.api import FactBase, Host
 from pyinfra.api.exceptions import PyinfraError
 
 from settings import Settings
+from settings.inventory import GROUPS
 
 LOOPBACK = "127.0.0.1"
 
@@ -32,9 +33,40 @@ class Addresses(FactBase[dict[str, list[str]]]):
         return {name: [one for one in addresses if one] for name, *addresses in lines}
 
 
+def members(group: str) -> list[Host]:
+    """The hosts of a group; none where the inventory hasn't got it."""
+    return list(inventory.get_group(group, default=[]))
+
+
+def everybody() -> list[Host]:
+    """All hosts, each once."""
+    return list({one.name: one for group in GROUPS for one in members(group)}.values())
+
+
+def addresses_of(hosts: Iterable[Host], what: str) -> list[str]:
+    """The addresses of other hosts as numbers, as this host sees them; those of this host are left out.
+
+    :param what: what they are, for the error's text, such as `the balancer`.
+    :raises PyinfraError: a host's name leads nowhere on this host.
+    """
+    names = [one.data.address for one in hosts if one.name != host.name]
+    found = host.get_fact(Addresses, names=names) if names else {}
+    for name in names:
+        if not found.get(name):
+            raise PyinfraError(f"{host.name}: {what}'s address {name} leads nowhere from here")
+    return list(dict.fromkeys(one for name in names for one in found[name]))
+
+
+def own_address() -> str:
+    """The address that the other hosts know this one by, as a number; empty where it doesn't have it."""
+    found = host.get_fact(Addresses, names=[host.data.address])
+    own = [address for address in found.get(host.data.address, []) if address in found.get("", [])]
+    return own[0] if own else ""
+
+
 def watchers() -> list[Host]:
     """The monitoring hosts."""
-    return list(inventory.get_group("monitoring"))
+    return members("monitoring")
 
 
 def asked_from_elsewhere(target: Host, settings: Settings) -> bool:
@@ -56,9 +88,7 @@ def listening_address(settings: Settings) -> str:
     """
     if not asked_from_elsewhere(host, settings):
         return LOOPBACK
-    found = host.get_fact(Addresses, names=[host.data.address])
-    own = [address for address in found.get(host.data.address, []) if address in found.get("", [])]
-    return own[0] if own else ""
+    return own_address()
 
 
 def askers(settings: Settings) -> list[str]:
@@ -66,15 +96,7 @@ def askers(settings: Settings) -> list[str]:
 
     :raises PyinfraError: a monitoring host's name leads nowhere on this host.
     """
-    names = [watcher.data.address for watcher in watchers() if watcher.name != host.name]
-    found = host.get_fact(Addresses, names=names) if names else {}
-    for name in names:
-        if not found.get(name):
-            raise PyinfraError(f"{host.name}: the monitoring host's address {name} leads nowhere from here")
-    return [
-        *dict.fromkeys(one for name in names for one in found[name]),
-        *settings.monitoring.exporters.allowed,
-    ]
+    return [*addresses_of(watchers(), "the monitoring host"), *settings.monitoring.exporters.allowed]
 
 
 def bracketed(address: str) -> str:

@@ -25,7 +25,9 @@ combination that can't work are refused in one line, before any host is connecte
 def main() -> None:
     print(INTRODUCTION)
     print("## Hosts\n")
-    print("What stands after a host's name in `bitrix={...}` and `cdn={...}`.\n")
+    print(
+        "What stands after a host's name in `bitrix={...}`, `cdn={...}`, `edge={...}` and `balancer={...}`.\n"
+    )
     print("\n".join(_table(HostEntry)))
     for heading, model in _sections(Settings, ""):
         print(f"\n## {heading}\n")

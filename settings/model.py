@@ -22,6 +22,7 @@ from pydantic import (
 from webp_converter.config import Config as ConverterSettings
 
 from settings.backup import BackupSettings
+from settings.drift import DriftSettings
 from settings.monitoring import MonitoringSettings
 from settings.types import AbsolutePath, Account, Memory, Network, Port, Section, SettingsError
 
@@ -81,6 +82,18 @@ class CdnSettings(Section):
     @property
     def originals_parent(self) -> str:
         return str(PurePosixPath(self.originals).parent)
+
+
+class ReleaseSettings(Section):
+    """The converter's releases on the `cdn` host."""
+
+    keep: Annotated[int, Field(ge=2, le=50)] = 3
+    """Releases (2 to 50) kept on the host, the current one included: those that there is a way back to. Each
+    takes about 140 MB."""
+
+    healthy_within_s: Annotated[int, Field(ge=3, le=600)] = 30
+    """Seconds (3 to 600) until a release must be healthy, once it has started; else the deploy takes it
+    back. A scan under way doesn't count against it."""
 
 
 class SftpSettings(Section):
@@ -278,7 +291,8 @@ class OriginalsSettings(Section):
 
 
 class VarnishSettings(Section):
-    """The cache of the originals and their variants on the `cdn` host."""
+    """The cache of the originals and their variants on the `cdn` host. Its ports, `absent_s` and `stale_days`
+    hold for the cache of an edge as well."""
 
     port: Port = 6081
     """Its port on loopback."""
@@ -304,6 +318,42 @@ class VarnishSettings(Section):
 
     first_byte_s: Annotated[int, Field(ge=1, le=60)] = 3
     """Seconds (1 to 60) that a visitor waits for an original at most; then it is an old copy, or 503."""
+
+
+class EdgesSettings(Section):
+    """The `edge` hosts, if there are any, and the way from them to the `cdn` host: docs/edges.md."""
+
+    shield_port: Port = 8083
+    """The port on the CDN host's private address that edges fetch from; closed to everybody else."""
+
+    fresh_s: Annotated[int, Field(ge=2, le=3600)] = 60
+    """Seconds (2 to 3600) that an edge may lag behind the CDN host, as nobody tells it of changes: a picture
+    that is asked for later than that was compared with the CDN host's first."""
+
+    pending_s: Annotated[int, Field(ge=1, le=60)] = 10
+    """The same (1 to 60) for a picture whose variant is still to come."""
+
+    memory: Memory = "512mb"
+    """What Varnish keeps pictures in on an edge, resized ones as well; some MB more are its own."""
+
+    allowed: list[Network] = Field(default_factory=list)
+    """Addresses and networks besides the balancer's and the monitoring hosts' that may ask edges behind a
+    balancer directly, such as your own for trials. Edges without a balancer are open to everybody."""
+
+
+class BalancerSettings(Section):
+    """HAProxy on the `balancer` host, if there is one, in front of the edges: docs/edges.md."""
+
+    connections: Annotated[int, Field(ge=100, le=1_000_000)] = 4000
+    """Connections of visitors (100 to 1000000) that it takes at the same time; more wait until others end."""
+
+    retries: Annotated[int, Field(ge=0, le=10)] = 3
+    """How often (0 to 10) a GET or HEAD that an edge didn't answer, or answered 502, 503 or 504, is given to
+    another one."""
+
+    drain_s: Annotated[int, Field(ge=1, le=86_400)] = 600
+    """Seconds (1 to 86400) after a reload for which visitors may go on with what the old process sends
+    them; then it ends."""
 
 
 class LabSiteSettings(Section):
@@ -381,9 +431,13 @@ class Settings(Section):
     tls: TlsSettings = TlsSettings()
     originals: OriginalsSettings = OriginalsSettings()
     varnish: VarnishSettings = VarnishSettings()
+    edges: EdgesSettings = EdgesSettings()
+    balancer: BalancerSettings = BalancerSettings()
     converter: ConverterSettings = ConverterSettings()
+    releases: ReleaseSettings = ReleaseSettings()
     monitoring: MonitoringSettings = MonitoringSettings()
     backup: BackupSettings = BackupSettings()
+    drift: DriftSettings = DriftSettings()
     lab_site: LabSiteSettings = LabSiteSettings()
 
     @model_validator(mode="after")

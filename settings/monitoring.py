@@ -65,6 +65,9 @@ class ExporterSettings(Section):
     redis_queue_port: Port = 9122
     """The Redis instance of the queue."""
 
+    haproxy_port: Port = 8405
+    """HAProxy, on the balancer."""
+
     blackbox_port: Port = 9115
     """What asks for pictures as a visitor does, from the monitoring hosts; always on loopback."""
 

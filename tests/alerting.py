@@ -39,9 +39,14 @@ def settings_with(
     return Settings.model_validate({"monitoring": monitoring, "backup": backup, **others})
 
 
-def rules(settings: Settings | None = None) -> dict[str, str]:
-    """The rendered files by name, the recording rules first."""
-    files = rendered("prometheus", only=[RECORDING, ALERTS], settings=settings or settings_with())
+def rules(settings: Settings | None = None, *, balanced: bool = False) -> dict[str, str]:
+    """The rendered files by name, the recording rules first.
+
+    :param balanced: there is a balancer to be asked.
+    """
+    files = rendered(
+        "prometheus", only=[RECORDING, ALERTS], settings=settings or settings_with(), balanced=balanced
+    )
     return {file.path.rpartition("/")[2]: file.content for file in reversed(files)}
 
 

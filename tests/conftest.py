@@ -1,8 +1,9 @@
 """The labs that the tests run on.
 
 Without options, each suite of Debian gets a lab of its own, booted from bare hosts, deployed twice and
-taken down at the end. With `--lab NAME` the tests run on that lab as it is, and with `--inventory FILE`
-those of `tests/testinfra` ask the hosts of that inventory.
+taken down at the end. With `--edges` these labs have two edges and a balancer as well. With `--lab NAME` the
+tests run on that lab as it is, and with `--inventory FILE` those of `tests/testinfra` ask the hosts of that
+inventory.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import pytest
 
 from lab import state
 from lab.errors import LabError
-from tests.deployment import INVENTORY, ROOT, Run, deploy, pyinfra
+from tests.deployment import INVENTORY, INVENTORY_OF_EDGES, ROOT, Run, deploy, pyinfra
 from tests.support import Figure
 
 SUITES = ("trixie", "bookworm")
@@ -26,6 +27,10 @@ SUITES = ("trixie", "bookworm")
 def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("lab")
     group.addoption("--inventory", help="ask the hosts of this inventory (tests/testinfra only)")
+    group.addoption(
+        "--host", action="append", help="only what concerns this host of the inventory (may be repeated)"
+    )
+    group.addoption("--edges", action="store_true", help="in labs with two edges and a balancer")
     group.addoption("--lab", help="run on this lab, which is up and deployed, and leave it up")
     group.addoption(
         "--suite", action="append", choices=SUITES, help="boot labs of this suite only (may be repeated)"
@@ -63,25 +68,28 @@ def deployment(request: pytest.FixtureRequest) -> Iterator[Deployment]:
     if request.config.getoption("--inventory"):
         yield Deployment(name, None)
         return
+    edges = request.config.getoption("--edges")
+    inventory = INVENTORY_OF_EDGES if edges else INVENTORY
     if request.config.getoption("--lab"):
         os.environ["LAB_NAME"] = name
-        yield Deployment(INVENTORY, _loaded())
+        yield Deployment(inventory, _loaded())
         return
 
-    lab = f"test-{name}"
+    lab = f"test-edges-{name}" if edges else f"test-{name}"
     os.environ["LAB_NAME"] = lab
     _lab("down")
-    _lab("up", "--suite", name)
+    _lab("up", "--suite", name, *(("--host", "edge1", "edge2", "balancer") if edges else ()))
     try:
-        rehearsal = pyinfra("--dry", "--json", lab=lab)
-        first = deploy(lab)
-        second = deploy(lab)
+        rehearsal = pyinfra("--dry", "--json", inventory=inventory, lab=lab)
+        first = deploy(lab, inventory)
+        second = deploy(lab, inventory)
+        what = "five hosts" if edges else "bare hosts"
         request.config.stash.setdefault(_figures, []).append(
-            f"{name}: bare hosts to a working CDN {first.seconds:.0f} s (figure: 240), "
-            f"the same deploy again {second.seconds:.1f} s (figure: 15) "
+            f"{name}: {what} to a working CDN {first.seconds:.0f} s{'' if edges else ' (figure: 240)'}, "
+            f"the same deploy again {second.seconds:.1f} s{'' if edges else ' (figure: 15)'} "
             f"with {sum(map(len, second.changed().values()))} changes (figure: 0)"
         )
-        yield Deployment(INVENTORY, _loaded(), rehearsal, first, second)
+        yield Deployment(inventory, _loaded(), rehearsal, first, second)
     finally:
         _lab("down")
 

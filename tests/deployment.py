@@ -13,6 +13,8 @@ from typing import Any
 
 ROOT = Path(__file__).parent.parent
 INVENTORY = "inventories/lab.py"
+INVENTORY_OF_EDGES = "inventories/lab_edges.py"
+"""The same with two edges and a balancer."""
 
 
 @dataclass(frozen=True)
@@ -55,18 +57,24 @@ def pyinfra(
     operations: str = "deploy.py",
     lab: str | None = None,
     timeout: float = 600,
+    root: Path = ROOT,
+    receiver: str | None = None,
 ) -> Run:
     """Runs `pyinfra ARGUMENTS INVENTORY OPERATIONS` from the root of the repository.
 
-    :param lab: name of the lab that `inventories/lab.py` shall mean.
+    :param lab: name of the lab that `inventories/lab.py` and `inventories/lab_edges.py` shall mean.
+    :param root: of another copy of the repository.
+    :param receiver: address of a webhook that the lab's Alertmanager shall tell of alerts.
     """
     environment = {key: value for key, value in os.environ.items() if not key.startswith("PYINFRA_")}
     if lab is not None:
         environment["LAB_NAME"] = lab
+    if receiver is not None:
+        environment["LAB_RECEIVER"] = receiver
     started = time.monotonic()
     result = subprocess.run(
         [Path(sys.executable).parent / "pyinfra", *arguments, inventory, operations],
-        cwd=ROOT,
+        cwd=root,
         env=environment,
         stdin=subprocess.DEVNULL,
         capture_output=True,
@@ -80,11 +88,11 @@ def pyinfra(
     return Run(result.returncode, output, report, seconds)
 
 
-def deploy(lab: str) -> Run:
+def deploy(lab: str, inventory: str = INVENTORY) -> Run:
     """Deploys onto a lab.
 
     :raises AssertionError: the deploy failed; its output is the message.
     """
-    run = pyinfra("-y", "--json", lab=lab)
+    run = pyinfra("-y", "--json", inventory=inventory, lab=lab)
     assert run.status == 0, f"the deploy onto {lab} exits {run.status}:\n{run.output[-4000:]}"
     return run

@@ -7,6 +7,7 @@ import re
 import shlex
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -21,7 +22,7 @@ from tests.deployment import ROOT
 class Inventory:
     """The hosts of a pyinfra inventory, by group, as testinfra asks them."""
 
-    def __init__(self, file: str, sockets: Path) -> None:
+    def __init__(self, file: str, sockets: Path, only: Sequence[str] = ()) -> None:
         result = subprocess.run(
             [Path(sys.executable).parent / "pyinfra", "--json", file, "debug-inventory"],
             cwd=ROOT,
@@ -32,21 +33,43 @@ class Inventory:
         assert result.returncode == 0, result.stderr
         self._entries = json.loads(result.stdout)
         self._sockets = sockets
+        if unknown := set(only) - {entry["name"] for entry in self._entries}:
+            pytest.exit(f"{file}: no such host: {', '.join(sorted(unknown))}", returncode=4)
+        self._only = only
         self.settings = Settings.model_validate(self._entries[0]["data"]["settings"])
+
+    def of(self, group: str) -> dict[str, Host]:
+        """The group's hosts, by name; of those that the tests are limited to, if they are."""
+        chosen = [name for name in self.names(group) if name in (self._only or self.names(group))]
+        if self.names(group) and not chosen:
+            pytest.skip(f"concerns {', '.join(self.names(group))}")
+        return {name: self._host(name) for name in chosen}
 
     def data(self, group: str) -> dict[str, str]:
         """What the inventory says of the group's first host."""
-        data: dict[str, str] = next(entry for entry in self._entries if group in entry["groups"])["data"]
-        return data
+        return self.entries(group)[0]
+
+    def entries(self, group: str) -> list[dict[str, str]]:
+        """The same of all of the group's hosts."""
+        return [entry["data"] for entry in self._entries if group in entry["groups"]]
 
     def names(self, group: str) -> list[str]:
         """The group's hosts."""
         return [entry["name"] for entry in self._entries if group in entry["groups"]]
 
+    def chosen(self) -> dict[str, Host]:
+        """All hosts that the tests are about, by name."""
+        names = [entry["name"] for entry in self._entries]
+        return {name: self._host(name) for name in names if name in (self._only or names)}
+
     def host(self, group: str) -> Host:
         """The group's first host."""
-        data = self.data(group)
-        name = next(entry["name"] for entry in self._entries if group in entry["groups"])
+        return self._host(self.names(group)[0])
+
+    def _host(self, name: str) -> Host:
+        if self._only and name not in self._only:
+            pytest.skip(f"concerns {name}")
+        data = next(entry for entry in self._entries if entry["name"] == name)["data"]
         options = {
             "ControlMaster": "auto",
             "ControlPersist": "60",
@@ -66,8 +89,11 @@ class Inventory:
 
 
 @pytest.fixture(scope="session")
-def inventory(deployment: Deployment, tmp_path_factory: pytest.TempPathFactory) -> Inventory:
-    return Inventory(deployment.inventory, tmp_path_factory.mktemp("ssh"))
+def inventory(
+    request: pytest.FixtureRequest, deployment: Deployment, tmp_path_factory: pytest.TempPathFactory
+) -> Inventory:
+    only = request.config.getoption("--host") or ()
+    return Inventory(deployment.inventory, tmp_path_factory.mktemp("ssh"), only)
 
 
 @pytest.fixture(scope="session")
@@ -85,6 +111,23 @@ def bitrix(inventory: Inventory) -> Host:
 def cdn(inventory: Inventory) -> Host:
     """The host that serves the pictures."""
     return inventory.host("cdn")
+
+
+@pytest.fixture(scope="session")
+def edges(inventory: Inventory) -> dict[str, Host]:
+    """The hosts that serve the pictures from their own caches, by name."""
+    found = inventory.of("edge")
+    if not found:
+        pytest.skip("this inventory has no edges (--edges boots a lab that has)")
+    return found
+
+
+@pytest.fixture(scope="session")
+def balancer(inventory: Inventory) -> Host:
+    """The host that spreads visitors over the edges."""
+    if not inventory.names("balancer"):
+        pytest.skip("this inventory has no balancer (--edges boots a lab that has)")
+    return inventory.host("balancer")
 
 
 @pytest.fixture(scope="session")

@@ -10,17 +10,20 @@ from settings import Settings
 UNIT = "webp-converter.service"
 
 
+@pytest.mark.smoke
 def test_it_runs_as_www_data(cdn: Host) -> None:
     pid = cdn.check_output("systemctl show -p MainPID --value %s", UNIT)
     assert cdn.check_output("ps -o user= -p %s", pid) == "www-data"
     assert cdn.service(UNIT).is_enabled
 
 
+@pytest.mark.smoke
 def test_it_calls_itself_healthy(cdn: Host, settings: Settings) -> None:
     health = json.loads(_fetch(cdn, f"http://127.0.0.1:{settings.converter.api.port}/health"))
     assert health["status"] == "ok"
 
 
+@pytest.mark.smoke
 def test_prometheus_can_ask_it(cdn: Host, settings: Settings) -> None:
     metrics = _fetch(cdn, f"http://127.0.0.1:{settings.converter.metrics.port}/metrics")
     assert "webp_" in metrics
@@ -55,6 +58,7 @@ def test_it_takes_orders_from_whoever_bears_the_token(
     assert int(answered) == status
 
 
+@pytest.mark.smoke
 def test_its_configuration_is_what_it_checks_as_good(cdn: Host) -> None:
     checked = cdn.run(
         "/opt/webp-converter/current/bin/webp-converter config check --config /etc/webp-converter/config.toml"

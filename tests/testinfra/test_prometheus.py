@@ -9,6 +9,7 @@ import pytest
 from testinfra.host import Host
 
 from settings import Settings
+from settings.inventory import GROUPS
 from tests.support import Figure, wait_until
 from tests.testinfra.conftest import Inventory, connects, fetched, listening
 
@@ -49,13 +50,15 @@ def test_it_asks_every_part_of_every_host_and_gets_answers(
         timeout=60,
         interval=1,
     )
-    hosts = {name for group in ("bitrix", "cdn") for name in inventory.names(group)}
+    hosts = {name for group in GROUPS for name in inventory.names(group)}
     assert {one["labels"]["host"] for one in up} == hosts
     counted = Counter(one["labels"]["job"] for one in up)
-    cdns = len(inventory.names("cdn"))
+    serving = len(inventory.names("cdn") + inventory.names("edge"))
     assert counted["node"] == len(hosts)
-    for job in ("edge", "nginx", "varnish", "converter"):
-        assert counted[job] == cdns, job
+    for job in ("edge", "nginx", "varnish"):
+        assert counted[job] == serving, job
+    assert counted["converter"] == len(inventory.names("cdn"))
+    assert counted["haproxy"] == len(inventory.names("balancer"))
     assert {one["labels"]["redis"] for one in up if one["labels"]["job"] == "redis"} == {"cache", "queue"}
     probes = {one["labels"]["probe"] for one in up if one["labels"]["job"] == "probe"}
     assert probes >= {"webp", "original"}
@@ -72,17 +75,19 @@ def test_visitors_get_both_pictures(prometheus: Api) -> None:
     assert set(found) >= {"webp", "original"}
 
 
-def test_a_certificates_end_is_known(prometheus: Api, settings: Settings) -> None:
+def test_a_certificates_end_is_known(prometheus: Api, inventory: Inventory, settings: Settings) -> None:
     if not settings.tls.enabled:
         pytest.skip("these hosts have no TLS")
-    [(labels, left)] = wait_until(
-        "the end of the certificate",
+    found = wait_until(
+        "the end of each certificate",
         lambda: prometheus.values('probe_ssl_earliest_cert_expiry{probe="tls"} - time()'),
+        lambda found: {labels["host"] for labels, _ in found} >= set(inventory.names("cdn")),
         timeout=60,
         interval=1,
     )
-    assert labels["probe"] == "tls"
-    assert left > 0
+    for labels, left in found:
+        assert labels["probe"] == "tls"
+        assert left > 0
 
 
 def test_what_a_file_says_of_another_host_stays_said_of_it(

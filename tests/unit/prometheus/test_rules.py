@@ -48,6 +48,11 @@ def test_prometheus_takes_them(settings: dict[str, Any], tmp_path: Path) -> None
         assert "SUCCESS" in said("promtool", "check", "rules", tmp_path / name)
 
 
+def test_a_balancer_that_nobody_asks_about_is_missed() -> None:
+    assert 'job="haproxy"' not in rules()["alerts.yml"]
+    assert 'absent_over_time(up{job="haproxy"}' in rules(balanced=True)["alerts.yml"]
+
+
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.stem)
 def test_they_fire_and_end_when_they_must(case: Path, place: Path) -> None:
     (place / case.name).write_text(case.read_text())

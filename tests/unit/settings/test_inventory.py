@@ -18,6 +18,10 @@ HOSTS: dict[str, Any] = {
     "bitrix": {"shop": {"address": "10.0.0.1"}},
     "cdn": {"pics": {"address": "10.0.0.2"}},
 }
+EDGES: dict[str, Any] = {
+    "edge": {"one": {"address": "10.0.0.3"}, "two": {"address": "10.0.0.4"}},
+    "balancer": {"front": {"address": "10.0.0.5"}},
+}
 
 
 def refusal(settings: dict[str, Any] | None = None, **hosts: Any) -> str:
@@ -29,12 +33,22 @@ def refusal(settings: dict[str, Any] | None = None, **hosts: Any) -> str:
 
 
 def test_two_hosts_are_a_deployment() -> None:
-    bitrix, cdn, monitoring = groups(**HOSTS)
+    bitrix, cdn, edge, balancer, monitoring = groups(**HOSTS)
     [(name, data)], shared = bitrix
     assert (name, data["address"], data["ssh_user"], data["_sudo"]) == ("shop", "10.0.0.1", "root", False)
     assert [name for name, _ in monitoring[0]] == ["pics"]
     assert Settings.model_validate(json.loads(json.dumps(shared["settings"]))) == Settings()
     assert cdn[1] is shared
+    assert (edge[0], balancer[0]) == ([], [])
+
+
+def test_edges_and_a_balancer_are_groups_of_their_own() -> None:
+    _, _, edge, balancer, monitoring = groups(**HOSTS, **EDGES, monitoring=["front"])
+    assert [(name, data["address"]) for name, data in edge[0]] == [("one", "10.0.0.3"), ("two", "10.0.0.4")]
+    assert [name for name, _ in balancer[0]] == ["front"]
+    assert [name for name, _ in monitoring[0]] == ["front"]
+    _, _, edge, balancer, _ = groups(**HOSTS, edge=EDGES["edge"])
+    assert (len(edge[0]), balancer[0]) == (2, [])
 
 
 @pytest.mark.parametrize(
@@ -90,7 +104,10 @@ def test_the_converter_asks_the_ports_of_the_others() -> None:
     [
         ({"cdn": None}, ['group "cdn" is missing']),
         ({"cdn": {}}, ['group "cdn" is missing']),
-        ({"cnd": {"x": {"address": "10.0.0.3"}}}, ['group "cnd" is unknown', "bitrix, cdn, monitoring"]),
+        (
+            {"cnd": {"x": {"address": "10.0.0.3"}}},
+            ['group "cnd" is unknown', "bitrix, cdn, edge, balancer, monitoring"],
+        ),
         ({"cdn": {"a": {"address": "x"}, "b": {"address": "y"}}}, ['group "cdn" has 2 hosts']),
         ({"cdn": {"shop": {"address": "10.0.0.2"}}}, ['host "shop" is in both groups']),
         ({"cdn": {"pics": {}}}, ['host "pics"', "address is missing"]),
@@ -100,6 +117,18 @@ def test_the_converter_asks_the_ports_of_the_others() -> None:
         ({"cdn": {"pics": {"address": "a", "ssh_key": "/no/such/key"}}}, ["ssh_key", "no such file"]),
         ({"cdn": ["pics"]}, ['group "cdn"', "address"]),
         ({"monitoring": ["elsewhere"]}, ['"elsewhere"', "in no other group"]),
+        ({"balancer": EDGES["balancer"]}, ['group "balancer"', 'name the hosts of group "edge"']),
+        (
+            {**EDGES, "balancer": {"a": {"address": "x"}, "b": {"address": "y"}}},
+            ['group "balancer" has 2 hosts', "at most one"],
+        ),
+        ({"edge": {"pics": {"address": "10.0.0.2"}}}, ['host "pics" is in both groups, cdn and edge']),
+        (
+            {"edge": {"one": {"address": "x"}}, "balancer": {"one": {"address": "x"}}},
+            ['host "one" is in both groups, edge and balancer'],
+        ),
+        ({"edge": {"one": {}}}, ['host "one"', "address is missing"]),
+        ({"edge": ["one"]}, ['group "edge"', "address"]),
     ],
 )
 def test_a_bad_host_is_named(hosts: dict[str, Any], words: list[str]) -> None:
@@ -115,6 +144,26 @@ def test_hardening_that_shuts_the_operator_out_is_refused() -> None:
     assert "root_login" in refusal({"sshd": {"root_login": "no"}})
     as_root = {"cdn": {"pics": {"address": "a", "ssh_password": "x"}}}
     assert 'root_login = "yes"' in refusal({"sshd": {"password_authentication": True}}, **as_root)
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        (
+            {"tls": {"mode": "acme"}, "nginx": {"server_names": ["cdn.example.com"]}},
+            ['tls.mode "acme"', "without edges", '"files"'],
+        ),
+        ({"edges": {"shield_port": 80}}, ["edges.shield_port", "nginx.http_port, 80"]),
+        ({"varnish": {"port": 8083}}, ["edges.shield_port", "varnish.port, 8083"]),
+    ],
+)
+def test_what_does_not_go_with_edges_is_refused_only_there(
+    settings: dict[str, Any], words: list[str]
+) -> None:
+    text = refusal(settings, **EDGES)
+    for word in words:
+        assert word in text
+    groups(**HOSTS, settings=settings)
 
 
 def test_a_password_is_not_repeated_in_an_error() -> None:

@@ -1,0 +1,46 @@
+"""A report as people read it."""
+
+from __future__ import annotations
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from drift.report import HostReport, Report
+
+_COLOURS = {"+": "green", "-": "red", "@": "cyan"}
+
+
+def show(report: Report, console: Console) -> None:
+    """Prints a line for each host, and below it a table of what differs."""
+    for host in report.hosts:
+        if host.failed:
+            console.print(Text(f"{host.name}: could not be checked: {host.failed}", "bold red"))
+        elif not host.differences:
+            console.print(Text(f"{host.name}: is as its inventory describes it", "green"))
+        else:
+            console.print(_table(host))
+    differing = [host for host in report.hosts if host.differences]
+    failed = [host for host in report.hosts if host.failed]
+    count = sum(len(host.differences) for host in differing)
+    summary = f"{len(report.hosts)} hosts in {report.seconds:.1f} s: {count} differences on {len(differing)}"
+    console.print(f"{summary}, {len(failed)} could not be checked")
+
+
+def _table(host: HostReport) -> Table:
+    table = Table(
+        title=f"{host.name}: {len(host.differences)} differences",
+        title_style="bold yellow",
+        title_justify="left",
+        show_lines=True,
+        expand=True,
+    )
+    table.add_column("What", overflow="fold", ratio=2)
+    table.add_column("How it differs", overflow="fold", ratio=5)
+    table.add_column("Found by", overflow="fold", ratio=2)
+    for one in host.differences:
+        how = Text(one.summary)
+        for line in one.diff:
+            how.append(f"\n{line}", _COLOURS.get(line[:1], ""))
+        table.add_row(Text(one.what), how, Text(one.check))
+    return table

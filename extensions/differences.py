@@ -1,0 +1,52 @@
+"""What a dry run finds on a host, told to whoever asks for it, as `python -m drift` does: see
+:mod:`extensions.channel`. Where nobody asks, nothing here does anything.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+from pyinfra import host
+
+from extensions.channel import wanted, write
+
+__all__ = ["Managed", "manage", "managed", "tell", "told", "wanted"]
+
+
+@dataclass
+class Managed:
+    """What the operations of a run bring to one host."""
+
+    files: set[str] = field(default_factory=set)
+    units: set[str] = field(default_factory=set)
+
+
+_managed: dict[str, Managed] = {}
+_told: set[tuple[str, str]] = set()
+
+
+def tell(**record: Any) -> None:
+    """Tells something of this host, and of the operation that it is called in."""
+    operation = host.current_op_hash
+    if operation is not None:
+        _told.add((host.name, operation))
+    write({"host": host.name, "operation": operation, **record})
+
+
+def told(operation: str) -> bool:
+    """Whether an operation, by its hash, has told something of this host."""
+    return (host.name, operation) in _told
+
+
+def manage(*, files: Iterable[str] = (), units: Iterable[str] = ()) -> None:
+    """Remembers what an operation brings to this host, changed or not."""
+    if wanted():
+        managed().files.update(files)
+        managed().units.update(units)
+
+
+def managed() -> Managed:
+    """All that the operations so far bring to this host."""
+    return _managed.setdefault(host.name, Managed())
