@@ -84,6 +84,26 @@ drift-timer: .venv/installed ## have this machine look for drift each day: INVEN
 	@test -n "$(INVENTORY)" || { echo "name the inventory: make drift-timer INVENTORY=inventories/shop.py" >&2; exit 2; }
 	@python -m drift install-timer $(INVENTORY) $(if $(AS),--user $(AS))
 
+.PHONY: backup backup-list backup-check backup-password restore
+BACKUP = @test -n "$(INVENTORY)" || { echo "name the inventory: make $@ INVENTORY=inventories/shop.py" >&2; exit 2; }; \
+  python -m backup
+
+backup: .venv/installed ## back up all hosts now, or one: INVENTORY=... [HOST=cdn]
+	$(BACKUP) run $(INVENTORY) $(if $(HOST),--host $(HOST))
+
+backup-list: .venv/installed ## the backups that there are: INVENTORY=... [HOST=cdn]
+	$(BACKUP) list $(INVENTORY) $(if $(HOST),--host $(HOST))
+
+backup-check: .venv/installed ## check the repositories now, as each week: INVENTORY=... [HOST=cdn]
+	$(BACKUP) check $(INVENTORY) $(if $(HOST),--host $(HOST))
+
+backup-password: .venv/installed ## make the file with the backups' password, once: INVENTORY=...
+	$(BACKUP) password $(INVENTORY)
+
+restore: .venv/installed ## a host as it was: INVENTORY=... [HOST=cdn] [SNAPSHOT=latest] [PICTURES=no] [HOST_KEY=SHA256:...] [FORCE=1]
+	$(BACKUP) restore $(INVENTORY) $(if $(HOST),--host $(HOST)) $(if $(SNAPSHOT),--snapshot $(SNAPSHOT)) \
+	  $(if $(filter no,$(PICTURES)),--without-pictures) $(if $(HOST_KEY),--host-key $(HOST_KEY)) $(if $(FORCE),--force)
+
 .PHONY: test
 test: .venv/packages ## unit tests, then labs of both suites: deploy, deploy again, testinfra, e2e: [SUITE=...]
 	pytest tests/unit converter_app/tests tests/lab tests/testinfra tests/e2e --ignore tests/e2e/test_outages.py \

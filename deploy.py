@@ -12,6 +12,7 @@ from extensions.ahead import look_ahead, make_plan
 from extensions.ssh import send_at_once
 from roles.acme import acme
 from roles.alertmanager import alertmanager
+from roles.backup import backup
 from roles.balancer import balancer
 from roles.base import base
 from roles.converter import converter
@@ -83,6 +84,8 @@ if "monitoring" in host.groups:
 
 if "monitoring" in host.groups and settings.monitoring.grafana.enabled:
     grafana(settings=settings)
+
+backup(settings=settings)
 
 # Last: each mount needs the other host's account, and the site must not be moved to a CDN host that
 # isn't finished.

@@ -231,6 +231,11 @@ def tree(
     yield StringCommand(_install(wrong, too_many, root, check, trial), _stdin=_packed(wrong))
 
 
+def installation(files: Sequence[File]) -> tuple[str, str]:
+    """A script that brings files to a host without pyinfra, and what its standard input must be."""
+    return _install(files, (), "/", None), _packed(files)
+
+
 def _packed(files: Sequence[File]) -> str:
     """The contents as base64 of a tar archive, since pyinfra's standard input is text."""
     buffer = io.BytesIO()

@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import paramiko
 from pyinfra.api import Host, StringCommand
@@ -51,11 +52,31 @@ class Remote:
         self._host = host
         self._client: paramiko.SSHClient | None = None
 
-    def connect(self, patience: float = 0) -> None:
+    @property
+    def login(self) -> tuple[str, int]:
+        """Address and port that the operator reaches it at."""
+        data = self._host.data
+        return str(data.get("ssh_hostname") or self.name), int(data.get("ssh_port") or 22)
+
+    def connect(self, patience: float = 0, known_hosts: Path | None = None) -> None:
         """Logs in, again and again for `patience` seconds.
 
+        :param known_hosts: for this connection, the only keys that the host may show; by default those that
+            the inventory says.
         :raises HostError: the host lets nobody in.
         """
+        if known_hosts is not None:
+            data = self._host.data
+            usual = {
+                name: data.get(name) for name in ("ssh_known_hosts_file", "ssh_strict_host_key_checking")
+            }
+            data.ssh_known_hosts_file, data.ssh_strict_host_key_checking = str(known_hosts), "yes"
+            try:
+                self.connect(patience)
+            finally:
+                for name, value in usual.items():
+                    setattr(data, name, value)
+            return
         deadline = time.monotonic() + patience
         while True:
             connector = SSHConnector(self._host.state, self._host)

@@ -87,7 +87,13 @@ bitrix, cdn, edge, balancer, monitoring = groups(
             },
         },
         # What is on your hosts beside what the deploy brings there, for `make drift`: docs/drift.md.
-        # "drift": {"accounts": ["ann"], "ports": ["25/tcp"]},
+        # "drift": {"accounts": ["deploy"], "ports": ["25/tcp"]},
+        # Backups, each day: docs/backup.md.
+        # "backup": {
+        #     "repository": "sftp:backups@vault.example.com:/srv/backups",
+        #     "sftp_host_key": "ssh-ed25519 AAAA...",
+        #     "password": "file:~/.config/bitrix-cdn-backup-password",
+        # },
         "sshd": {
             # Passwords stay refused, unless you log in with one yourself.
             "password_authentication": False,

@@ -75,6 +75,7 @@ INHIBITIONS = (
             ("MountDown", "mount-guard@.*"),
             ("VarnishDown", "varnish[.]service"),
             ("PicturesNotServed", "nginx[.]service"),
+            ("BackupFailed", "bitrix-cdn-backup.*"),
             ("TargetDown", "(prometheus|mtail).*"),
         )
     ),

@@ -21,6 +21,7 @@ from pydantic import (
 )
 from webp_converter.config import Config as ConverterSettings
 
+from settings.backup import BackupSettings
 from settings.drift import DriftSettings
 from settings.monitoring import MonitoringSettings
 from settings.types import AbsolutePath, Account, Memory, Network, Port, Section, SettingsError
@@ -435,6 +436,7 @@ class Settings(Section):
     converter: ConverterSettings = ConverterSettings()
     releases: ReleaseSettings = ReleaseSettings()
     monitoring: MonitoringSettings = MonitoringSettings()
+    backup: BackupSettings = BackupSettings()
     drift: DriftSettings = DriftSettings()
     lab_site: LabSiteSettings = LabSiteSettings()
 

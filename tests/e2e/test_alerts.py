@@ -54,6 +54,9 @@ INTERVAL_S = 5
 """Seconds between two looks of Prometheus while time is compressed: the least that the settings take."""
 
 PROVEN_OTHERWISE = {
+    "BackupFailed": "the lab's inventory has no backups; test_backup.py makes it ring",
+    "BackupStale": "the lab's inventory has no backups, and it looks back more than a day",
+    "BackupMissing": "the lab's inventory has no backups, and it waits more than a day",
     "ClockSkew": "one kernel has one wall clock: no namespace gives a host another, and the exporter asks "
     "the kernel without libc, so no library can lie to it either",
     "ShieldUnreachable": "these hosts have no edges; tests/edges",
