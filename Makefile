@@ -8,27 +8,30 @@ export PATH := $(CURDIR)/.venv/bin:$(PATH)
 help: ## list the commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
 
+# Installs packages of Debian; says which, and of a failure the end of what apt said.
+apt-install = [ $$(id -u) = 0 ] || { echo "root is needed to install:" $(1) >&2; exit 1; }; \
+	echo "installing" $(1); log=$$(mktemp); \
+	{ apt-get update -qq && DEBIAN_FRONTEND=noninteractive \
+	    apt-get install -y -qq --no-install-recommends $(1); } >$$log 2>&1 || { tail $$log >&2; rm $$log; exit 1; }; \
+	rm $$log
+
 .PHONY: venv
 venv: .venv/installed ## install what the project's commands need, into .venv
 
 .venv/installed: requirements.lock pyproject.toml converter_app/pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed; set PYTHON=" >&2; exit 1; }
-	@$(PYTHON) -c 'import ensurepip' 2>/dev/null || apt-get install -y --no-install-recommends python3-venv
+	@$(PYTHON) -c 'import ensurepip' 2>/dev/null || { $(call apt-install,python3-venv); }
+	@echo "installing what requirements.lock names into .venv: a minute or two"
 	$(PYTHON) -m venv --clear .venv
 	.venv/bin/pip install -q --require-hashes -r requirements.lock
 	.venv/bin/pip install -q --no-deps --no-build-isolation -e converter_app
 	@touch $@
 
-# Installs those of the packages $(1) that are missing; says which before.
+# Installs those of the packages $(1) that are missing.
 define debian-packages
 	@missing=$$(for package in $(1); do \
 	  [ "$$(dpkg-query -W -f '$${db:Status-Status}' $$package 2>/dev/null)" = installed ] || echo $$package; done); \
-	if [ -n "$$missing" ]; then \
-	  [ $$(id -u) = 0 ] || { echo "root is needed to install:" $$missing >&2; exit 1; }; \
-	  echo "installing" $$missing; \
-	  { apt-get update -qq && DEBIAN_FRONTEND=noninteractive \
-	    apt-get install -y -qq --no-install-recommends $$missing; } >.venv/apt.log 2>&1 || { tail .venv/apt.log; exit 1; }; \
-	fi
+	if [ -n "$$missing" ]; then $(call apt-install,$$missing); fi
 	@touch $@
 endef
 
@@ -38,7 +41,7 @@ endef
 
 # What the tests need besides; a browser of that name need not be Debian's.
 .venv/packages: .venv/lab
-	$(call debian-packages,redis-server prometheus prometheus-alertmanager gpg gpg-agent \
+	$(call debian-packages,redis-server prometheus prometheus-alertmanager gpg gpg-agent wrk \
 	  $$(command -v chromium >/dev/null || echo chromium))
 
 .PHONY: demo
@@ -71,6 +74,16 @@ rollout: .venv/installed ## change deployed hosts one by one, under load: INVENT
 	@test -n "$(INVENTORY)" || { echo "name the inventory: make rollout INVENTORY=inventories/shop.py" >&2; exit 2; }
 	@python -m rollout $(INVENTORY) $(if $(BATCH),--batch $(BATCH)) $(if $(CANARY),--canary $(CANARY))
 
+.PHONY: drift
+drift: .venv/installed ## where the hosts differ from their inventory; changes nothing: INVENTORY=inventories/shop.py
+	@test -n "$(INVENTORY)" || { echo "name the inventory: make drift INVENTORY=inventories/shop.py" >&2; exit 2; }
+	@python -m drift $(INVENTORY)
+
+.PHONY: drift-timer
+drift-timer: .venv/installed ## have this machine look for drift each day: INVENTORY=... [AS=account] (root)
+	@test -n "$(INVENTORY)" || { echo "name the inventory: make drift-timer INVENTORY=inventories/shop.py" >&2; exit 2; }
+	@python -m drift install-timer $(INVENTORY) $(if $(AS),--user $(AS))
+
 .PHONY: backup backup-list backup-check backup-password restore
 BACKUP = @test -n "$(INVENTORY)" || { echo "name the inventory: make $@ INVENTORY=inventories/shop.py" >&2; exit 2; }; \
   python -m backup
@@ -95,7 +108,7 @@ restore: .venv/installed ## a host as it was: INVENTORY=... [HOST=cdn] [SNAPSHOT
 test: .venv/packages ## unit tests, then labs of both suites: deploy, deploy again, testinfra, e2e: [SUITE=...]
 	pytest tests/unit converter_app/tests tests/lab tests/testinfra tests/e2e --ignore tests/e2e/test_outages.py \
 	  -m 'not long' $(if $(SUITE),--suite $(SUITE))
-	pytest $(EDGES) --edges --suite $(or $(SUITE),trixie) -m 'not long'
+	pytest $(EDGES) tests/rollout --edges --suite $(or $(SUITE),trixie) -m 'not long'
 
 # Tests of edges need a lab of their own, of five hosts.
 EDGES := tests/edges tests/testinfra/test_edge.py tests/testinfra/test_balancer.py
@@ -128,18 +141,21 @@ alerts: .venv/packages ## each alert made to ring by a real fault, and to end by
 
 .PHONY: rollout-test
 rollout-test: .venv/packages ## rolling updates of five hosts under load, killed at each step: [SUITE=trixie]
-	@command -v wrk >/dev/null || apt-get install -y -qq --no-install-recommends wrk
 	pytest --edges tests/rollout --suite $(or $(SUITE),trixie)
 
 .PHONY: bench
 bench: .venv/packages ## the converter against its own encoding in a bare loop, cwebp and sharp: [CORPUS=dir]
-	@command -v cwebp >/dev/null || apt-get install -y -qq --no-install-recommends webp
+	@command -v cwebp >/dev/null || { $(call apt-install,webp); }
 	python -m benchmarks.converter $(if $(CORPUS),--corpus $(CORPUS))
 
 .PHONY: bench-http
 bench-http: .venv/packages ## negotiation, cache and misses under load, on the lab that `make demo` left up
-	@command -v wrk >/dev/null || apt-get install -y -qq --no-install-recommends wrk
+	@command -v wrk >/dev/null || { $(call apt-install,wrk); }
 	python -m benchmarks.http
+
+.PHONY: bench-drift
+bench-drift: .venv/packages ## what a drift check costs, with up to 200 hosts: [HOSTS="2 25 50 100 200"]
+	python -m benchmarks.drift $(if $(HOSTS),--hosts $(HOSTS))
 
 .PHONY: screenshot
 screenshot: .venv/packages ## the picture of the lab's gallery in the README

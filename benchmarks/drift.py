@@ -2,9 +2,10 @@
 
     python -m benchmarks.drift [--hosts 2 25 50 100 200]
 
-On the lab that is up and deployed, whose two hosts stand for all: each further name is one more host to
-pyinfra, with a connection and facts of its own. So the two also bear what 200 would bear together, and the
-time per host is an upper bound. Memory is that of the larger of the two processes, pyinfra's.
+Boots a lab of three hosts and deploys them. From the third on, each host is one more name of the lab's edge:
+to pyinfra, a host with a connection and facts of its own. So that one edge, on this same machine, bears what
+so many would bear together, and the time per host is an upper bound. Memory is that of the larger of the two
+processes, pyinfra's.
 """
 
 from __future__ import annotations
@@ -24,11 +25,9 @@ from typing import NamedTuple
 from rich.console import Console
 from rich.table import Table
 
-from lab import state
-from lab.errors import LabError
-
 ROOT = Path(__file__).parent.parent
 INVENTORY = "benchmarks/drift_inventory.py"
+HOSTS = ("bitrix", "cdn", "edge1")
 DROP_IN = "/etc/ssh/sshd_config.d/00-bench.conf"
 
 
@@ -92,19 +91,21 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.drift", description=__doc__)
     parser.add_argument("--hosts", type=int, nargs="+", default=[2, 25, 50, 100, 200])
     numbers: list[int] = parser.parse_args().hosts
-    try:
-        state.load()
-    except LabError as error:
-        sys.exit(str(error))
+    pyinfra = Path(sys.executable).parent / "pyinfra"
+    subprocess.run([sys.executable, "-m", "lab", "up", "--host", *HOSTS[2:]], cwd=ROOT, check=True)
+    three = {"BENCH_HOSTS": "3", "BENCH_ALLOWED": DROP_IN}
+    cost([pyinfra, "-y", INVENTORY, "deploy.py"], three, [0])
     table = Table("hosts", "drift s", "dry run s", "ratio", "ms a host", "CPU s here", "MiB")
     with ExitStack() as stack:
-        for host in ("bitrix", "cdn"):
+        for host in HOSTS:
             stack.enter_context(many_logins(host))
         for number in numbers:
-            environment = {"BENCH_HOSTS": str(number), "BENCH_ALLOWED": DROP_IN}
-            pyinfra = Path(sys.executable).parent / "pyinfra"
-            dry = cost([pyinfra, "--dry", "--json", INVENTORY, "deploy.py"], environment, [0])
-            drift = cost([sys.executable, "-m", "drift", INVENTORY, "--json"], environment, [0, 2])
+            environment = {**three, "BENCH_HOSTS": str(max(3, number))}
+            limit = HOSTS[:2] if number == 2 else ("*",)
+            limits = [part for one in limit for part in ("--limit", one)]
+            dry = cost([pyinfra, "--dry", "--json", *limits, INVENTORY, "deploy.py"], environment, [0])
+            check = [sys.executable, "-m", "drift", INVENTORY, "--json", "--limit", *limit]
+            drift = cost(check, environment, [0, 2])
             if found := differences(drift.output):
                 sys.exit(f"{number} hosts differ: {found[:5]}")
             table.add_row(

@@ -1,19 +1,23 @@
-"""The lab's inventory with more names for its `cdn` host: `BENCH_HOSTS` says how many hosts in all.
+"""The lab with one edge, and more names for that edge: `BENCH_HOSTS` says how many hosts in all.
 
 Each name is a host to pyinfra, with a connection and facts of its own.
 """
 
 import os
-import runpy
 
-_lab = runpy.run_path("inventories/lab.py")
-bitrix, cdn, monitoring = _lab["bitrix"], _lab["cdn"], _lab["monitoring"]
+from inventories.lab import _entry, _settings
+from settings import groups
 
-_settings = cdn[1]["settings"]
-_settings["drift"]["files"].append(os.environ["BENCH_ALLOWED"])
-# A certificate of the host's own would be for its name.
-_tls = {"certificate": "/etc/nginx/tls/certificate.pem", "key": "/etc/nginx/tls/key.pem"}
-_settings["tls"].update(mode="files", **_tls)
+_edges = [f"edge{number}" for number in range(1, int(os.environ["BENCH_HOSTS"]) - 1)]
 
-_data = cdn[0][0][1]
-cdn[0].extend((f"edge{_number}", dict(_data)) for _number in range(3, int(os.environ["BENCH_HOSTS"]) + 1))
+bitrix, cdn, edge, balancer, monitoring = groups(
+    bitrix={"bitrix": _entry("bitrix")},
+    cdn={"cdn": _entry("cdn")},
+    edge={name: _entry("edge1") for name in _edges},
+    settings={
+        **_settings,
+        # A certificate of a host's own would be for its name.
+        "tls": {"mode": "off"},
+        "drift": {"files": [os.environ["BENCH_ALLOWED"]]},
+    },
+)

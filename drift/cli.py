@@ -7,6 +7,7 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NoReturn
 
 from rich.console import Console
 
@@ -18,12 +19,19 @@ from drift.table import show
 from drift.timer import install
 
 
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        """Ends with another status than argparse's own 2, which here means that hosts differ."""
+        self.print_usage(sys.stderr)
+        self.exit(FAILED, f"{self.prog}: {message}\n")
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="python -m drift",
         description="Says where hosts differ from what their inventory describes; changes nothing.",
-        epilog="Exit status: 0 no differences; 1 something could not be checked; 2 differences, or a wrong "
-        "command. `python -m drift install-timer INVENTORY` has this machine do it each day.",
+        epilog="Exit status: 0 no differences; 1 something could not be checked, or a wrong command; "
+        "2 differences. `python -m drift install-timer INVENTORY` has this machine do it each day.",
     )
     parser.add_argument("inventory", help="the inventory that the hosts are deployed with")
     output = parser.add_mutually_exclusive_group()
@@ -43,7 +51,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _timer_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="python -m drift install-timer",
         description="Has systemd on this machine check the hosts at the times that settings.drift.calendar "
         "names, and tell Prometheus the result. Root installs it; it runs as the account that may deploy.",

@@ -1,4 +1,4 @@
-"""What a host may have: what the roles of its groups bring there, the distribution's, and what the settings allow."""
+"""What a host may have: what its roles bring there, the distribution's, and what the settings allow."""
 
 from __future__ import annotations
 
@@ -9,8 +9,11 @@ from settings import Settings
 
 # Made by packages that the roles install, where these don't declare it to systemd.
 ACCOUNTS_OF_PACKAGES = frozenset(
-    "_apt _chrony grafana haproxy messagebus mtail polkitd prometheus redis sshd systemd-coredump systemd-network "
-    "systemd-resolve systemd-timesync varnish varnishlog vcache".split()
+    {
+        *("_apt", "_chrony", "grafana", "haproxy", "messagebus", "mtail", "polkitd", "prometheus", "redis"),
+        *("sshd", "systemd-coredump", "systemd-network", "systemd-resolve", "systemd-timesync"),
+        *("varnish", "varnishlog", "vcache"),
+    }
 )
 
 # What Debian's own services listen on: name resolution on loopback, DHCP, the clock.

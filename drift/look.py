@@ -102,7 +102,7 @@ class Look(FactBase[Seen]):
         :param ports: those of UDP that are expected.
         """
         q = " ".join
-        whole, flat = q(map(shlex.quote, trees)), q(map(shlex.quote, directories))
+        whole, flat = (q(map(shlex.quote, ["/nonexistent", *paths])) for paths in (trees, directories))
         shown = "'%y %m %u %g %s %TF %p\\0'"
         return f"""export LC_ALL=C
 ss=$(ss -Hlntup) || exit 3
@@ -113,17 +113,20 @@ if echo "$ss" | awk -v expected=' {q(map(str, ports))} ' '
         if (port >= r[1] && port <= r[2] && !index(expected, " " port " ")) found = 1 }}
     END {{ exit !found }}'; then sleep 0.5; echo :again; ss -Hlnup; fi
 echo :accounts; cat /etc/passwd || exit 3
-echo :passwords; awk -F: '{{ print $1, $2 == "" ? "empty" : $2 ~ /^[!*]/ ? "locked" : "set" }}' /etc/shadow || exit 3
-echo :distribution; cut -d: -f1 /usr/share/base-passwd/passwd.master; cat /usr/lib/sysusers.d/*.conf 2>/dev/null | \
-    awk '$1 ~ /^u/ {{ print $2 }}'
+echo :passwords
+awk -F: '{{ print $1, $2 == "" ? "empty" : $2 ~ /^[!*]/ ? "locked" : "set" }}' /etc/shadow || exit 3
+echo :distribution; cut -d: -f1 /usr/share/base-passwd/passwd.master
+cat /usr/lib/sysusers.d/*.conf 2>/dev/null | awk '$1 ~ /^u/ {{ print $2 }}'
 echo :members; getent group {q(ADMINISTRATORS)}
 echo :keys; while IFS=: read -r name x uid gid gecos home shell; do
     for f in "$home/.ssh/authorized_keys" "$home/.ssh/authorized_keys2"; do
         if [ -f "$f" ]; then sed "s/^/$name /" "$f"; echo; fi; done; done < /etc/passwd
-echo :entries; {{ find {whole} ! -type d -printf {shown}; find {flat} -maxdepth 1 ! -type d ! -lname /dev/null -printf {shown}; }} 2>/dev/null | \
+echo :entries
+{{ find {whole} ! -type d -printf {shown}
+find {flat} -maxdepth 1 ! -type d ! -lname /dev/null -printf {shown}; }} 2>/dev/null |
     tr '\\n\\0' '?\\n' | {{
-    found=$(awk -v known={shlex.quote(chr(10).join(known)).replace(chr(92), chr(92) * 2)} '
-        BEGIN {{ n = split(known, k, "\\n"); for (i = 1; i <= n; i++) is[k[i]] = 1 }}
+    found=$(KNOWN={shlex.quote(chr(10).join(known))} awk '
+        BEGIN {{ n = split(ENVIRON["KNOWN"], k, "\\n"); for (i = 1; i <= n; i++) is[k[i]] = 1 }}
         {{ path = $0; for (i = 1; i <= 6; i++) sub(/^[^ ]* /, "", path) }} !(path in is)')
     [ -z "$found" ] || {{
         echo "$found"; echo :packaged

@@ -11,13 +11,14 @@ from urllib.parse import quote
 
 MASK = "******"
 SHORTEST = 4
-"""Characters of the shortest secret that is looked for everywhere; a shorter one is masked by its place only."""
+"""Characters of the shortest secret that is looked for everywhere; a shorter one only its place masks."""
 
 LONGEST = 200
 """Lines of a diff that are shown."""
 
+_NAMES = "passw(?:or)?d|passphrase|requirepass|masterauth|secret|token|api[_-]?key|credentials?"
 _NAMED = re.compile(
-    r"(?i)((?<![a-z])[\w.-]*(?:passw(?:or)?d|passphrase|requirepass|masterauth|secret|token|api[_-]?key|credentials?)"
+    rf"(?i)((?<![a-z])[\w.-]*(?:{_NAMES})"
     r"(?!s|[_-]?file|[_-]?path)[\w.-]*[\"']?\s*[:=\s]\s*)(\S.*)"
 )
 _USER_OF_URL = re.compile(r"([a-zA-Z][a-zA-Z0-9+.-]*://[^/\s:@]*:)[^/\s@]+@")

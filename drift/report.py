@@ -110,7 +110,8 @@ def as_junit(report: Report) -> bytes:
     for number, host in enumerate(report.hosts):
         root.append(_suite(host, report, number))
     ET.indent(root)
-    return ET.tostring(root, encoding="utf-8", xml_declaration=True) + b"\n"
+    document: bytes = ET.tostring(root, encoding="utf-8", xml_declaration=True)
+    return document + b"\n"
 
 
 def _suite(host: HostReport, report: Report, number: int) -> ET.Element:

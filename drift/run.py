@@ -230,8 +230,9 @@ def _of_file(record: dict[str, Any], operation: str, mask: Mask) -> list[Differe
         return found
     if there is None:
         return [*found, Difference("file", path, "differs, and is too long to show how", operation)]
-    # What not everybody may read holds secrets.
-    public = None if int(mode, 8) & 0o004 else _public(path)
+    # What not everybody may read holds secrets, or was closed as it does now.
+    closed = any(not int(one, 8) & 0o004 for one in (mode, *record["access"][:1]))
+    public = _public(path) if closed else None
     diff = mask.diff(path, there, wanted, public=public)
     return [
         *found,

@@ -23,13 +23,18 @@ def show(report: Report, console: Console) -> None:
     differing = [host for host in report.hosts if host.differences]
     failed = [host for host in report.hosts if host.failed]
     count = sum(len(host.differences) for host in differing)
-    summary = f"{len(report.hosts)} hosts in {report.seconds:.1f} s: {count} differences on {len(differing)}"
-    console.print(f"{summary}, {len(failed)} could not be checked")
+    checked = f"{_count(len(report.hosts), 'host')} in {report.seconds:.1f} s"
+    found = f"{_count(count, 'difference')} on {_count(len(differing), 'host')}"
+    console.print(f"{checked}: {found}, {_count(len(failed), 'host')} could not be checked")
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}{'' if number == 1 else 's'}"
 
 
 def _table(host: HostReport) -> Table:
     table = Table(
-        title=f"{host.name}: {len(host.differences)} differences",
+        title=f"{host.name}: {_count(len(host.differences), 'difference')}",
         title_style="bold yellow",
         title_justify="left",
         show_lines=True,

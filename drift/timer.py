@@ -16,6 +16,8 @@ from drift.run import ROOT, settings_of
 
 UNIT = "bitrix-cdn-drift"
 PLACE = Path("/etc/systemd/system")
+SYSTEMD = Path("/run/systemd/system")
+"""There, where systemd runs a machine."""
 
 
 def install(inventory: str, user: str) -> str:
@@ -27,7 +29,7 @@ def install(inventory: str, user: str) -> str:
     """
     if os.geteuid():
         raise DriftError("install-timer: only root can write to /etc/systemd/system; use sudo")
-    if not Path("/run/systemd/system").is_dir():
+    if not SYSTEMD.is_dir():
         raise DriftError("install-timer: systemd does not run this machine; use cron: docs/drift.md")
     try:
         account = pwd.getpwnam(user)

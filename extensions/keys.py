@@ -19,7 +19,7 @@ _EMPTY = hashlib.sha256(b"").hexdigest()
 
 
 def fingerprint(line: str) -> str:
-    """The SHA256 fingerprint of the key in a line of authorized_keys or a `.pub` file; empty: there is none."""
+    """The SHA256 fingerprint of the key in a line of authorized_keys or a `.pub` file; empty: none."""
     found = re.search(r"(?:^|\s)(?:ssh|ecdsa|sk-ssh|sk-ecdsa)-[A-Za-z0-9@.-]+\s+(AAAA[A-Za-z0-9+/]+=*)", line)
     try:
         blob = base64.b64decode(found[1], validate=True) if found else b""

@@ -74,7 +74,7 @@ def take_script(holder: Holder, *, instead_of: Holder | None = None) -> str:
         mkdir -p -m 755 "$d"
         exec 9<"$d"
         flock -w 10 9 || {{ echo "{LOCK} is being changed by somebody" >&2; exit 1; }}
-        if [ -e {LOCK} ] && ! grep -qF {patterns} {LOCK} && ! {broken}; then cat {LOCK}; exit {HELD}; fi
+        if [ -s {LOCK} ] && ! grep -qF {patterns} {LOCK} && ! {broken}; then cat {LOCK}; exit {HELD}; fi
         printf '%s\\n' {shlex.quote(holder.written())} > {LOCK}.new
         mv -f {LOCK}.new {LOCK}
     """

@@ -32,20 +32,15 @@ def _alerts(*names: str) -> str:
     return f'alertname=~"{"|".join(names)}"'
 
 
-_OF_THE_MOUNTS = (
-    "MountDown",
-    "MountRefused",
-    "MountUnwatched",
-    "SpoolGrowing",
-    "VarnishBackendSick",
-    "ShieldUnreachable",
-)
+_OF_THE_MOUNTS = ("MountDown", "MountRefused", "MountUnwatched", "SpoolGrowing", "VarnishBackendSick")
 
 INHIBITIONS = (
     # A host that is down takes all that runs on it along,
     Inhibition([_alerts("HostDown")], ['alertname!~"HostDown|Watchdog"'], ["host"]),
     # and what the other one needs of it.
-    Inhibition([_alerts("HostDown")], [_alerts(*_OF_THE_MOUNTS, "SiteNotAnswering")], []),
+    Inhibition(
+        [_alerts("HostDown")], [_alerts(*_OF_THE_MOUNTS, "ShieldUnreachable", "SiteNotAnswering")], []
+    ),
     # Why the mount isn't there says more than that it isn't.
     Inhibition([_alerts("MountRefused", "MountFull")], [_alerts("MountDown")], ["host", "mount"]),
     Inhibition(

@@ -236,6 +236,10 @@ class Fleet:
         output = self._run(host, undo_script(), silence=_UNDO_SILENCE)
         return output.text.splitlines()[-1] if output.text else "nothing was to be put back"
 
+    def kinds(self, host: str) -> list[str]:
+        """What a host's exporters should tell of."""
+        return list(self._counted(host))
+
     def counters(self, host: str) -> dict[str, rates.Count]:
         ports = self._counted(host)
         if not ports:

@@ -45,6 +45,7 @@ class Hosts(Protocol):
     def smoke(self, hosts: Sequence[str]) -> None: ...
     def undrain(self, host: str) -> None: ...
     def wait_until_back(self, host: str) -> None: ...
+    def kinds(self, host: str) -> Sequence[str]: ...
     def counters(self, host: str) -> Counters: ...
     def commit(self, host: str) -> None: ...
     def undo(self, host: str) -> str: ...
@@ -144,6 +145,8 @@ class Rollout:
         self, everyone: Sequence[str], found: Mapping[str, Found], planned: Mapping[str, Sequence[str]]
     ) -> None:
         for host in everyone:
+            if silent := [kind for kind in self._hosts.kinds(host) if kind not in self._first[host]]:
+                self._say(f"{host}: tells nothing of its {' and '.join(silent)}, which can't be watched")
             operations = planned[host]
             what = (
                 f"{len(operations)} to change: {', '.join(operations)}" if operations else "nothing to change"
@@ -317,6 +320,7 @@ class Rollout:
         for host in hosts:
             found = self._hosts.find(host)
             if not found.left:
+                self.summary.lines[host] = "nothing was left half changed"
                 continue
             try:
                 self._undo_host(host, drain=found.drained == "rollout")

@@ -180,7 +180,8 @@ class Traffic:
     def figures(self) -> str:
         return (
             f"{self.load.served:,} requests compared, {len(self.failed)} failed, {len(self.wrong)} wrong "
-            f"(figure: 0); {self.pressed:,} by wrk, {self.refused} failed (figure: 0); slowest {self.load.slowest:.2f} s"
+            f"(figure: 0); {self.pressed:,} by wrk, {self.refused} failed (figure: 0); "
+            f"slowest {self.load.slowest:.2f} s"
         )
 
     def check(self) -> None:
@@ -195,10 +196,11 @@ def traffic(balancer: Balancer, gallery: list[Expected], place: Path) -> Iterato
     """Visitors all the time, while the body runs; afterwards it is known what they met."""
     script = place / "delay.lua"
     script.write_text(_WRK)
-    url = f"{balancer.client.base_url}{gallery[0].path.lstrip('/')}"
+    url = f"{balancer.client.base_url}".rstrip("/") + gallery[0].path
     pressing = subprocess.Popen(
         ["wrk", "-t1", "-c4", "-d1h", "--timeout", "20s", "-s", script, "-H", "Accept: image/webp", url],
         stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
         text=True,
     )
     try:
@@ -206,8 +208,10 @@ def traffic(balancer: Balancer, gallery: list[Expected], place: Path) -> Iterato
             seen = Traffic(load)
             yield seen
     finally:
+        ended = pressing.poll()
         pressing.send_signal(signal.SIGINT)
         seen.said = pressing.communicate(timeout=30)[0]
+    assert ended is None, f"wrk ended by itself with {ended}: {seen.said}"
     seen.pressed = int(_number(r"(\d+) requests in", seen.said))
     errors = re.search(r"Socket errors: connect (\d+), read (\d+), write (\d+), timeout (\d+)", seen.said)
     seen.refused = int(_number(r"Non-2xx or 3xx responses: (\d+)", seen.said)) + sum(

@@ -50,9 +50,8 @@ def finishes(tree: Tree, remotes: dict[str, Remote], balancer: Balancer, text: s
     balancer.wait_for(edge1="UP", edge2="UP")
 
 
-@pytest.mark.parametrize(
-    "step", [pytest.param(step, marks=() if step == "undrain" else pytest.mark.long) for step in STEPS]
-)
+@pytest.mark.long
+@pytest.mark.parametrize("step", STEPS)
 def test_killed_at_a_step_and_started_again_it_finishes(
     step: str,
     tree: Tree,

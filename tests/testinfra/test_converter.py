@@ -24,6 +24,14 @@ def test_it_calls_itself_healthy(cdn: Host, settings: Settings) -> None:
 
 
 @pytest.mark.smoke
+def test_what_runs_is_the_current_release_and_the_last_of_the_history(cdn: Host, settings: Settings) -> None:
+    status = json.loads(_fetch(cdn, f"http://127.0.0.1:{settings.converter.api.port}/api/status"))
+    assert cdn.file("/opt/webp-converter/current/release").content_string.split() == [status["release"]]
+    assert cdn.file("/opt/webp-converter/history").content_string.split()[-1] == status["release"]
+    assert not cdn.file("/var/lib/bitrix-cdn/converter-trial").exists
+
+
+@pytest.mark.smoke
 def test_prometheus_can_ask_it(cdn: Host, settings: Settings) -> None:
     metrics = _fetch(cdn, f"http://127.0.0.1:{settings.converter.metrics.port}/metrics")
     assert "webp_" in metrics

@@ -100,7 +100,7 @@ def visiting(visitors: Sequence[Visitor]) -> Iterator[list[Seen]]:
             started = time.monotonic()
             try:
                 visitor.ask()
-            except (RequestError, OSError) as error:
+            except Exception as error:  # whatever it is, a visitor who is gone must not look content
                 reason = str(error) or type(error).__name__
                 mine.failures.append(f"{time.strftime('%H:%M:%S')}: {reason}")
             mine.requests = count

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import tarfile
 import tomllib
@@ -35,8 +36,10 @@ def previous(given: str | None = None, *, root: Path = ROOT) -> Release:
     pyproject.toml.
 
     :param given: any name of a commit.
-    :raises ReleaseError: there is none.
+    :raises ReleaseError: there is none, or no git to ask.
     """
+    if shutil.which("git") is None:
+        raise ReleaseError("git is not installed: apt-get install git")
     if given:
         commit = _git(root, "rev-parse", "--verify", "--quiet", "--end-of-options", f"{given}^{{commit}}")
         if not commit:

@@ -163,7 +163,7 @@ def _ports(model: type[BaseModel], path: str = "") -> Iterator[str]:
             yield f"{path}{name}"
 
 
-@pytest.mark.parametrize("setting", [one for one in _ports(Settings)])
+@pytest.mark.parametrize("setting", list(_ports(Settings)))
 def test_every_port_of_the_settings_is_expected_somewhere(setting: str) -> None:
     """A role that listens on a port of its own needs a line in `drift.expected.listeners`."""
     given: dict[str, Any] = {}

@@ -163,6 +163,13 @@ def test_a_file_for_all_to_read_shows_how_it_differs(monkeypatch: pytest.MonkeyP
     assert difference.check == "Alertmanager | Write who is told what"
 
 
+def test_a_file_that_somebody_closed_shows_no_values(monkeypatch: pytest.MonkeyPatch) -> None:
+    record = a_file(OPEN, "key abcdef\n", "key ghijkl\n", mode="644", access=["600", "root", "root"])
+    found = report(monkeypatch, told(record))
+    assert [one.kind for one in found.hosts[1].differences] == ["access", "file"]
+    assert "abcdef" not in outputs(found)
+
+
 @pytest.mark.parametrize(
     ("record", "said"),
     [
@@ -235,7 +242,8 @@ def test_a_pyinfra_that_fails_after_all_hosts_is_a_failure(monkeypatch: pytest.M
 
 
 def test_the_reason_is_found_in_what_pyinfra_writes_for_people() -> None:
-    errors = "    [pics]     Connected\n    [a]  Ready: x\n    [pics]     Error: lost\n--> pyinfra error: No hosts\n"
+    said = ["    [pics]     Connected", "    [a]  Ready: x", "    [pics]     Error: lost"]
+    errors = "\n".join([*said, "--> pyinfra error: No hosts"])
     assert said_of("pics", errors) == "Error: lost"
     assert said_of("a", errors) == ""
     assert complaint(errors) == "No hosts"

@@ -230,7 +230,8 @@ def test_an_earlier_release_that_is_ill_as_well_is_said_and_nothing_is_taken_for
     cdn.ok("cc")
 
 
-def test_what_a_deploy_that_was_killed_has_left_is_no_release_to_go_back_to(cdn: Cdn) -> None:
+@pytest.mark.parametrize("mended", [True, False])
+def test_what_a_deploy_that_was_killed_has_left_is_no_release_to_go_back_to(cdn: Cdn, mended: bool) -> None:
     cdn.ok("aa")
     cdn.deploy_configuration("new = 1\n")
     # Killed while it waits for the health of bb.
@@ -242,6 +243,10 @@ def test_what_a_deploy_that_was_killed_has_left_is_no_release_to_go_back_to(cdn:
     assert cdn.run(f"echo $$ > $UNITS/script\n{script}").returncode == -9
     assert (cdn.current, cdn.trial_open) == ("bb", True)
     cdn.command("python3", HEALTH)
+    if mended:
+        cdn.ok("cc")
+        assert (cdn.history, cdn.configuration) == (["aa", "cc"], "new = 1\n")
+        return
     (cdn.units / "sick-cc").touch()
     assert "release aa runs again, with its configuration" in cdn.refused("cc")
     assert (cdn.current, cdn.history, cdn.configuration) == ("aa", ["aa"], "mine = 1\n")

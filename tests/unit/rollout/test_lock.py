@@ -72,6 +72,12 @@ def test_one_that_can_not_be_read_holds_and_can_be_broken(place: Path, content: 
     assert run(lock.take_script(ANN, instead_of=holder)).returncode == 0
 
 
+def test_an_empty_file_is_no_lock(place: Path) -> None:
+    place.parent.mkdir()
+    place.touch()
+    assert run(lock.take_script(ANN)).returncode == 0
+
+
 def test_of_many_at_once_one_gets_it(place: Path) -> None:
     others = [Holder("ann", "laptop", "now", "rollout", f"{number:032x}") for number in range(20)]
     with ThreadPoolExecutor(20) as pool:

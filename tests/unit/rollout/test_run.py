@@ -98,6 +98,9 @@ class Fake:
         self.act("back", host)
         assert host not in self.drained
 
+    def kinds(self, host: str) -> Sequence[str]:
+        return [] if host in {"bitrix", "balancer"} else ["requests"]
+
     def counters(self, host: str) -> Counters:
         if host in {"bitrix", "balancer"}:
             return {}
@@ -236,6 +239,20 @@ def test_more_errors_than_before_are_a_failure(start: Start) -> None:
     ]
 
 
+def test_a_host_that_can_not_be_watched_is_said(tmp_path: Path) -> None:
+    class Silent(Fake):
+        def counters(self, host: str) -> Counters:
+            return {}
+
+    said: list[str] = []
+    record = Record("inventories/shop.py", tmp_path)
+    record.open("new", said.append)
+    fake = Silent()
+    assert Rollout(fake, record, said.append, Options(), sleep=fake.sleep, clock=fake.now).run(BATCHES)
+    assert "edge1: tells nothing of its requests, which can't be watched" in said
+    record.close()
+
+
 def test_errors_that_were_there_before_are_none_of_its_fault(start: Start) -> None:
     class Failing(Fake):
         def counters(self, host: str) -> Counters:
@@ -313,7 +330,10 @@ def test_what_is_left_can_be_taken_back_instead(start: Start) -> None:
     rollout = start(fake)
     assert rollout.undo(EVERYONE)
     assert (fake.has_new, fake.drained, fake.journals) == (set(), {}, {})
-    assert rollout.summary.lines == {"edge1": "undone (put back 1 paths), works as before"}
+    assert rollout.summary.lines == {
+        **dict.fromkeys(EVERYONE, "nothing was left half changed"),
+        "edge1": "undone (put back 1 paths), works as before",
+    }
 
 
 def test_a_host_that_an_operator_drained_is_changed_and_stays_drained(start: Start) -> None:

@@ -91,6 +91,15 @@ def test_a_moment_of_failure_is_seen(server: Server) -> None:
     assert all("502" in failure for failure in one.failures)
 
 
+def test_a_visitor_that_breaks_is_no_content_one() -> None:
+    def broken() -> None:
+        raise ValueError("a fault of the visitor's own")
+
+    with visiting([Visitor("a picture", broken, pause_s=0.01)]) as seen:
+        time.sleep(0.1)
+    assert seen[0].requests == len(seen[0].failures) > 0
+
+
 def test_a_report_names_the_first_failures_and_the_last() -> None:
     seen = [Seen("fine", 10, 0.0321), Seen("bad", 9, 1.5, [f"failure {n}" for n in range(8)])]
     assert report(seen).splitlines() == [

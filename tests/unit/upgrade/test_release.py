@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.tools import needs
 from tests.upgrade.release import Release, ReleaseError, previous, unpacked
 
 
@@ -31,6 +32,7 @@ class Repository:
 
 @pytest.fixture
 def repository(tmp_path: Path) -> Repository:
+    needs("git", "git")
     return Repository(tmp_path)
 
 
@@ -82,3 +84,9 @@ def test_a_release_that_can_not_be_installed_says_why(repository: Repository, tm
         unpacked(Release(commit, "1.0"), tmp_path / "unpacked", root=repository.root)
     assert (tmp_path / "unpacked/Makefile").exists()
     assert repository.git("worktree", "list").count("\n") == 0
+
+
+def test_without_git_there_is_nobody_to_ask(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(ReleaseError, match="git is not installed"):
+        previous(root=tmp_path)
