@@ -74,6 +74,9 @@ class World:
             "sftp_host_key": self.vault.run("sh", "-c", PUBLIC_KEY).strip(),
             **backup,
         }
+        # How the operator's machine connects belongs to each inventory.
+        if not (self.place / "group_data").is_symlink():
+            (self.place / "group_data").symlink_to(ROOT / "inventories/group_data")
         file = self.place / "inventory.py"
         file.write_text(INVENTORY.format(lab=self.lab.name, root=str(ROOT), backup=values))
         return str(file)
