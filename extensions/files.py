@@ -17,6 +17,8 @@ from pyinfra import host
 from pyinfra.api import FactBase, StringCommand, operation
 from pyinfra.api.exceptions import PyinfraError
 
+from extensions.ahead import Joint
+
 TEMPLATES = Path(__file__).parent.parent / "templates"
 
 _BRACKETED = "[[ managed ]]"
@@ -109,7 +111,7 @@ def _toml(value: object) -> str:
     raise jinja2.TemplateRuntimeError(f"TOML has no form for {value!r}")
 
 
-class Paths(FactBase[dict[str, tuple[str, str, str, str]]]):
+class Paths(Joint[dict[str, tuple[str, str, str, str]]]):
     """The content and ownership of any number of files, in one command.
 
     Returns ``{path: (sha256, mode, user, group)}``; a path that isn't a regular file is left out.
@@ -120,16 +122,34 @@ class Paths(FactBase[dict[str, tuple[str, str, str, str]]]):
     def command(self, paths: Sequence[str]) -> str:
         quoted = " ".join(map(shlex.quote, paths))
         return (
-            f'export LC_ALL=C; for f in {quoted}; do [ -f "$f" ] && [ ! -L "$f" ] || continue; '
-            'stat -c \'%a %U %G %n\' -- "$f" && sha256sum < "$f"; done; true'
+            f"export LC_ALL=C; set --; for f in {quoted}; do "
+            '[ -f "$f" ] && [ ! -L "$f" ] && set -- "$@" "$f"; done; '
+            "[ $# = 0 ] || { stat -c '%n %a %U %G' -- \"$@\"; sha256sum -- \"$@\" | sed 's/^/sum /'; }; true"
         )
 
     def process(self, output: Iterable[str]) -> dict[str, tuple[str, str, str, str]]:
         found = {}
-        lines = iter(output)
-        for line in lines:
-            mode, user, group, path = line.split(" ", 3)
-            found[path] = (next(lines).split()[0], mode, user, group)
+        for path, lines in self._by_path(output).items():
+            # A file that went away between the two is not there.
+            if len(lines) == 2:
+                _, mode, user, group = lines[0].rsplit(" ", 3)
+                found[path] = (lines[1].split(" ", 2)[1], mode, user, group)
+        return found
+
+    def together(self, several: Sequence[Mapping[str, Any]]) -> str:
+        return self.command(list(dict.fromkeys(path for given in several for path in given["paths"])))
+
+    def parts(self, output: Sequence[str], several: Sequence[Mapping[str, Any]]) -> Iterable[list[str]]:
+        found = self._by_path(output)
+        return [[line for path in given["paths"] for line in found.get(path, ())] for given in several]
+
+    @staticmethod
+    def _by_path(output: Iterable[str]) -> dict[str, list[str]]:
+        """The lines of `stat` and `sha256sum`, in this order, for each path."""
+        found: dict[str, list[str]] = {}
+        for line in output:
+            path = line.split("  ", 1)[1] if line.startswith("sum ") else line.rsplit(" ", 3)[0]
+            found.setdefault(path, []).append(line)
         return found
 
 
