@@ -34,11 +34,14 @@ from __future__ import annotations
 import inspect
 import secrets
 import shlex
+import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import dataclass, field
 from functools import partial
+from pathlib import Path
+from types import ModuleType
 from typing import Any, NamedTuple, TypeVar
 
 from gevent.local import local  # type: ignore[import-untyped]
@@ -327,12 +330,27 @@ class Ahead(BaseStateCallback):
 
 def look_ahead(host: Host) -> None:
     """Has the facts of this deploy's operations asked together; before the first operation."""
+    host = host.state.inventory.get_host(host.name)  # rather than the one of the context
     Ahead.of(host.state).put_off(host)
+    _tell_inspect(host.state.current_deploy_filename)
 
 
 def make_plan(host: Host) -> None:
     """Finds what this deploy would change, where that is asked for; after the last operation."""
+    host = host.state.inventory.get_host(host.name)
     Ahead.of(host.state).make_plan(host)
+
+
+def _tell_inspect(deploy: str | None) -> None:
+    """Makes a deploy's file known as a module.
+
+    pyinfra looks at the stack of each operation's call by `inspect`, which looks through all modules for that
+    of each frame: in vain for a deploy's file, which isn't imported. That was an eighth of a run's time.
+    """
+    if deploy is not None:
+        module = ModuleType(f"pyinfra deploy {deploy}")
+        module.__file__ = str(Path(deploy).absolute())
+        sys.modules.setdefault(module.__name__, module)
 
 
 def _order_of(state: State) -> list[str]:

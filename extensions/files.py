@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import functools
 import hashlib
 import io
 import shlex
@@ -58,23 +59,7 @@ def rendered(
     :raises PyinfraError: a variable is undefined or the template can't be read; no host was touched yet.
     """
     root = TEMPLATES / role
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(root),
-        undefined=jinja2.StrictUndefined,
-        keep_trailing_newline=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        autoescape=False,  # noqa: S701 -- configuration files, not HTML
-    )
-    environment.filters["toml"] = _toml
-    bracketed = environment.overlay(
-        variable_start_string="[[",
-        variable_end_string="]]",
-        block_start_string="[%",
-        block_end_string="%]",
-        comment_start_string="[#",
-        comment_end_string="#]",
-    )
+    environment, bracketed = _environments(root)
     files = []
     for template in sorted(root.glob("**/*.j2")):
         name = template.relative_to(root).as_posix()
@@ -95,6 +80,29 @@ def rendered(
     if missing := {*(owners or {}), *only} - {file.path for file in files}:
         raise PyinfraError(f"templates/{role}: no template for {', '.join(sorted(missing))}")
     return files
+
+
+@functools.cache
+def _environments(root: Path) -> tuple[jinja2.Environment, jinja2.Environment]:
+    """What renders the templates below a directory: the usual one, and the one for brackets."""
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(root),
+        undefined=jinja2.StrictUndefined,
+        keep_trailing_newline=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        autoescape=False,  # noqa: S701 -- configuration files, not HTML
+    )
+    environment.filters["toml"] = _toml
+    bracketed = environment.overlay(
+        variable_start_string="[[",
+        variable_end_string="]]",
+        block_start_string="[%",
+        block_end_string="%]",
+        comment_start_string="[#",
+        comment_end_string="#]",
+    )
+    return environment, bracketed
 
 
 def _toml(value: object) -> str:

@@ -122,5 +122,5 @@ def test_a_file_is_replaced_not_rewritten(tmp_path: Path) -> None:
 
 def test_what_paths_reports_is_what_a_right_file_compares_with() -> None:
     wanted = File("/etc/x y", "content\n", "644", "root", "root")
-    found = module.Paths().process(["644 root root /etc/x y", f"{wanted.state[0]}  -"])
+    found = module.Paths().process(["/etc/x y 644 root root", f"sum {wanted.state[0]}  /etc/x y"])
     assert found == {"/etc/x y": wanted.state}
