@@ -55,7 +55,7 @@ class Applied(Joint[dict[str, str]]):
         parts = [list(both) for both in zip(states[:count], states[count:], strict=True)]
         place = -1
         for line in rest:
-            place += line.startswith("ready ")
+            place += line.split(" ")[0] == "ready"
             parts[place].append(line)
         if place != count - 1:
             raise ValueError(f"{place + 1} units of {count}")
