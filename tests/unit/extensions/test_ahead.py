@@ -137,11 +137,13 @@ def test_what_an_operation_asks_after_its_own_command_is_fresh(tmp_path: Path) -
 
 
 def test_an_uploaded_file_is_asked_anew(tmp_path: Path) -> None:
-    path = str(tmp_path / "a")
+    path, found = str(tmp_path / "a"), []
 
     @operation()
     def uploaded() -> Generator[FileUploadCommand, None, None]:
+        found.append(current.get_fact(Seen, path=path))
         yield FileUploadCommand(StringIO("here\n"), path)
+        found.append(current.get_fact(Seen, path=path))
 
     with machines("one") as state:
         look_ahead(host_of(state))
@@ -150,6 +152,7 @@ def test_an_uploaded_file_is_asked_anew(tmp_path: Path) -> None:
         add(state, says, "one", path=path, content="here")
         execute(state)
         assert changed(state) == [False, True, False]
+    assert found[-2:] == ["", "here"]
 
 
 def test_what_one_host_does_may_change_another(tmp_path: Path) -> None:
