@@ -57,7 +57,7 @@ control_path_dir = {place}/cp
 
 
 def run(*command: str | Path, environment: dict[str, str] | None = None) -> tuple[float, str]:
-    """Runs a command that must succeed; returns its duration in seconds, and what it said.
+    """Runs a command that must succeed; returns its duration in seconds, and its output.
 
     :raises SystemExit: it failed; the last of its output is the message.
     """
@@ -68,14 +68,15 @@ def run(*command: str | Path, environment: dict[str, str] | None = None) -> tupl
         cwd=ROOT,
         env=clean | (environment or {}),
         stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
+        capture_output=True,
         text=True,
         check=False,
     )
     seconds = time.perf_counter() - started
     if result.returncode:
-        raise SystemExit(f"{' '.join(map(str, command))}: exit {result.returncode}\n{result.stdout[-3000:]}")
+        raise SystemExit(
+            f"{' '.join(map(str, command))}: exit {result.returncode}\n{(result.stdout + result.stderr)[-3000:]}"
+        )
     return seconds, result.stdout
 
 
@@ -156,8 +157,7 @@ def main() -> None:
 
         def deploy() -> float:
             seconds, said = run(PYINFRA, "-y", "--json", INVENTORY, "deploy.py")
-            report = json.loads(said[said.index("{\n") : said.rindex("}") + 1])
-            if count := report["results"]["totals"]["success"]:
+            if count := json.loads(said)["results"]["totals"]["success"]:
                 raise SystemExit(f"{count} changes: deploy first")
             return seconds
 

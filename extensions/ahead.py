@@ -159,6 +159,8 @@ class Ahead(BaseStateCallback):
     def _get_fact(
         self, host: Host, original: Callable[..., Any], fact: type[FactBase[Any]], *args: Any, **kwargs: Any
     ) -> Any:
+        if self._wanted is not None and not host.connected:
+            raise _Unknown  # it would be connected to
         given: Mapping[str, Any] = host.current_op_global_arguments or {}
         how = [given.get(key) for key in CONNECTOR_ARGUMENT_KEYS]
         key = (host, fact, repr((args, sorted(kwargs.items()), how)))
@@ -204,7 +206,7 @@ class Ahead(BaseStateCallback):
         if question in self._known:
             return True, self._known[question]
         if self._wanted is not None:
-            if _can_be_gathered(host, arguments) and question not in self._wanted.in_vain:
+            if _can_be_gathered(arguments) and question not in self._wanted.in_vain:
                 self._wanted.questions[question] = arguments, asking
             raise _Unknown
         age = self._age
@@ -358,12 +360,12 @@ def _order_of(state: State) -> list[str]:
     return order
 
 
-def _can_be_gathered(host: Host, arguments: dict[str, Any]) -> bool:
+def _can_be_gathered(arguments: Mapping[str, Any]) -> bool:
     """Whether a question can be asked together with others."""
     # The script comes by standard input; so does the password that `su` is given.
     own = ("_stdin", "_timeout", "_get_pty", "_su_password")
     plain = not any(arguments.get(name) for name in own)
-    return host.connected and plain and arguments.get("_success_exit_codes") in (None, [0])
+    return plain and arguments.get("_success_exit_codes") in (None, [0])
 
 
 def _asked(wanted: Mapping[_Question, tuple[dict[str, Any], _Asking]]) -> dict[_Question, CommandOutput]:

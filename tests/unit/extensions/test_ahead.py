@@ -170,6 +170,27 @@ def test_what_one_host_does_may_change_another(tmp_path: Path) -> None:
         assert changed(state) == [False, True, False, False, False]
 
 
+def test_an_answer_that_was_under_way_during_a_change_is_not_believed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "a"
+    with machines("one", "two") as state:
+        one, two = host_of(state), host_of(state, "two")
+        look_ahead(one)
+        answer = one.connector.run_shell_command
+
+        def slow(*args: Any, **kwargs: Any) -> Any:
+            answered = answer(*args, **kwargs)
+            if not path.exists():
+                two.run_shell_command(StringCommand(f"echo here > {path}"))
+            return answered
+
+        monkeypatch.setattr(one.connector, "run_shell_command", slow)
+        add(state, says, "one", path=str(path), content="here")
+        execute(state)
+        assert changed(state) == [False]
+
+
 def test_what_is_done_by_a_way_of_its_own_is_noticed(tmp_path: Path) -> None:
     path = tmp_path / "a"
 
@@ -304,7 +325,7 @@ def test_a_value_is_its_askers_own(files: Callable[[int], list[str]]) -> None:
 def test_a_host_that_is_not_connected_is_not_connected_to_ahead_of_time(
     files: Callable[[int], list[str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    connected = []
+    connected: list[str | None] = []
 
     @operation()
     def of_the_other(path: str) -> Generator[StringCommand, None, None]:
@@ -316,14 +337,14 @@ def test_a_host_that_is_not_connected_is_not_connected_to_ahead_of_time(
     with machines("one", "two") as state:
         two = host_of(state, "two")
         two.connected = False
-        monkeypatch.setattr(two.connector, "connect", lambda: connected.append(current.in_op))
+        monkeypatch.setattr(two.connector, "connect", lambda: connected.append(current.executing_op_hash))
         look_ahead(host_of(state))
         add(state, says, "one", path=path, content="here")
         add(state, of_the_other, "one", path=path)
         execute(state)
         assert changed(state) == [False, False]
-    # By the operation itself, at its turn.
-    assert connected == [True]
+        # By the operation itself, at its turn.
+        assert connected == [list(state.ops[host_of(state)])[1]]
 
 
 def test_a_plan_is_what_pyinfra_finds_by_itself(tmp_path: Path, files: Callable[[int], list[str]]) -> None:
