@@ -74,9 +74,8 @@ def run(*command: str | Path, environment: dict[str, str] | None = None) -> tupl
     )
     seconds = time.perf_counter() - started
     if result.returncode:
-        raise SystemExit(
-            f"{' '.join(map(str, command))}: exit {result.returncode}\n{(result.stdout + result.stderr)[-3000:]}"
-        )
+        said = (result.stdout + result.stderr)[-3000:]
+        raise SystemExit(f"{' '.join(map(str, command))}: exit {result.returncode}\n{said}")
     return seconds, result.stdout
 
 
