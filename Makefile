@@ -184,6 +184,12 @@ bench-sshfs: .venv/lab ## which sshfs options small files are fastest with
 	pyinfra -y inventories/lab.py deploy.py
 	python -m benchmarks.sshfs
 
+.PHONY: bench-ansible
+bench-ansible: .venv/packages ## this deploy against Ansible with the same state, nothing to do, on a fresh lab: [ROUNDS=5]
+	python -m lab up
+	pyinfra -y inventories/lab.py deploy.py
+	python -m benchmarks.ansible --rounds $(or $(ROUNDS),5)
+
 .PHONY: unit
 unit: .venv/installed ## only the tests that need neither root nor a lab
 	pytest tests/unit
