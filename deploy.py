@@ -34,8 +34,9 @@ from roles.varnish import varnish
 
 settings = settings_of(host)
 send_at_once(host)
-if not differences.wanted():
-    # A drift check has operations tell what they find, each once and in its place.
+# A drift check has operations tell what they find, each once and in its place.
+ahead = not differences.wanted()
+if ahead:
     look_ahead(host)
 preflight(settings)
 
@@ -95,4 +96,5 @@ backup(settings=settings)
 if mounted:
     mounts(settings=settings)
 
-make_plan(host)
+if ahead:
+    make_plan(host)
