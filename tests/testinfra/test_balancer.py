@@ -124,7 +124,7 @@ def test_what_failed_is_in_the_journal_and_what_went_well_is_not(
             visitor.recv(1000)
 
     def journal() -> str:
-        return balancer.check_output("journalctl -u haproxy -n 200 --no-pager -o cat")
+        return str(balancer.check_output("journalctl -u haproxy -n 200 --no-pager -o cat"))
 
     wait_until("the bad request", lambda: "<BADREQ>" in journal(), timeout=10)
     assert f"{mark}-good" not in journal()
