@@ -8,32 +8,44 @@ export PATH := $(CURDIR)/.venv/bin:$(PATH)
 help: ## list the commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
 
+# Installs packages of Debian; says which, and of a failure the end of what apt said.
+apt-install = [ $$(id -u) = 0 ] || { echo "root is needed to install:" $(1) >&2; exit 1; }; \
+	echo "installing" $(1); log=$$(mktemp); \
+	{ apt-get update -qq && DEBIAN_FRONTEND=noninteractive \
+	    apt-get install -y -qq --no-install-recommends $(1); } >$$log 2>&1 || { tail $$log >&2; rm $$log; exit 1; }; \
+	rm $$log
+
 .PHONY: venv
 venv: .venv/installed ## install what the project's commands need, into .venv
 
 .venv/installed: requirements.lock pyproject.toml converter_app/pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed; set PYTHON=" >&2; exit 1; }
-	@$(PYTHON) -c 'import ensurepip' 2>/dev/null || apt-get install -y --no-install-recommends python3-venv
+	@$(PYTHON) -c 'import ensurepip' 2>/dev/null || { $(call apt-install,python3-venv); }
+	@echo "installing what requirements.lock names into .venv: a minute or two"
 	$(PYTHON) -m venv --clear .venv
 	.venv/bin/pip install -q --require-hashes -r requirements.lock
 	.venv/bin/pip install -q --no-deps --no-build-isolation -e converter_app
 	@touch $@
 
-# What the lab and the daemon's tests need from Debian, installed once.
-.venv/packages: .venv/installed lab/machine.py
-	@missing=$$(for package in $$(.venv/bin/python -m lab packages) redis-server chromium \
-	  prometheus prometheus-alertmanager gpg gpg-agent; do \
-	  dpkg -s $$package >/dev/null 2>&1 || echo $$package; done); \
-	if [ -n "$$missing" ]; then \
-	  [ $$(id -u) = 0 ] || { echo "root is needed to install:" $$missing >&2; exit 1; }; \
-	  echo "installing" $$missing; \
-	  apt-get update -qq && DEBIAN_FRONTEND=noninteractive \
-	    apt-get install -y -qq --no-install-recommends $$missing >.venv/apt.log 2>&1 || { tail .venv/apt.log; exit 1; }; \
-	fi
+# Installs those of the packages $(1) that are missing.
+define debian-packages
+	@missing=$$(for package in $(1); do \
+	  [ "$$(dpkg-query -W -f '$${db:Status-Status}' $$package 2>/dev/null)" = installed ] || echo $$package; done); \
+	if [ -n "$$missing" ]; then $(call apt-install,$$missing); fi
 	@touch $@
+endef
+
+# What the lab needs from Debian, and nothing that would start a service here.
+.venv/lab: .venv/installed lab/machine.py
+	$(call debian-packages,$$(.venv/bin/python -m lab packages))
+
+# What the tests need besides; a browser of that name need not be Debian's.
+.venv/packages: .venv/lab
+	$(call debian-packages,redis-server prometheus prometheus-alertmanager gpg gpg-agent wrk \
+	  $$(command -v chromium >/dev/null || echo chromium))
 
 .PHONY: demo
-demo: .venv/packages ## two hosts, a deploy, real photographs, and what they weigh as WebP
+demo: .venv/lab ## two hosts, a deploy, real photographs, and what they weigh as WebP
 	python -m lab up
 	pyinfra -y inventories/lab.py deploy.py
 	python -m demo
@@ -52,6 +64,16 @@ leave: .venv/installed ## take the site off the CDN, all pictures local again: I
 	@test -n "$(INVENTORY)" || { echo "name the inventory: make leave INVENTORY=inventories/shop.py" >&2; exit 2; }
 	@python -m migration leave $(INVENTORY) $(if $(BWLIMIT),--bandwidth $(BWLIMIT))
 
+.PHONY: rollback
+rollback: .venv/installed ## back to the converter's release before, or to a named one: INVENTORY=... [RELEASE=id]
+	@test -n "$(INVENTORY)" || { echo "name the inventory: make rollback INVENTORY=inventories/shop.py" >&2; exit 2; }
+	@pyinfra -y --limit cdn $(if $(RELEASE),--data release=$(RELEASE)) $(INVENTORY) rollback.py
+
+.PHONY: rollout
+rollout: .venv/installed ## change deployed hosts one by one, under load: INVENTORY=... [BATCH=1] [CANARY=host]
+	@test -n "$(INVENTORY)" || { echo "name the inventory: make rollout INVENTORY=inventories/shop.py" >&2; exit 2; }
+	@python -m rollout $(INVENTORY) $(if $(BATCH),--batch $(BATCH)) $(if $(CANARY),--canary $(CANARY))
+
 .PHONY: drift
 drift: .venv/installed ## where the hosts differ from their inventory; changes nothing: INVENTORY=inventories/shop.py
 	@test -n "$(INVENTORY)" || { echo "name the inventory: make drift INVENTORY=inventories/shop.py" >&2; exit 2; }
@@ -62,11 +84,31 @@ drift-timer: .venv/installed ## have this machine look for drift each day: INVEN
 	@test -n "$(INVENTORY)" || { echo "name the inventory: make drift-timer INVENTORY=inventories/shop.py" >&2; exit 2; }
 	@python -m drift install-timer $(INVENTORY) $(if $(AS),--user $(AS))
 
+.PHONY: backup backup-list backup-check backup-password restore
+BACKUP = @test -n "$(INVENTORY)" || { echo "name the inventory: make $@ INVENTORY=inventories/shop.py" >&2; exit 2; }; \
+  python -m backup
+
+backup: .venv/installed ## back up all hosts now, or one: INVENTORY=... [HOST=cdn]
+	$(BACKUP) run $(INVENTORY) $(if $(HOST),--host $(HOST))
+
+backup-list: .venv/installed ## the backups that there are: INVENTORY=... [HOST=cdn]
+	$(BACKUP) list $(INVENTORY) $(if $(HOST),--host $(HOST))
+
+backup-check: .venv/installed ## check the repositories now, as each week: INVENTORY=... [HOST=cdn]
+	$(BACKUP) check $(INVENTORY) $(if $(HOST),--host $(HOST))
+
+backup-password: .venv/installed ## make the file with the backups' password, once: INVENTORY=...
+	$(BACKUP) password $(INVENTORY)
+
+restore: .venv/installed ## a host as it was: INVENTORY=... [HOST=cdn] [SNAPSHOT=latest] [PICTURES=no] [HOST_KEY=SHA256:...] [FORCE=1]
+	$(BACKUP) restore $(INVENTORY) $(if $(HOST),--host $(HOST)) $(if $(SNAPSHOT),--snapshot $(SNAPSHOT)) \
+	  $(if $(filter no,$(PICTURES)),--without-pictures) $(if $(HOST_KEY),--host-key $(HOST_KEY)) $(if $(FORCE),--force)
+
 .PHONY: test
-test: .venv/packages ## unit tests, then labs of both suites: deploy, deploy again, testinfra, e2e
+test: .venv/packages ## unit tests, then labs of both suites: deploy, deploy again, testinfra, e2e: [SUITE=...]
 	pytest tests/unit converter_app/tests tests/lab tests/testinfra tests/e2e --ignore tests/e2e/test_outages.py \
-	  -m 'not long'
-	pytest $(EDGES) --edges --suite trixie -m 'not long'
+	  -m 'not long' $(if $(SUITE),--suite $(SUITE))
+	pytest $(EDGES) tests/rollout --edges --suite $(or $(SUITE),trixie) -m 'not long'
 
 # Tests of edges need a lab of their own, of five hosts.
 EDGES := tests/edges tests/testinfra/test_edge.py tests/testinfra/test_balancer.py
@@ -74,6 +116,20 @@ EDGES := tests/edges tests/testinfra/test_edge.py tests/testinfra/test_balancer.
 .PHONY: edges
 edges: .venv/packages ## edges and a balancer: drained, killed, cut off under load, no request lost: [SUITE=trixie]
 	pytest $(EDGES) --edges --suite $(or $(SUITE),trixie)
+
+# On top of what is there: the pins that both locks have are the same.
+.venv/molecule: .venv/installed requirements-molecule.lock
+	.venv/bin/pip install -q --require-hashes -r requirements-molecule.lock
+	@touch $@
+
+.PHONY: molecule
+molecule: .venv/lab .venv/molecule ## bare hosts, deploy, deploy again, checks of each role, by molecule: [SUITE=trixie]
+	MOLECULE_SUITE=$(or $(SUITE),trixie) molecule test
+
+.PHONY: upgrade-test
+upgrade-test: .venv/lab .venv/molecule ## a shop of the previous release gets this one while visitors come: [PREVIOUS=ref] [SUITE=trixie]
+	@PREVIOUS=$(PREVIOUS) python -m tests.upgrade previous
+	PREVIOUS=$(PREVIOUS) MOLECULE_SUITE=$(or $(SUITE),trixie) molecule test -s upgrade
 
 .PHONY: outages
 outages: .venv/packages ## the faults between the hosts, in short: cuts of seconds, a few kills
@@ -83,14 +139,18 @@ outages: .venv/packages ## the faults between the hosts, in short: cuts of secon
 alerts: .venv/packages ## each alert made to ring by a real fault, and to end by its repair: [SUITE=trixie]
 	pytest tests/e2e/test_alerts.py --suite $(or $(SUITE),trixie)
 
+.PHONY: rollout-test
+rollout-test: .venv/packages ## rolling updates of five hosts under load, killed at each step: [SUITE=trixie]
+	pytest --edges tests/rollout --suite $(or $(SUITE),trixie)
+
 .PHONY: bench
 bench: .venv/packages ## the converter against its own encoding in a bare loop, cwebp and sharp: [CORPUS=dir]
-	@command -v cwebp >/dev/null || apt-get install -y -qq --no-install-recommends webp
+	@command -v cwebp >/dev/null || { $(call apt-install,webp); }
 	python -m benchmarks.converter $(if $(CORPUS),--corpus $(CORPUS))
 
 .PHONY: bench-http
 bench-http: .venv/packages ## negotiation, cache and misses under load, on the lab that `make demo` left up
-	@command -v wrk >/dev/null || apt-get install -y -qq --no-install-recommends wrk
+	@command -v wrk >/dev/null || { $(call apt-install,wrk); }
 	python -m benchmarks.http
 
 .PHONY: bench-drift
@@ -119,10 +179,16 @@ soak: .venv/packages ## half an hour of random faults, then both trees compared:
 	SOAK=$${SOAK:-30} pytest -s tests/e2e/test_soak.py --suite trixie
 
 .PHONY: bench-sshfs
-bench-sshfs: .venv/packages ## which sshfs options small files are fastest with
+bench-sshfs: .venv/lab ## which sshfs options small files are fastest with
 	python -m lab up
 	pyinfra -y inventories/lab.py deploy.py
 	python -m benchmarks.sshfs
+
+.PHONY: bench-ansible
+bench-ansible: .venv/packages ## this deploy against Ansible with the same state, nothing to do, on a fresh lab: [ROUNDS=5]
+	python -m lab up
+	pyinfra -y inventories/lab.py deploy.py
+	python -m benchmarks.ansible --rounds $(or $(ROUNDS),5)
 
 .PHONY: unit
 unit: .venv/installed ## only the tests that need neither root nor a lab
@@ -132,12 +198,18 @@ unit: .venv/installed ## only the tests that need neither root nor a lab
 lock: ## renew the locks of this machine's and the hosts' packages (needs uv)
 	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header \
 	  --extra dev pyproject.toml converter_app/pyproject.toml --upgrade -o requirements.lock
+	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header \
+	  --extra molecule pyproject.toml --constraint requirements.lock --upgrade -o requirements-molecule.lock
 	for python in 3.11.2 3.13.5; do uv pip compile --quiet --python-version $$python --no-header \
 	  --python-platform x86_64-manylinux_2_28 --only-binary :all: --generate-hashes --upgrade \
 	  converter_app/pyproject.toml -o converter_app/requirements-$${python%.*}.lock; done
 
 .PHONY: lint
-lint: venv ## ruff and mypy
+lint: venv ## ruff, mypy, and what checks YAML and the workflow file
 	ruff check .
 	ruff format --check .
 	mypy
+	yamllint --strict .
+	check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
+	zizmor --offline --quiet --no-progress .github/workflows
+	shellcheck .ci/run

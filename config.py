@@ -1,6 +1,10 @@
 """How pyinfra runs this project's deploys; it reads this file from the working directory."""
 
+import sys
+
 from pyinfra import config
+
+sys.dont_write_bytecode = False
 
 # The hosts need each other: when one fails or can't be reached, stop rather than finish the other half.
 config.FAIL_PERCENT = 0

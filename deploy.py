@@ -8,9 +8,12 @@ operations apart by the lines that they were called from.
 
 from pyinfra import host
 
+from extensions import differences
+from extensions.ahead import look_ahead, make_plan
 from extensions.ssh import send_at_once
 from roles.acme import acme
 from roles.alertmanager import alertmanager
+from roles.backup import backup
 from roles.balancer import balancer
 from roles.base import base
 from roles.converter import converter
@@ -31,6 +34,10 @@ from roles.varnish import varnish
 
 settings = settings_of(host)
 send_at_once(host)
+# A drift check has operations tell what they find, each once and in its place.
+ahead = not differences.wanted()
+if ahead:
+    look_ahead(host)
 preflight(settings)
 
 # The site's host and the CDN host have each other's files; these two and edges are what pictures come from.
@@ -82,7 +89,12 @@ if "monitoring" in host.groups:
 if "monitoring" in host.groups and settings.monitoring.grafana.enabled:
     grafana(settings=settings)
 
+backup(settings=settings)
+
 # Last: each mount needs the other host's account, and the site must not be moved to a CDN host that
 # isn't finished.
 if mounted:
     mounts(settings=settings)
+
+if ahead:
+    make_plan(host)

@@ -66,12 +66,21 @@ def main() -> int:
         Console(stderr=True).print(f"demo: {escape(str(error))}", style="red", soft_wrap=True)
         return 1
     console.print(table(outcomes))
-    console.print(
-        f"\nThe shop's page, its pictures from the CDN host:  [bold]http://{addresses['bitrix']}/[/]"
-        "\nStop the lab and remove all of it:                [bold]make down[/]\n",
-        soft_wrap=True,
-    )
+    console.print(closing(lab, addresses), soft_wrap=True)
     return 0
+
+
+def closing(lab: state.Lab, addresses: dict[str, str]) -> str:
+    """What there is to see, and how to end it."""
+    port = SETTINGS.converter.api.port
+    ssh = f"ssh -i {lab.ssh_key} -o UserKnownHostsFile={lab.known_hosts} root@{addresses['cdn']}"
+    down = "make down" if lab.name == "lab" else f"LAB_NAME={lab.name} make down"
+    return (
+        f"\nThe shop's page, its pictures from the CDN host:  [bold]http://{addresses['bitrix']}/[/]"
+        f"\nThe converter's status page:                      [bold]http://127.0.0.1:{port}/[/], while this"
+        f" runs:\n  [bold]{ssh} -N -L {port}:127.0.0.1:{port}[/]"
+        f"\nStop the lab and remove all of it:                [bold]{down}[/]\n"
+    )
 
 
 def show(console: Console, site: Site, cdn: str) -> list[Outcome]:

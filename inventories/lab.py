@@ -1,5 +1,9 @@
-"""The lab's two hosts, as `python -m lab up` started them; LAB_NAME says which lab."""
+"""The lab's two hosts, as `python -m lab up` started them; LAB_NAME says which lab.
 
+LAB_RECEIVER is the address of a webhook, for tests that listen there; without it nobody is told of alerts.
+"""
+
+import os
 from pathlib import Path
 
 from extensions.keys import fingerprint
@@ -25,7 +29,7 @@ def _entry(name: str) -> dict[str, object]:
 
 # This machine, as the hosts see it.
 _machine = _lab.host("cdn").address.rsplit(".", 1)[0] + ".1"
-_receiver = f"http://{_machine}:9099/"
+_receiver = os.environ.get("LAB_RECEIVER")
 
 _settings = {
     "lab_site": {"enabled": True, "cdn_url": f"http://{_lab.host('cdn').address}"},
@@ -33,12 +37,14 @@ _settings = {
     "tls": {"mode": "self-signed", "redirect": False},
     "nginx": {"unlimited": [_machine]},
     "monitoring": {
-        # Tests listen there; without them Alertmanager tries in vain.
         "alertmanager": {
             "webhook": {"urls": [_receiver]},
             "watchdog": {"url": _receiver, "interval_s": 10},
-        },
-        "exporters": {"probe_site": f"http://{_lab.host('bitrix').address}/"},
+        }
+        if _receiver
+        else {},
+        # Not the gallery: it makes the pictures of its page, which tests want to be the first to ask for.
+        "exporters": {"probe_site": f"http://{_lab.host('bitrix').address}/health.php"},
     },
     # The lab's shop has nothing but what the deploy brings there.
     "drift": {

@@ -1,8 +1,8 @@
 """An example to copy: the two hosts of a shop, and what differs from the defaults.
 
-    cp inventories/production.py inventories/shop.py      # then edit
-    pyinfra inventories/shop.py debug-inventory           # checks it; connects to nothing
-    pyinfra --dry inventories/shop.py deploy.py           # shows what would change
+    cp inventories/production.py inventories/shop.py               # then edit
+    pyinfra --json inventories/shop.py debug-inventory >/dev/null  # checks it; connects to nothing
+    pyinfra --dry inventories/shop.py deploy.py                    # shows what would change
     pyinfra inventories/shop.py deploy.py
 
 Every setting with its type, default and meaning: docs/settings.md. A mistake here is reported in one
@@ -87,7 +87,13 @@ bitrix, cdn, edge, balancer, monitoring = groups(
             },
         },
         # What is on your hosts beside what the deploy brings there, for `make drift`: docs/drift.md.
-        # "drift": {"accounts": ["ann"], "ports": ["25/tcp"]},
+        # "drift": {"accounts": ["deploy"], "ports": ["25/tcp"]},
+        # Backups, each day: docs/backup.md.
+        # "backup": {
+        #     "repository": "sftp:backups@vault.example.com:/srv/backups",
+        #     "sftp_host_key": "ssh-ed25519 AAAA...",
+        #     "password": "file:~/.config/bitrix-cdn-backup-password",
+        # },
         "sshd": {
             # Passwords stay refused, unless you log in with one yourself.
             "password_authentication": False,

@@ -9,9 +9,9 @@ from collections.abc import Sequence
 
 from rich.console import Console
 
+from hosts import HostError
 from migration import hosts, rsync
 from migration.adopt import adopt
-from migration.errors import MigrationError
 from migration.leave import leave
 from migration.progress import Display
 from migration.way import Way
@@ -57,7 +57,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         way = Way(hosts.load(options.inventory), display, options.bandwidth)
         run = adopt if options.command == "adopt" else leave
         return run(way, dry_run=options.dry_run)
-    except MigrationError as error:
+    except HostError as error:
         errors.print(f"{options.command}: {error}", markup=False)
         _give_up(way)
         return 1
@@ -76,5 +76,5 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _give_up(way: Way | None) -> None:
     """Takes back what moving needed, as far as the hosts can be reached."""
     if way is not None:
-        with contextlib.suppress(MigrationError, KeyboardInterrupt):
+        with contextlib.suppress(HostError, KeyboardInterrupt):
             way.close(done=False)

@@ -1,5 +1,7 @@
 """What can go wrong and can be foreseen, said in one line."""
 
+from hosts import HostError
 
-class MigrationError(Exception):
+
+class MigrationError(HostError):
     """A failure whose message is one line that says what to do; the site goes on working as it did."""

@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from pyinfra.api import deploy
-from pyinfra.operations import apt, server
+from pyinfra.operations import apt
 
+from extensions.accounts import account
 from extensions.files import File, rendered, tree
 from extensions.services import running
 from settings.alerting import AlertmanagerSettings, secret
@@ -32,20 +33,15 @@ def _alerts(*names: str) -> str:
     return f'alertname=~"{"|".join(names)}"'
 
 
-_OF_THE_MOUNTS = (
-    "MountDown",
-    "MountRefused",
-    "MountUnwatched",
-    "SpoolGrowing",
-    "VarnishBackendSick",
-    "ShieldUnreachable",
-)
+_OF_THE_MOUNTS = ("MountDown", "MountRefused", "MountUnwatched", "SpoolGrowing", "VarnishBackendSick")
 
 INHIBITIONS = (
     # A host that is down takes all that runs on it along,
     Inhibition([_alerts("HostDown")], ['alertname!~"HostDown|Watchdog"'], ["host"]),
     # and what the other one needs of it.
-    Inhibition([_alerts("HostDown")], [_alerts(*_OF_THE_MOUNTS, "SiteNotAnswering")], []),
+    Inhibition(
+        [_alerts("HostDown")], [_alerts(*_OF_THE_MOUNTS, "ShieldUnreachable", "SiteNotAnswering")], []
+    ),
     # Why the mount isn't there says more than that it isn't.
     Inhibition([_alerts("MountRefused", "MountFull")], [_alerts("MountDown")], ["host", "mount"]),
     Inhibition(
@@ -80,6 +76,7 @@ INHIBITIONS = (
             ("MountDown", "mount-guard@.*"),
             ("VarnishDown", "varnish[.]service"),
             ("PicturesNotServed", "nginx[.]service"),
+            ("BackupFailed", "bitrix-cdn-backup.*"),
             ("TargetDown", "(prometheus|mtail).*"),
         )
     ),
@@ -90,12 +87,11 @@ INHIBITIONS = (
 def alertmanager(settings: AlertmanagerSettings) -> None:
     files = {file.path: file for file in configuration(settings)}
     unit = files.pop(DROP_IN)
-    server.user(
+    account(
         name="Add the account that alone reads the alarm's secrets",
         user=ACCOUNT,
         system=True,
         home="/nonexistent",
-        ensure_home=False,
         shell="/usr/sbin/nologin",
         comment="Bitrix CDN, tells of alerts",
     )

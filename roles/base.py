@@ -17,7 +17,8 @@ def base() -> None:
     dpkg_finished(name="Finish what an interrupted dpkg left")
     apt.packages(
         name="Install sshfs and what the other roles' tools need",
-        packages=["fuse3", "openssh-server", "openssh-sftp-server", "sshfs", "ca-certificates"],
+        # curl: what the runbooks ask with.
+        packages=["fuse3", "openssh-server", "openssh-sftp-server", "sshfs", "ca-certificates", "curl"],
         no_recommends=True,
         update=True,
         cache_time=86400,

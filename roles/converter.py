@@ -8,22 +8,21 @@ from collections.abc import Generator
 from pathlib import Path
 
 from pyinfra import host
-from pyinfra.api import FactBase, FileUploadCommand, StringCommand, deploy, operation
+from pyinfra.api import FileUploadCommand, StringCommand, deploy, operation
 from pyinfra.operations import apt, files
 
 from extensions.files import rendered, tree
+from extensions.journal import record_script
 from extensions.kernel import sysctl_applied
 from extensions.keys import token
 from extensions.services import running
 from extensions.wheels import Bundle, bundle
 from roles.preflight import PYTHONS, machine
+from roles.releases import CONFIG, HOME, TRIAL, Installed, pruned, running_release
 from roles.watchers import LOOPBACK, askers, listening_address
 from settings import Settings
 
 PROJECT = Path(__file__).parent.parent / "converter_app"
-HOME = "/opt/webp-converter"
-CONFIG = "/etc/webp-converter/config.toml"
-UNIT = "/etc/systemd/system/webp-converter.service"
 SYSCTL = "/etc/sysctl.d/60-webp-converter.conf"
 MISSES = "/etc/systemd/system/webp-converter-misses"
 SOCKET = "/run/webp-converter/misses.sock"
@@ -67,7 +66,8 @@ def converter(settings: Settings) -> None:
     tree(
         name="Write the configuration, if the converter agrees",
         files=configuration,
-        check=f"{HOME}/current/bin/webp-converter config check --config {CONFIG}",
+        check=f"{HOME}/releases/{daemon.id}/bin/webp-converter config check --config {CONFIG}",
+        trial=TRIAL,
     )
     token(
         name="Make the token that orders to the converter must bear",
@@ -80,33 +80,26 @@ def converter(settings: Settings) -> None:
         unit="webp-converter-misses.socket",
         start=[f"{MISSES}.socket"],
         ready=f"test -S {SOCKET}",
+        trial=TRIAL,
     )
     running(name="Keep the misses for the converter", unit="webp-converter-misses.service")
-    running(
+    running_release(
         name="Run the converter",
-        unit="webp-converter.service",
-        start=[UNIT, CONFIG, f"{MISSES}.socket", f"{HOME}/current/release"],
+        release=daemon.id,
+        healthy_within_s=settings.releases.healthy_within_s,
     )
-
-
-class CurrentRelease(FactBase[str]):
-    """The id of the release that is complete and current; empty: none."""
-
-    default = str
-
-    def command(self) -> str:
-        return f"cat {HOME}/current/release 2>/dev/null; true"
+    pruned(name="Remove all but the last releases", keep=settings.releases.keep)
 
 
 @operation()
 def release(daemon: Bundle, python: str) -> Generator[StringCommand | FileUploadCommand, None, None]:
-    """Installs a release beside the others and makes it the current one, in one rename.
+    """Installs a release beside the others; which of them runs stays as it is.
 
     + daemon: the wheels to install from
     + python: the Python that they were chosen for
     """
-    if host.get_fact(CurrentRelease) == daemon.id:
-        host.noop(f"release {daemon.id} is current")
+    if daemon.id in host.get_fact(Installed).complete:
+        host.noop(f"release {daemon.id} is installed")
         return
     # A name of its own: what a killed run left working on the host may still use its archive, and removes it.
     archive = f"{HOME}/{daemon.id}-{secrets.token_hex(4)}.tar"
@@ -119,6 +112,7 @@ def release(daemon: Bundle, python: str) -> Generator[StringCommand | FileUpload
         """
     )
     yield FileUploadCommand(str(daemon.archive), archive)
+    record = record_script(late=[f"{HOME}/releases/{daemon.id}"])
     # What an interrupted run left has no `release` in it, and is made anew.
     yield StringCommand(
         f"""
@@ -132,13 +126,12 @@ def release(daemon: Bundle, python: str) -> Generator[StringCommand | FileUpload
         if [ ! -e "$place/release" ]; then
             tar -xf {archive} -C "$wheels"
             rm -rf "$place"
+            {record}
             python3 -m venv "$place"
             "$place/bin/pip" install -q --disable-pip-version-check --no-index --require-hashes \\
                 --find-links "$wheels" -r "$wheels/requirements.txt"
             "$place/bin/webp-converter" --help >/dev/null
             echo {daemon.id} > "$place/release"
         fi
-        ln -sfn releases/{daemon.id} {HOME}/current.new
-        mv -fT {HOME}/current.new {HOME}/current
         """
     )

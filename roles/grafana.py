@@ -17,6 +17,7 @@ from dashboards.board import DATASOURCE
 from dashboards.targets import Levels
 from extensions.certificates import self_signed_certificate
 from extensions.files import File, rendered, tree
+from extensions.journal import record_script
 from extensions.keys import token
 from extensions.services import STAMPS, running
 from roles.nginx import CERTIFICATE, KEY
@@ -346,7 +347,9 @@ def taken(unit: str, paths: Sequence[str], stamp: str) -> Generator[StringComman
     if host.get_fact(Taken, paths=paths, stamp=stamp):
         host.noop(f"{unit} runs with these files as they are")
         return
-    yield StringCommand(taken_script(f"systemctl reload {shlex.quote(unit)}", paths, stamp))
+    recorded = record_script(late=[stamp], unit=unit, action="reload")
+    reload = f"systemctl reload {shlex.quote(unit)}"
+    yield StringCommand(f"set -e\n{recorded}\n{taken_script(reload, paths, stamp)}")
 
 
 def taken_script(reload: str, paths: Sequence[str], stamp: str) -> str:

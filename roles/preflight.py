@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 from collections.abc import Iterable
 
@@ -10,6 +11,7 @@ from pyinfra.api import FactBase, Host
 from pyinfra.api.exceptions import PyinfraError
 
 from extensions import differences
+from extensions.lock import VARIABLE, look_script, refusal
 from settings import Settings
 
 # Debian release -> the Python that it ships, for which the daemon's wheels are brought along.
@@ -33,7 +35,8 @@ def settings_of(host: Host) -> Settings:
 
 
 class Machine(FactBase[dict[str, str]]):
-    """Distribution, version, hardware, and the mount options of the given directory, in one command."""
+    """Distribution, version, hardware, who holds the host, and the mount options of the given directory, in
+    one command."""
 
     default = dict
 
@@ -41,6 +44,7 @@ class Machine(FactBase[dict[str, str]]):
         return (
             ". /etc/os-release; echo id $ID; echo version $VERSION_ID; echo machine $(uname -m); "
             "echo systemd $(test -d /run/systemd/system && echo yes || echo no); "
+            f'echo "lock $({look_script()})"; '
             f"d={shlex.quote(directory)}; "
             'while [ ! -d "$d" ]; do d=$(dirname "$d"); done; '
             'echo options $(findmnt -n -o OPTIONS --target "$d")'
@@ -84,6 +88,8 @@ def preflight(settings: Settings) -> None:
             f"{away}: can't be reached, and the hosts need each other's keys; nothing was changed"
         )
     here = machine(settings)
+    if held := refusal(host.name, here.get("lock", ""), os.environ.get(VARIABLE, "")):
+        raise PyinfraError(held)
     if here.get("id") != "debian" or here.get("version") not in PYTHONS:
         raise PyinfraError(
             f"{host.name}: {here.get('id', 'unknown')} {here.get('version') or '(no version)'} is not "

@@ -11,6 +11,7 @@ from pyinfra.api import FunctionCommand, Host, State, StringCommand, deploy, ope
 from pyinfra.api.exceptions import ConnectError
 
 from extensions.files import File, rendered, stale, tree
+from extensions.journal import record_script
 from extensions.ssh import new_connection
 from settings import Settings
 
@@ -64,7 +65,9 @@ def confirmed_sshd_config(drop_in: File, timeout: int) -> Generator[Any, None, N
         # sshd's own check wants the directory that its unit makes.
         check="mkdir -p /run/sshd && sshd -t",
     )
-    yield StringCommand("systemctl reload-or-restart ssh")
+    yield StringCommand(
+        f"set -e\n{record_script(unit='ssh.service', action='reload')}\nsystemctl reload-or-restart ssh"
+    )
     yield FunctionCommand(_confirm, (timeout,), {})
 
 

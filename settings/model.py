@@ -21,6 +21,7 @@ from pydantic import (
 )
 from webp_converter.config import Config as ConverterSettings
 
+from settings.backup import BackupSettings
 from settings.drift import DriftSettings
 from settings.monitoring import MonitoringSettings
 from settings.types import AbsolutePath, Account, Memory, Network, Port, Section, SettingsError
@@ -81,6 +82,18 @@ class CdnSettings(Section):
     @property
     def originals_parent(self) -> str:
         return str(PurePosixPath(self.originals).parent)
+
+
+class ReleaseSettings(Section):
+    """The converter's releases on the `cdn` host."""
+
+    keep: Annotated[int, Field(ge=2, le=50)] = 3
+    """Releases (2 to 50) kept on the host, the current one included: those that there is a way back to. Each
+    takes about 140 MB."""
+
+    healthy_within_s: Annotated[int, Field(ge=3, le=600)] = 30
+    """Seconds (3 to 600) until a release must be healthy, once it has started; else the deploy takes it
+    back. A scan under way doesn't count against it."""
 
 
 class SftpSettings(Section):
@@ -421,7 +434,9 @@ class Settings(Section):
     edges: EdgesSettings = EdgesSettings()
     balancer: BalancerSettings = BalancerSettings()
     converter: ConverterSettings = ConverterSettings()
+    releases: ReleaseSettings = ReleaseSettings()
     monitoring: MonitoringSettings = MonitoringSettings()
+    backup: BackupSettings = BackupSettings()
     drift: DriftSettings = DriftSettings()
     lab_site: LabSiteSettings = LabSiteSettings()
 

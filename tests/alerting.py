@@ -34,7 +34,9 @@ def settings_with(
 ) -> Settings:
     """Settings that differ from the defaults in these."""
     monitoring = {"alertmanager": alertmanager or {}, "levels": levels or {}}
-    return Settings.model_validate({"monitoring": monitoring, **others})
+    # Its alerts are there only where backups are made.
+    backup = {"repository": "/srv/backups", "password": "env:BACKUP_PASSWORD"}
+    return Settings.model_validate({"monitoring": monitoring, "backup": backup, **others})
 
 
 def rules(settings: Settings | None = None, *, balanced: bool = False) -> dict[str, str]:

@@ -27,6 +27,9 @@ SUITES = ("trixie", "bookworm")
 def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("lab")
     group.addoption("--inventory", help="ask the hosts of this inventory (tests/testinfra only)")
+    group.addoption(
+        "--host", action="append", help="only what concerns this host of the inventory (may be repeated)"
+    )
     group.addoption("--edges", action="store_true", help="in labs with two edges and a balancer")
     group.addoption("--lab", help="run on this lab, which is up and deployed, and leave it up")
     group.addoption(

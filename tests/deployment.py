@@ -57,18 +57,24 @@ def pyinfra(
     operations: str = "deploy.py",
     lab: str | None = None,
     timeout: float = 600,
+    root: Path = ROOT,
+    receiver: str | None = None,
 ) -> Run:
     """Runs `pyinfra ARGUMENTS INVENTORY OPERATIONS` from the root of the repository.
 
     :param lab: name of the lab that `inventories/lab.py` and `inventories/lab_edges.py` shall mean.
+    :param root: of another copy of the repository.
+    :param receiver: address of a webhook that the lab's Alertmanager shall tell of alerts.
     """
     environment = {key: value for key, value in os.environ.items() if not key.startswith("PYINFRA_")}
     if lab is not None:
         environment["LAB_NAME"] = lab
+    if receiver is not None:
+        environment["LAB_RECEIVER"] = receiver
     started = time.monotonic()
     result = subprocess.run(
         [Path(sys.executable).parent / "pyinfra", *arguments, inventory, operations],
-        cwd=ROOT,
+        cwd=root,
         env=environment,
         stdin=subprocess.DEVNULL,
         capture_output=True,

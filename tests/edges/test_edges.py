@@ -33,7 +33,7 @@ def seen(answer: httpx.Response) -> tuple[int, bytes, dict[str, str]]:
     if answer.status_code == httpx.codes.NOT_MODIFIED:
         headers.pop("content-type", None)  # Varnish repeats it
     if answer.status_code == httpx.codes.REQUESTED_RANGE_NOT_SATISFIABLE:
-        headers.pop("content-range", None)  # it says only that
+        headers = {}  # nginx says some of them twice there
     return answer.status_code, answer.content, headers
 
 
@@ -316,3 +316,38 @@ def test_a_shop_that_is_away_changes_nothing(
             lambda statuses: set(statuses) != {200},
             during=4,
         )
+
+
+@pytest.mark.long
+def test_edges_that_are_down_ring(
+    balancer: Balancer, edges: dict[str, Remote], cdn: Cdn, gallery: list[Expected]
+) -> None:
+    def firing() -> set[tuple[str, str]]:
+        port = cdn.settings.monitoring.prometheus.port
+        script = (
+            "import json, urllib.parse, urllib.request\n"
+            "query = urllib.parse.quote('ALERTS{alertstate=\"firing\"}')\n"
+            "answer = urllib.request.urlopen(f'{arguments[0]}?query={query}', timeout=10)\n"
+            "result = [one['metric'] for one in json.load(answer)['data']['result']]\n"
+        )
+        found = cdn.remote.python(script, f"http://127.0.0.1:{port}/api/v1/query")
+        return {(one["alertname"], one.get("host", "")) for one in found}
+
+    ringing = {
+        ("EdgeDown", "edge1"),
+        ("EdgeDown", "edge2"),
+        ("NoEdgeLeft", "balancer"),
+        ("ShieldUnreachable", "edge1"),
+        ("ShieldUnreachable", "edge2"),
+    }
+    stopped = [*edges.values(), cdn.remote]
+    assert not firing() & ringing
+    try:
+        for host in stopped:
+            host.run("systemctl", "stop", "nginx")
+        wait_until("the alerts", firing, lambda found: found >= ringing, timeout=180, interval=1)
+    finally:
+        for host in stopped:
+            host.run("systemctl", "start", "nginx")
+    wait_until("their end", firing, lambda found: not found & ringing, timeout=120, interval=1)
+    assert balancer.get(gallery[0].path, gallery[0].accept).content == gallery[0].content

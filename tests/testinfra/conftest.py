@@ -7,6 +7,7 @@ import re
 import shlex
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -21,7 +22,7 @@ from tests.deployment import ROOT
 class Inventory:
     """The hosts of a pyinfra inventory, by group, as testinfra asks them."""
 
-    def __init__(self, file: str, sockets: Path) -> None:
+    def __init__(self, file: str, sockets: Path, only: Sequence[str] = ()) -> None:
         result = subprocess.run(
             [Path(sys.executable).parent / "pyinfra", "--json", file, "debug-inventory"],
             cwd=ROOT,
@@ -32,11 +33,17 @@ class Inventory:
         assert result.returncode == 0, result.stderr
         self._entries = json.loads(result.stdout)
         self._sockets = sockets
+        if unknown := set(only) - {entry["name"] for entry in self._entries}:
+            pytest.exit(f"{file}: no such host: {', '.join(sorted(unknown))}", returncode=4)
+        self._only = only
         self.settings = Settings.model_validate(self._entries[0]["data"]["settings"])
 
     def of(self, group: str) -> dict[str, Host]:
-        """The group's hosts, by name."""
-        return {name: self._host(name) for name in self.names(group)}
+        """The group's hosts, by name; of those that the tests are limited to, if they are."""
+        chosen = [name for name in self.names(group) if name in (self._only or self.names(group))]
+        if self.names(group) and not chosen:
+            pytest.skip(f"concerns {', '.join(self.names(group))}")
+        return {name: self._host(name) for name in chosen}
 
     def data(self, group: str) -> dict[str, str]:
         """What the inventory says of the group's first host."""
@@ -50,11 +57,18 @@ class Inventory:
         """The group's hosts."""
         return [entry["name"] for entry in self._entries if group in entry["groups"]]
 
+    def chosen(self) -> dict[str, Host]:
+        """All hosts that the tests are about, by name."""
+        names = [entry["name"] for entry in self._entries]
+        return {name: self._host(name) for name in names if name in (self._only or names)}
+
     def host(self, group: str) -> Host:
         """The group's first host."""
         return self._host(self.names(group)[0])
 
     def _host(self, name: str) -> Host:
+        if self._only and name not in self._only:
+            pytest.skip(f"concerns {name}")
         data = next(entry for entry in self._entries if entry["name"] == name)["data"]
         options = {
             "ControlMaster": "auto",
@@ -75,8 +89,11 @@ class Inventory:
 
 
 @pytest.fixture(scope="session")
-def inventory(deployment: Deployment, tmp_path_factory: pytest.TempPathFactory) -> Inventory:
-    return Inventory(deployment.inventory, tmp_path_factory.mktemp("ssh"))
+def inventory(
+    request: pytest.FixtureRequest, deployment: Deployment, tmp_path_factory: pytest.TempPathFactory
+) -> Inventory:
+    only = request.config.getoption("--host") or ()
+    return Inventory(deployment.inventory, tmp_path_factory.mktemp("ssh"), only)
 
 
 @pytest.fixture(scope="session")

@@ -29,6 +29,7 @@ def amtool(host: Host, own: AlertmanagerSettings, *arguments: str) -> str:
     return said
 
 
+@pytest.mark.smoke
 def test_it_runs_under_an_account_of_its_own(monitoring: Host) -> None:
     service = monitoring.service(UNIT)
     assert service.is_enabled
@@ -67,6 +68,7 @@ def test_it_writes_nowhere_but_into_its_own_directory(monitoring: Host, path: st
     monitoring.check_output("rm /var/lib/alertmanager/testinfra")
 
 
+@pytest.mark.smoke
 def test_its_configuration_is_what_it_checks_as_good(monitoring: Host) -> None:
     assert "SUCCESS" in monitoring.check_output("amtool check-config %s 2>&1", CONFIG)
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 import re
 import socket
 import ssl
+import uuid
 
 import pytest
 from testinfra.host import Host
 
 from roles.balancer import CONFIG, JOINED, SOCKET
 from settings import Settings
+from tests.support import wait_until
 from tests.testinfra.conftest import Inventory, connects, fetched, listening
 
 
@@ -25,6 +27,7 @@ def metrics(inventory: Inventory, monitoring: Host, settings: Settings) -> str:
     return fetched(monitoring, f"http://{address}:{settings.monitoring.exporters.haproxy_port}/metrics")
 
 
+@pytest.mark.smoke
 def test_it_runs_with_a_configuration_that_it_agrees_with(balancer: Host) -> None:
     assert balancer.service("haproxy.service").is_running
     assert balancer.service("haproxy.service").is_enabled
@@ -64,6 +67,7 @@ def test_its_key_is_roots_alone(balancer: Host, settings: Settings) -> None:
     assert (found.user, found.mode) == ("root", 0o600)
 
 
+@pytest.mark.smoke
 def test_its_worker_is_not_root(balancer: Host) -> None:
     users = balancer.check_output("ps -o user= -C haproxy").split()
     assert "haproxy" in users
@@ -109,6 +113,20 @@ def test_a_configuration_that_it_refuses_never_replaces_the_running_one(balancer
     )
 
 
-def test_what_failed_is_in_the_journal(balancer: Host) -> None:
-    log = balancer.check_output("journalctl -u haproxy -n 200 --no-pager -o cat")
-    assert "Server edges/" in log or "Loading success" in log or "New worker" in log
+def test_what_failed_is_in_the_journal_and_what_went_well_is_not(
+    inventory: Inventory, balancer: Host, settings: Settings
+) -> None:
+    place, mark = (address_of(inventory), settings.nginx.http_port), uuid.uuid4().hex
+    for request in (
+        f"GET /upload/{mark}-good.jpg HTTP/1.1\r\nHost: x\r\n",
+        f"GET /upload/{mark}-bad.jpg\r\n",
+    ):
+        with socket.create_connection(place, timeout=10) as visitor:
+            visitor.sendall(f"{request}Connection: close\r\n\r\n".encode())
+            visitor.recv(1000)
+
+    def journal() -> str:
+        return str(balancer.check_output("journalctl -u haproxy -n 200 --no-pager -o cat"))
+
+    wait_until("the bad request", lambda: "<BADREQ>" in journal(), timeout=10)
+    assert f"{mark}-good" not in journal()

@@ -10,17 +10,28 @@ from settings import Settings
 UNIT = "webp-converter.service"
 
 
+@pytest.mark.smoke
 def test_it_runs_as_www_data(cdn: Host) -> None:
     pid = cdn.check_output("systemctl show -p MainPID --value %s", UNIT)
     assert cdn.check_output("ps -o user= -p %s", pid) == "www-data"
     assert cdn.service(UNIT).is_enabled
 
 
+@pytest.mark.smoke
 def test_it_calls_itself_healthy(cdn: Host, settings: Settings) -> None:
     health = json.loads(_fetch(cdn, f"http://127.0.0.1:{settings.converter.api.port}/health"))
     assert health["status"] == "ok"
 
 
+@pytest.mark.smoke
+def test_what_runs_is_the_current_release_and_the_last_of_the_history(cdn: Host, settings: Settings) -> None:
+    status = json.loads(_fetch(cdn, f"http://127.0.0.1:{settings.converter.api.port}/api/status"))
+    assert cdn.file("/opt/webp-converter/current/release").content_string.split() == [status["release"]]
+    assert cdn.file("/opt/webp-converter/history").content_string.split()[-1] == status["release"]
+    assert not cdn.file("/var/lib/bitrix-cdn/converter-trial").exists
+
+
+@pytest.mark.smoke
 def test_prometheus_can_ask_it(cdn: Host, settings: Settings) -> None:
     metrics = _fetch(cdn, f"http://127.0.0.1:{settings.converter.metrics.port}/metrics")
     assert "webp_" in metrics
@@ -55,6 +66,7 @@ def test_it_takes_orders_from_whoever_bears_the_token(
     assert int(answered) == status
 
 
+@pytest.mark.smoke
 def test_its_configuration_is_what_it_checks_as_good(cdn: Host) -> None:
     checked = cdn.run(
         "/opt/webp-converter/current/bin/webp-converter config check --config /etc/webp-converter/config.toml"

@@ -70,9 +70,10 @@ def test_visitors_and_operators_are_let_in(inventory: Inventory, settings: Setti
         assert not _refused(address, port)
 
 
+@pytest.mark.smoke
 @pytest.mark.parametrize("group", ["bitrix", "cdn"])
-def test_it_starts_at_boot(group: str, bitrix: Host, cdn: Host) -> None:
-    host = bitrix if group == "bitrix" else cdn
+def test_it_starts_at_boot(group: str, inventory: Inventory) -> None:
+    host = inventory.host(group)
     assert host.service(UNIT).is_enabled
     assert host.run(TABLE).rc == 0
 

@@ -91,6 +91,7 @@ def grafana(installed: None, monitoring: Host, own: GrafanaSettings) -> Grafana:
     return Grafana(monitoring, own)
 
 
+@pytest.mark.smoke
 def test_it_answers(grafana: Grafana) -> None:
     status, health = grafana.ask("/api/health", login=False)
     assert (status, health["database"]) == (200, "ok")

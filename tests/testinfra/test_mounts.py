@@ -8,11 +8,14 @@ from testinfra.host import Host
 
 from settings import Settings
 from tests.support import wait_until
+from tests.testinfra.conftest import Inventory
 
 
+@pytest.mark.smoke
 @pytest.mark.parametrize("group", ["bitrix", "cdn"])
-def test_the_mount_is_there_and_answers(group: str, bitrix: Host, cdn: Host, settings: Settings) -> None:
-    host, path = (bitrix, settings.site.resize_cache) if group == "bitrix" else (cdn, settings.cdn.originals)
+def test_the_mount_is_there_and_answers(group: str, inventory: Inventory, settings: Settings) -> None:
+    host = inventory.host(group)
+    path = settings.site.resize_cache if group == "bitrix" else settings.cdn.originals
     assert host.check_output("findmnt -n -o FSTYPE --mountpoint %s", path) == "fuse.sshfs"
     assert host.run("timeout 5 stat -f %s", path).rc == 0
 

@@ -240,6 +240,7 @@ def test_the_exporter_can_ask_for_its_numbers_and_nobody_else(
     assert listening[3] == f"127.0.0.1:{settings.nginx.status_port}"
 
 
+@pytest.mark.smoke
 def test_the_socket_of_the_misses_is_always_there(cdn: Host) -> None:
     state = cdn.check_output("systemctl show -p SubState --value webp-converter-misses.socket")
     assert state == "running"

@@ -71,11 +71,13 @@ def bulkhead(cdn: Host, bitrix: Host, settings: Settings) -> Iterator[Bulkhead]:
     cdn.check_output("rm -rf %s", made.variants)
 
 
+@pytest.mark.smoke
 def test_it_listens_for_this_host_alone(cdn: Host, settings: Settings) -> None:
     lines = cdn.check_output("ss -Htln sport = :%s", str(settings.originals.port)).splitlines()
     assert {line.split()[3] for line in lines} == {f"127.0.0.1:{settings.originals.port}"}
 
 
+@pytest.mark.smoke
 def test_it_reads_as_www_data(cdn: Host) -> None:
     main = cdn.check_output("systemctl show -p MainPID --value %s", UNIT)
     assert set(cdn.check_output("ps -o user= --ppid %s", main).split()) == {"www-data"}

@@ -15,12 +15,14 @@ def in_bytes(memory: str) -> int:
     return int(memory[:-2]) * {"kb": 1 << 10, "mb": 1 << 20, "gb": 1 << 30}[memory[-2:]]
 
 
+@pytest.mark.smoke
 def test_the_cache_forgets_the_least_recently_used(cdn: Host, settings: Settings) -> None:
     port = settings.redis.cache_port
     assert config(cdn, port, "maxmemory-policy") == "allkeys-lru"
     assert int(config(cdn, port, "maxmemory")) == in_bytes(settings.redis.cache_maxmemory)
 
 
+@pytest.mark.smoke
 def test_the_queue_refuses_rather_than_forgets(cdn: Host, settings: Settings) -> None:
     assert int(config(cdn, settings.redis.queue_port, "maxmemory")) == in_bytes(
         settings.redis.queue_maxmemory
@@ -51,6 +53,7 @@ def test_only_this_host_can_ask(cdn: Host, settings: Settings) -> None:
     assert not cdn.service("redis-server.service").is_running
 
 
+@pytest.mark.smoke
 def test_sockets_are_for_the_group(cdn: Host) -> None:
     for instance in ("cache", "queue"):
         socket = f"/run/redis-{instance}/redis.sock"

@@ -29,12 +29,14 @@ def test_the_vcl_keeps_its_promises(results: dict[str, Case], case: Path) -> Non
     assert result.status == 0, result.output
 
 
+@pytest.mark.smoke
 def test_it_listens_for_this_host_alone(cdn: Host, settings: Settings) -> None:
     for port in (settings.varnish.port, settings.varnish.console_port):
         lines = cdn.check_output("ss -Htln sport = :%s", str(port)).splitlines()
         assert [line.split()[3] for line in lines] == [f"127.0.0.1:{port}"]
 
 
+@pytest.mark.smoke
 def test_its_probe_finds_the_originals(cdn: Host, settings: Settings) -> None:
     listed = cdn.check_output(
         "varnishadm -T 127.0.0.1:%s -S /etc/varnish/secret backend.list", str(settings.varnish.console_port)

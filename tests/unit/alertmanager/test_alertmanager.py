@@ -5,10 +5,15 @@ from __future__ import annotations
 import json
 import re
 import socket
+import socketserver
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+import threading
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from email import message_from_bytes, policy
+from email.message import EmailMessage
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -226,10 +231,13 @@ class Running:
         self.receiver = receiver
         self._amtool = ["amtool", f"--alertmanager.url={url}", "--timeout=5s"]
 
-    def tell(self, *labels: str, over: bool = False) -> None:
+    def tell(self, *labels: str, over: bool = False, annotations: dict[str, str] | None = None) -> None:
         """Says what Prometheus would: this fires, or is over."""
         end = ["--end=2020-01-01T00:00:00Z", "--start=2019-12-31T00:00:00Z"] if over else []
-        said(*self._amtool, "alert", "add", "--annotation=summary=so it is", *end, *labels)
+        notes = [
+            f"--annotation={name}={value}" for name, value in (annotations or {"summary": "so it is"}).items()
+        ]
+        said(*self._amtool, "alert", "add", *notes, *end, *labels)
 
     def suppressed(self) -> set[str]:
         """The alerts that it knows and doesn't tell of."""
@@ -314,6 +322,127 @@ def test_what_follows_from_something_worse_is_not_told(running: Running) -> None
     assert {
         n.labels["severity"] for n in running.receiver.notices() if n.labels.get("mountpoint") == "/"
     } == {"critical"}
+
+
+TOLD = {
+    "summary": "resize-cache is not mounted on shop; 5 < 7 files wait",
+    "description": "The hosts don't reach each other's files.",
+    "runbook_url": "https://git.example.com/docs/runbooks/mounts.md#mountdown",
+}
+
+
+def what_people_read(text: str) -> None:
+    """What is wrong, how bad, where, since when, what to do: letter by letter, nothing escaped."""
+    lines = text.replace("\r\n", "\n").strip().splitlines()
+    assert lines[:2] == [f"CRITICAL MountDown: {TOLD['summary']}", TOLD["description"]]
+    assert re.fullmatch(
+        rf"Since 20\d\d-\d\d-\d\d \d\d:\d\d:\d\d UTC\. What to do: {re.escape(TOLD['runbook_url'])}", lines[2]
+    )
+    assert re.fullmatch(r"http://[^/]+/#/alerts", lines[-1])
+
+
+def what_people_read_at_the_end(text: str) -> None:
+    lines = text.strip().splitlines()
+    assert lines[0] == f"OVER MountDown: {TOLD['summary']}"
+    assert lines[1].startswith("From 20")
+    assert lines[1].endswith(" UTC.")
+
+
+def rung_and_ended(alertmanager: Running, arrived: Callable[[], Sequence[object]]) -> None:
+    """Has an alert arrive by mail or by the bot, and its end."""
+    labels = ["alertname=MountDown", "severity=critical", "host=shop"]
+    alertmanager.tell(*labels, annotations=TOLD)
+    wait_until("the message", arrived, lambda came: len(came) == 1, timeout=60)
+    alertmanager.tell(*labels, over=True, annotations=TOLD)
+    wait_until("the message of the end", arrived, lambda came: len(came) == 2, timeout=60)
+
+
+def test_a_mail_server_gets_a_mail_that_says_all(tmp_path: Path) -> None:
+    needs("prometheus-alertmanager", "prometheus-alertmanager")
+    with mail_server() as (port, mails):
+        email = {
+            "to": ["night@example.com"],
+            "sender": "cdn@example.com",
+            "smarthost": f"localhost:{port}",
+            "require_tls": False,
+        }
+        with alertmanager(tmp_path, lambda _: {"critical_wait_s": 0, "email": email}) as running:
+            rung_and_ended(running, lambda: mails)
+    firing, over = mails
+    assert (firing["From"], firing["To"]) == ("cdn@example.com", "night@example.com")
+    assert firing["Subject"] == "[FIRING 1] critical: MountDown on shop"
+    assert over["Subject"] == "[RESOLVED] critical: MountDown on shop"
+    for mail, looks in ((firing, what_people_read), (over, what_people_read_at_the_end)):
+        parts = [part for part in mail.walk() if not part.is_multipart()]
+        assert [part.get_content_type() for part in parts] == ["text/plain"]
+        looks(parts[0].get_content())
+
+
+def test_a_bot_writes_a_message_that_says_all(secrets: None, tmp_path: Path) -> None:
+    needs("prometheus-alertmanager", "prometheus-alertmanager")
+    with telegram() as (url, messages):
+        bot = {"chats": [-100200], "token": "env:TEST_TOKEN", "api": url}
+        with alertmanager(tmp_path, lambda _: {"critical_wait_s": 0, "telegram": bot}) as running:
+            rung_and_ended(running, lambda: messages)
+    assert {path for path, _ in messages} == {f"/bot{SECRETS['TEST_TOKEN']}/sendMessage"}
+    firing, over = [message for _, message in messages]
+    assert str(firing["chat_id"]) == "-100200"
+    # As it is, without markup: what is in a path or a name must not be taken for it.
+    assert not firing.get("parse_mode")
+    what_people_read(str(firing["text"]))
+    what_people_read_at_the_end(str(over["text"]))
+
+
+@contextmanager
+def mail_server() -> Iterator[tuple[int, list[EmailMessage]]]:
+    """A mail server that takes everything: its port, and what came."""
+    mails: list[EmailMessage] = []
+
+    class Session(socketserver.StreamRequestHandler):
+        def handle(self) -> None:
+            self.wfile.write(b"220 sink\r\n")
+            for line in self.rfile:
+                command = line.split()[0].upper() if line.split() else b""
+                if command == b"DATA":
+                    self.wfile.write(b"354 go on\r\n")
+                    lines = list(iter(self.rfile.readline, b".\r\n"))
+                    content = b"".join(line.removeprefix(b".") for line in lines)
+                    mails.append(message_from_bytes(content, policy=policy.default))
+                self.wfile.write(b"221 bye\r\n" if command == b"QUIT" else b"250 sink\r\n")
+                if command == b"QUIT":
+                    break
+
+    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Session) as server:
+        server.daemon_threads = True
+        threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
+        yield server.server_address[1], mails
+        server.shutdown()
+
+
+@contextmanager
+def telegram() -> Iterator[tuple[str, list[tuple[str, dict[str, object]]]]]:
+    """The server of the bots: its address, and what was asked of it, with the path."""
+    messages: list[tuple[str, dict[str, object]]] = []
+
+    class Bots(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+            messages.append((self.path, json.loads(body)))
+            chat = {"id": -100200, "type": "supergroup"}
+            answer = json.dumps({"ok": True, "result": {"message_id": 1, "date": 1, "chat": chat}}).encode()
+            self.send_response(200)
+            self.send_header("Content-Type", "application/json")
+            self.send_header("Content-Length", str(len(answer)))
+            self.end_headers()
+            self.wfile.write(answer)
+
+        def log_message(self, format: str, *arguments: object) -> None:
+            """Says nothing: what came is in the list."""
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Bots) as server:
+        threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}", messages
+        server.shutdown()
 
 
 def test_messages_to_people_say_what_how_long_and_what_to_do(tmp_path: Path) -> None:

@@ -158,7 +158,8 @@ def _ports(model: type[BaseModel], path: str = "") -> Iterator[str]:
         kind = field.annotation
         if isinstance(kind, type) and issubclass(kind, BaseModel):
             yield from _ports(kind, f"{path}{name}.")
-        elif name == "port" or name.endswith("_port"):
+        # Somebody else's server is no port of these hosts.
+        elif name == "port" or (name.endswith("_port") and name != "sftp_port"):
             yield f"{path}{name}"
 
 

@@ -36,9 +36,10 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
         {"levels": {"availability": 0.95, "fast": 0.999, "ssim": 0.9}},
         {"alertmanager": {"runbooks_url": "https://git.example.com/shop/blob/main/"}},
         {"mounts": {"metrics": ""}},
+        {"backup": {}},
         {"converter": {"encoding": {"policy": "fixed"}, "store": {"high_water": 1.0}}},
     ],
-    ids=["defaults", "levels", "runbooks", "no metrics of mounts", "no eviction"],
+    ids=["defaults", "levels", "runbooks", "no metrics of mounts", "no backups", "no eviction"],
 )
 def test_prometheus_takes_them(settings: dict[str, Any], tmp_path: Path) -> None:
     needs("promtool", "prometheus")

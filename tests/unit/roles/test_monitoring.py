@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -10,8 +11,9 @@ import pytest
 from pyinfra.api import Config, Inventory, State
 from pyinfra.context import ctx_host, ctx_inventory, ctx_state
 
+from roles.balancer import number
 from roles.exporters import visible_name
-from roles.firewall import closed_ports
+from roles.firewall import closed_ports, doors
 from roles.prometheus import jobs, mebibytes, probes
 from roles.watchers import asked_at, bracketed
 from settings import Settings
@@ -113,6 +115,89 @@ def test_only_ports_of_the_monitoring_are_closed() -> None:
     assert not {22, settings.nginx.http_port, settings.tls.port} & set(closed)
     with usual("pics", monitoring=["shop"]):
         assert 9090 not in closed_ports(settings)
+
+
+FRONT = {
+    "edge": {"edge1": "10.0.0.31", "edge2": "10.0.0.32"},
+    "balancer": {"front": "10.0.0.40"},
+}
+
+
+def test_edges_and_the_balancer_are_asked_too() -> None:
+    everybody = {"shop", "pics", "edge1", "edge2", "front"}
+    assert set(asked(Settings(), "node", **FRONT)) == everybody
+    serving = {"pics": "127.0.0.1:3903", "edge1": "10.0.0.31:3903", "edge2": "10.0.0.32:3903"}
+    assert asked(Settings(), "edge", **FRONT) == serving
+    assert (
+        set(asked(Settings(), "varnish", **FRONT)) == set(asked(Settings(), "nginx", **FRONT)) == set(serving)
+    )
+    assert set(asked(Settings(), "converter", **FRONT)) == {"pics"}
+    assert asked(Settings(), "haproxy", **FRONT) == {"front": "10.0.0.40:8405"}
+    with usual("pics"):
+        assert "haproxy" not in jobs(Settings())
+
+
+@pytest.mark.parametrize(
+    ("groups", "hosts"),
+    [
+        ({}, ["pics"]),
+        (FRONT, ["pics", "front"]),
+        ({"edge": FRONT["edge"]}, ["pics", "edge1", "edge2"]),
+    ],
+)
+def test_a_visitor_asks_where_visitors_come(groups: dict[str, Any], hosts: list[str]) -> None:
+    with usual("pics", **groups):
+        found = probes(Settings())
+    assert [target.labels["host"] for target in found if target.labels["probe"] == "webp"] == hosts
+
+
+def test_the_ports_of_an_edge_and_of_the_balancer_are_closed() -> None:
+    settings = Settings()
+    with usual("edge1", **FRONT):
+        assert closed_ports(settings) == [3903, 9100, 9113, 9131]
+    with usual("front", **FRONT):
+        assert closed_ports(settings) == [8405, 9100]
+
+
+def through(name: str, settings: Settings, **groups: Any) -> dict[str, tuple[list[int], list[str]]]:
+    """The doors of a host, each with its ports and whom it lets in; names are as numbers here."""
+    with usual(name, **groups) as _, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            "roles.firewall.addresses_of",
+            lambda hosts, what: [one.data.address for one in hosts if one.name != name],
+        )
+        return {door.name: (door.ports, [*door.allowed4, *door.allowed6]) for door in doors(settings)}
+
+
+def test_edges_are_fed_and_asked_by_nobody_else() -> None:
+    settings = Settings.model_validate({"edges": {"allowed": ["192.0.2.0/25", "192.0.2.128/25"]}})
+    assert through("pics", settings, **FRONT) == {
+        "shield": ([8083], ["10.0.0.31/32", "10.0.0.32/32", "10.0.0.40/32"])
+    }
+    # The monitoring host, which is the CDN host here; sets of nftables must not overlap.
+    assert through("edge1", settings, **FRONT) == {
+        "edge": ([80], ["10.0.0.2/32", "10.0.0.40/32", "192.0.2.0/24"])
+    }
+    assert through("front", settings, **FRONT) == {}
+    assert through("shop", settings, **FRONT) == {}
+
+
+def test_edges_without_a_balancer_are_open() -> None:
+    groups = {"edge": FRONT["edge"]}
+    assert through("edge1", Settings(), **groups) == {}
+    assert list(through("pics", Settings(), **groups)) == ["shield"]
+
+
+def test_without_edges_there_are_no_doors() -> None:
+    assert through("pics", Settings()) == through("shop", Settings()) == {}
+
+
+def test_a_share_of_the_ring_follows_the_name_alone() -> None:
+    numbers = [number(f"edge{n}.example.com") for n in range(20)]
+    assert len(set(numbers)) == 20
+    assert all(0 < one < 1 << 20 for one in numbers)
+    # Another number would move the edge's share of all pictures at the next deploy.
+    assert number("edge1.example.com") == zlib.crc32(b"edge1.example.com") % 1048575 + 1
 
 
 def test_addresses_and_names_stand_before_a_port() -> None:

@@ -1,0 +1,23 @@
+"""Goes back to the release of the converter that was current before, or to a named one; in seconds.
+
+make rollback INVENTORY=inventories/production.py [RELEASE=id]
+"""
+
+from pyinfra import host
+
+from extensions.ssh import send_at_once
+from roles.preflight import settings_of
+from roles.releases import Installed, rolled_back, target_of
+
+settings = settings_of(host)
+send_at_once(host)
+
+if "cdn" in host.groups:
+    releases = host.get_fact(Installed)
+    target = target_of(releases, host.data.get("release") or "", host.name)
+    rolled_back(
+        name=f"Go back from release {releases.current} to {target}",
+        before=releases.current,
+        release=target,
+        healthy_within_s=settings.releases.healthy_within_s,
+    )

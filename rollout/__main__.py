@@ -1,0 +1,7 @@
+"""``python -m rollout``."""
+
+import sys
+
+from rollout.cli import main
+
+sys.exit(main())

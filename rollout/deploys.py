@@ -1,0 +1,165 @@
+"""pyinfra as a process of its own: rehearsed or in earnest, on some hosts of the inventory."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from extensions.lock import VARIABLE
+from hosts import Inventory
+from hosts.inventory import complaint
+from rollout.errors import RolloutError
+
+ROOT = Path(__file__).parent.parent
+
+# All that a deploy brings to a host, or that decides what it brings.
+_SOURCES = (
+    "config.py", "converter_app", "dashboards", "deploy.py", "extensions", "inventories/group_data",
+    "mount_guard", "probe", "roles", "settings", "templates",
+)  # fmt: skip
+_COLOURS = re.compile(r"\x1b\[[0-9;]*m")
+
+
+def state(inventory: Inventory, root: Path = ROOT) -> str:
+    """A hash of what a deploy would bring: this tree, and the inventory with its settings."""
+    digest = hashlib.sha256(json.dumps(inventory.entries, sort_keys=True, default=str).encode())
+    for source in _SOURCES:
+        path = root / source
+        files = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
+        for file in files:
+            name = file.relative_to(root)
+            if "__pycache__" in name.parts or "tests" in name.parts or not file.is_file():
+                continue
+            digest.update(f"{name}\n".encode())
+            digest.update(hashlib.sha256(file.read_bytes()).digest())
+    return digest.hexdigest()[:16]
+
+
+@dataclass(frozen=True)
+class Deployed:
+    """What a deploy did."""
+
+    changed: Mapping[str, tuple[str, ...]]
+    """By host, the operations that changed it."""
+
+
+class Pyinfra:
+    """Runs `deploy.py` with an inventory."""
+
+    def __init__(self, inventory: str, token: str) -> None:
+        self._inventory = inventory
+        self._token = token
+
+    def rehearse(
+        self, hosts: Sequence[str], log: Path, work: int | None = None
+    ) -> dict[str, tuple[str, ...]]:
+        """The operations that a deploy would change each host with; nothing is changed.
+
+        An operation that a dry run can't foresee, as it follows from the change of another one, is not among
+        them: where there is one, there is the other as well.
+
+        :raises RolloutError: it can't be said for each of the hosts.
+        """
+        status, report, said = self._run(["--dry", "--json", *_limits(hosts)], log, work)
+        # A host that can't be reached is missing from the plan without a word.
+        missing = sorted(set(hosts) - _connected(said))
+        if status or report is None or missing:
+            why = (
+                f"{', '.join(missing)}: can't be reached" if missing and not status else _why(said, hosts)[0]
+            )
+            raise RolloutError(f"what there is to change can't be said: {why} ({log})")
+        return by_host(hosts, report["plan"], "hosts_with_change")
+
+    def deploy(self, hosts: Sequence[str], log: Path, work: int | None = None) -> Deployed:
+        """Deploys.
+
+        :raises RolloutError: it fails; says with which operation on which host, and why.
+        """
+        status, report, said = self._run(["-y", "--json", *_limits(hosts)], log, work)
+        if status or report is None or not set(hosts) <= _connected(said):
+            why, more = _why(said, hosts)
+            raise RolloutError(f"{why} (all of it: {log})", more)
+        return Deployed(by_host(hosts, report["results"]["operations"], "success"))
+
+    def _run(
+        self, arguments: Sequence[str], log: Path, work: int | None
+    ) -> tuple[int, dict[str, Any] | None, str]:
+        environment = {key: value for key, value in os.environ.items() if not key.startswith("PYINFRA_")}
+        environment[VARIABLE] = self._token
+        report = log.with_suffix(".json")
+        with log.open("w") as errors, report.open("w") as output:
+            # To files: whatever becomes of this process, a deploy that has begun comes to its end.
+            status = subprocess.run(
+                [str(Path(sys.executable).parent / "pyinfra"), *arguments, self._inventory, "deploy.py"],
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=errors,
+                pass_fds=() if work is None else (work,),
+                check=False,
+            ).returncode
+        printed, said = report.read_text(), _COLOURS.sub("", log.read_text(errors="replace"))
+        try:
+            parsed = json.loads(printed) if printed.strip() else None
+        except ValueError:
+            parsed = None
+        report.unlink()
+        return status, parsed, said
+
+
+def by_host(
+    hosts: Iterable[str], operations: Iterable[Mapping[str, Any]], which: str
+) -> dict[str, tuple[str, ...]]:
+    """Turns pyinfra's report round: for each host the names of its operations."""
+    found: dict[str, list[str]] = {host: [] for host in hosts}
+    for operation in operations:
+        for host in operation[which]:
+            found.setdefault(host, []).append(operation["name"])
+    return {host: tuple(names) for host, names in found.items()}
+
+
+def _limits(hosts: Iterable[str]) -> list[str]:
+    return [argument for host in hosts for argument in ("--limit", host)]
+
+
+def _connected(said: str) -> set[str]:
+    return set(re.findall(r"^\s*\[([^\]]+)\] +Connected", said, re.MULTILINE))
+
+
+@dataclass(frozen=True)
+class Failure:
+    """An operation that failed, as a deploy told of it."""
+
+    hosts: tuple[str, ...]
+    operation: str
+    said: tuple[str, ...]
+    """What the hosts said meanwhile."""
+
+
+def failure(said: str, hosts: Iterable[str]) -> Failure | None:
+    """The operation that a deploy stopped at; None: it tells of none."""
+    names = "|".join(map(re.escape, hosts))
+    for section in re.split(r"^--> Starting operation: ", said, flags=re.MULTILINE)[1:]:
+        operation, _, rest = section.partition("\n")
+        lines = re.findall(rf"^ *\[({names})\] +(.*\S)", rest.partition("\n--> ")[0], re.MULTILINE)
+        failed = tuple(dict.fromkeys(name for name, text in lines if text.startswith("Error: ")))
+        if failed:
+            told = (text for name, text in lines if name in failed and not text.startswith("Error: "))
+            return Failure(failed, operation.strip(), tuple(told))
+    return None
+
+
+def _why(said: str, hosts: Iterable[str]) -> tuple[str, tuple[str, ...]]:
+    """Why a run failed, in one line, and what else a host said of it."""
+    if failed := failure(said, hosts):
+        told = failed.said or ("it says nothing",)
+        return f"{', '.join(failed.hosts)}: {failed.operation}: {told[0]}", told[1:]
+    return complaint(said) or "it says nothing", ()

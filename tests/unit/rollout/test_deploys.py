@@ -1,0 +1,92 @@
+"""What is read out of what pyinfra says, and what makes two states differ."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+
+from hosts import Inventory
+from rollout.deploys import Failure, by_host, failure, state
+
+ROOT = Path(__file__).parents[3]
+
+# As pyinfra 3.10 prints it, without colours.
+FAILED = """\
+--> Starting operation: nginx | Install nginx 
+    [cdn]    No changes
+    [bitrix] Skipped
+
+--> Starting operation: nginx | Write the configuration, if nginx agrees 
+    [cdn]    nginx: [emerg] "keepalive_timeout" directive invalid value in /etc/nginx/nginx.conf:19
+    [cdn]    nginx: configuration file /etc/nginx/nginx.conf test failed
+    [cdn]    Error: executed 0 commands
+
+--> Disconnecting from hosts...
+--> pyinfra error: No hosts remaining!
+"""  # noqa: W291 -- pyinfra leaves the spaces
+
+
+def test_the_operation_that_failed_is_found_with_what_the_host_said() -> None:
+    found = failure(FAILED, ["cdn", "bitrix"])
+    assert found == Failure(
+        ("cdn",),
+        "nginx | Write the configuration, if nginx agrees",
+        (
+            'nginx: [emerg] "keepalive_timeout" directive invalid value in /etc/nginx/nginx.conf:19',
+            "nginx: configuration file /etc/nginx/nginx.conf test failed",
+        ),
+    )
+
+
+def test_a_deploy_that_went_through_has_none() -> None:
+    assert failure(FAILED.replace("Error: executed 0 commands", "Success"), ["cdn"]) is None
+    assert failure("", ["cdn"]) is None
+
+
+def test_a_report_is_turned_round() -> None:
+    operations = [
+        {"name": "One", "success": ["a", "b"]},
+        {"name": "Two", "success": ["b"]},
+        {"name": "Three", "success": []},
+    ]
+    assert by_host(["a", "b", "c"], operations, "success") == {"a": ("One",), "b": ("One", "Two"), "c": ()}
+
+
+def inventory(**settings: Any) -> Inventory:
+    entry = {"name": "cdn", "groups": ["cdn"], "data": {"settings": settings}}
+    return cast(Inventory, SimpleNamespace(entries=(entry,)))
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Path:
+    for name in ("deploy.py", "config.py", "roles", "templates", "extensions", "mount_guard"):
+        source, target = ROOT / name, tmp_path / name
+        if source.is_dir():
+            shutil.copytree(source, target, ignore=shutil.ignore_patterns("__pycache__"))
+        else:
+            shutil.copy(source, target)
+    return tmp_path
+
+
+def test_the_same_tree_with_the_same_settings_is_the_same_state(tree: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "elsewhere"
+    shutil.copytree(tree, copy, ignore=shutil.ignore_patterns("elsewhere"))
+    (copy / "README.md").write_text("is brought to no host")
+    (copy / "roles" / "__pycache__").mkdir()
+    (copy / "roles" / "__pycache__" / "nginx.pyc").write_text("neither is this")
+    assert state(inventory(a=1), tree) == state(inventory(a=1), copy)
+
+
+def test_a_template_a_role_or_a_setting_makes_another(tree: Path) -> None:
+    seen = {state(inventory(a=1), tree), state(inventory(a=2), tree)}
+    for name in ("templates/nginx/etc/nginx/nginx.conf.j2", "roles/nginx.py", "deploy.py"):
+        with (tree / name).open("a") as file:
+            file.write("# changed\n")
+        seen.add(state(inventory(a=1), tree))
+    (tree / "templates" / "nginx" / "new.j2").touch()
+    seen.add(state(inventory(a=1), tree))
+    assert len(seen) == 6
