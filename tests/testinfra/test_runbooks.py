@@ -17,10 +17,12 @@ from tests.support import Figure
 from tests.testinfra.conftest import Inventory
 
 HOSTS = {
+    "backup.md": "cdn",
     "converter.md": "cdn",
     "delivery.md": "cdn",
     "redis.md": "cdn",
     "hosts.md": "cdn",
+    "releases.md": "cdn",
     "drift.md": "monitoring",
     "monitoring.md": "monitoring",
     "mounts.md": "bitrix",
