@@ -107,7 +107,8 @@ def test_each_page_has_commands_for_its_hosts() -> None:
     with_checks = [
         page for page in pages if "### How to check" in (ROOT / "docs/runbooks" / page).read_text()
     ]
-    assert with_checks == sorted(HOSTS)
+    # Those of edges.md are for an edge or a balancer, which most inventories don't have.
+    assert with_checks == sorted([*HOSTS, "edges.md"])
     assert all(commands(page) for page in HOSTS)
     assert set(MAY_MISS) <= {command.text for page in HOSTS for command in commands(page)}
 
