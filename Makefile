@@ -108,7 +108,6 @@ restore: .venv/installed ## a host as it was: INVENTORY=... [HOST=cdn] [SNAPSHOT
 test: .venv/packages ## unit tests, then labs of both suites: deploy, deploy again, testinfra, e2e: [SUITE=...]
 	pytest tests/unit converter_app/tests tests/lab tests/testinfra tests/e2e --ignore tests/e2e/test_outages.py \
 	  -m 'not long' $(if $(SUITE),--suite $(SUITE))
-	pytest $(EDGES) tests/rollout --edges --suite $(or $(SUITE),trixie) -m 'not long'
 
 # Tests of edges need a lab of their own, of five hosts.
 EDGES := tests/edges tests/testinfra/test_edge.py tests/testinfra/test_balancer.py
