@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import subprocess
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -107,6 +108,7 @@ class Repository:
         :param create: make it if it isn't there. Never where one was before: its disk may be away.
         :raises BackupError: it can't be opened.
         """
+        self._reach()
         try:
             repository = json.loads(self._run(["cat", "config"]))["id"]
         except BackupError as failure:
@@ -125,6 +127,24 @@ class Repository:
         # Only locks whose process is gone, or that are half an hour old and not renewed.
         self._run(["unlock"])
         return str(repository)
+
+    def _reach(self) -> None:
+        """Asks the repository's server for a session: restic 0.14 loses what ssh says of a refusal.
+
+        :raises BackupError: there is none.
+        """
+        if not self._config.sftp_command:
+            return
+        result = subprocess.run(
+            shlex.split(self._config.sftp_command),
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            check=False,
+        )
+        if result.returncode:
+            raise self._explained(result.stderr)
 
     def backup(self, paths: Sequence[str], excluded: Iterable[str], tags: Iterable[str]) -> Made:
         """Makes a snapshot of all paths.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ import pytest
 from backup.host import restic
 from backup.host.errors import BackupError, Status, explain
 from backup.host.restic import Snapshot, chosen
+from tests.unit.backup.test_parts import config
 
 KEY = "ssh-ed25519 AAAA bitrix-cdn backup of cdn"
 
@@ -120,3 +122,22 @@ def test_a_file_that_vanished_is_told_apart(error: dict[str, Any]) -> None:
 def test_a_file_that_could_not_be_read_is_no_vanished_one() -> None:
     message = {"message_type": "error", "error": {"Op": "open", "Path": "/a", "Err": 5}, "item": "/a"}
     assert "no such file" not in restic._text_of(message)
+
+
+@pytest.mark.parametrize(
+    ("said", "words"),
+    [
+        ("a@v: Permission denied (publickey).", f'internal-sftp" {KEY}'),
+        ("Connection refused", "can't be reached"),
+    ],
+)
+def test_a_server_that_refuses_is_told_of_without_restic(tmp_path: Path, said: str, words: str) -> None:
+    (tmp_path / "key.pub").write_text(f"{KEY}\n")
+    refusal = f"sh -c 'echo \"{said}\" >&2; exit 255'"
+    refused = config(
+        tmp_path, repository="sftp:a@v:/x", sftp_command=refusal, public_key=str(tmp_path / "key.pub")
+    )
+    with pytest.raises(BackupError) as caught:
+        restic.Repository(refused).open("", create=True)
+    assert caught.value.status == Status.NO_REPOSITORY
+    assert words in str(caught.value)
