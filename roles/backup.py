@@ -165,7 +165,7 @@ def configuration(settings: Settings, name: str, groups: Collection[str]) -> dic
         "prometheus": PROMETHEUS if monitoring else "",
         "alertmanager": "/var/lib/alertmanager" if monitoring else "",
         "grafana": "/var/lib/grafana" if monitoring and settings.monitoring.grafana.enabled else "",
-        "writers": [
+        "picture_users": [
             "nginx.service",
             "nginx-originals.service",
             "edge-probe-picture.timer",
@@ -173,6 +173,7 @@ def configuration(settings: Settings, name: str, groups: Collection[str]) -> dic
         ]
         if cdn
         else [],
+        "data_users": ["webp-converter.service"] if cdn else [],
         "services": [
             *(instance["unit"] for instance in instances),
             *(["nginx.service", "varnish.service", "webp-converter.service"] if cdn else []),

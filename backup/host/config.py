@@ -62,8 +62,10 @@ class Config:
     """Directory of Prometheus' data; empty: none on this host. The same for the following."""
     alertmanager: str
     grafana: str
-    writers: list[str]
-    """Units that read or write what is put back, and are stopped meanwhile."""
+    picture_users: list[str]
+    """Units that read or write pictures: stopped while these are put back. The deploy starts them again."""
+    data_users: list[str]
+    """Units that use the data of others: stopped while that is put back, then started."""
     services: list[str]
     """Units that must run when a restore is finished."""
 

@@ -99,7 +99,7 @@ def before(config: Config, say: Say) -> None:
             restore = _done(directory, restore, "identity")
             say("keys, tokens and certificates are in place")
         if restore.pictures and "pictures" not in restore.done:
-            _stop(config.writers)
+            _stop(config.picture_users)
             for tree in config.pictures:
                 # restic makes missing parents for root alone.
                 files.make_parents(Path(tree))
@@ -116,7 +116,7 @@ def data(config: Config, say: Say) -> None:
         repository = Repository(config)
         manifest = _manifest(config, repository, restore.snapshot)
         saved: dict[str, Any] = manifest["parts"]
-        _stop(config.writers)
+        _stop(config.data_users)
         for part in parts(config):
             if part.name in restore.done:
                 continue
@@ -132,7 +132,7 @@ def data(config: Config, say: Say) -> None:
                 say(f"{part.name}: {part.verify(saved[part.name])}")
                 files.remove(part.stage())
             restore = _done(directory, restore, part.name)
-        _start(unit for unit in reversed(config.writers) if _known_to_systemd(unit))
+        _start(config.data_users)
         broken = [unit for unit in config.services if not _runs(unit)]
         if broken:
             raise BackupError(f"{', '.join(broken)}: not running after the restore")

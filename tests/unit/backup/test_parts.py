@@ -28,7 +28,7 @@ def config(place: Path, **values: Any) -> Config:
         "state": str(place / "state"), "cache": "", "metrics": "", "bandwidth_kib_s": 0, "keep_daily": 1,
         "keep_weekly": 0, "keep_monthly": 0, "check_percent": 0, "identity": [], "configuration": [],
         "excluded": [], "with_pictures": False, "pictures": [], "spool": "", "redis": [], "prometheus": "",
-        "alertmanager": "", "grafana": "", "writers": [], "services": [],
+        "alertmanager": "", "grafana": "", "picture_users": [], "data_users": [], "services": [],
     }  # fmt: skip
     return Config(**{**nothing, **values})
 

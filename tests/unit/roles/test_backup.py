@@ -95,7 +95,7 @@ def test_of_the_shops_host_only_what_is_ours_is_saved() -> None:
     assert all(path.startswith(ours) for path in values["identity"] + values["configuration"])
     assert values["pictures"] == []
     assert not values["with_pictures"]
-    assert values["writers"] == []
+    assert values["picture_users"] == values["data_users"] == []
 
 
 def test_pictures_are_saved_where_they_are_wanted() -> None:
