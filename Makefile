@@ -108,7 +108,6 @@ restore: .venv/installed ## a host as it was: INVENTORY=... [HOST=cdn] [SNAPSHOT
 test: .venv/packages ## unit tests, then labs of both suites: deploy, deploy again, testinfra, e2e: [SUITE=...]
 	pytest tests/unit converter_app/tests tests/lab tests/testinfra tests/e2e --ignore tests/e2e/test_outages.py \
 	  -m 'not long' $(if $(SUITE),--suite $(SUITE))
-	pytest $(EDGES) tests/rollout --edges --suite $(or $(SUITE),trixie) -m 'not long'
 
 # Tests of edges need a lab of their own, of five hosts.
 EDGES := tests/edges tests/testinfra/test_edge.py tests/testinfra/test_balancer.py
@@ -183,6 +182,12 @@ bench-sshfs: .venv/lab ## which sshfs options small files are fastest with
 	python -m lab up
 	pyinfra -y inventories/lab.py deploy.py
 	python -m benchmarks.sshfs
+
+.PHONY: bench-ansible
+bench-ansible: .venv/packages ## this deploy against Ansible with the same state, nothing to do, on a fresh lab: [ROUNDS=5]
+	python -m lab up
+	pyinfra -y inventories/lab.py deploy.py
+	python -m benchmarks.ansible --rounds $(or $(ROUNDS),5)
 
 .PHONY: unit
 unit: .venv/installed ## only the tests that need neither root nor a lab

@@ -1,6 +1,11 @@
 """How pyinfra runs this project's deploys; it reads this file from the working directory."""
 
+import sys
+
 from pyinfra import config
+
+# pyinfra turns this off, and with it all that is imported here would be compiled anew in every run.
+sys.dont_write_bytecode = False
 
 # The hosts need each other: when one fails or can't be reached, stop rather than finish the other half.
 config.FAIL_PERCENT = 0

@@ -8,6 +8,7 @@ operations apart by the lines that they were called from.
 
 from pyinfra import host
 
+from extensions import differences
 from extensions.ahead import look_ahead, make_plan
 from extensions.ssh import send_at_once
 from roles.acme import acme
@@ -33,7 +34,10 @@ from roles.varnish import varnish
 
 settings = settings_of(host)
 send_at_once(host)
-look_ahead(host)
+# A drift check has operations tell what they find, each once and in its place.
+ahead = not differences.wanted()
+if ahead:
+    look_ahead(host)
 preflight(settings)
 
 # The site's host and the CDN host have each other's files; these two and edges are what pictures come from.
@@ -92,4 +96,5 @@ backup(settings=settings)
 if mounted:
     mounts(settings=settings)
 
-make_plan(host)
+if ahead:
+    make_plan(host)

@@ -1,11 +1,13 @@
 """``python -m benchmarks.ansible``: this deploy against Ansible with the same state, on hosts that have it.
 
-The state is exported from the deploy itself (tests/bench/export.py), and must be the same: the playbook has to find
-nothing to change on hosts that were deployed. Then all four are timed in turn, so that what else the machine does
-falls on all alike: the deploy again and `--dry`, the playbook again and `--check --diff`. What counts is the ratio.
+The state is exported from the deploy itself (tests/bench/export.py), and must be the same: the playbook has
+to find nothing to change on hosts that were deployed. Then all four are timed in turn, so that what else the
+machine does falls on all alike: the deploy again and `--dry`, the playbook again and `--check --diff`. What
+counts is the ratio.
 
-Ansible has what its manuals recommend for speed: pipelining, SSH connections that stay open between tasks and between
-runs, both hosts at once, one task for all packages, a named interpreter, and no facts but the distribution's.
+Ansible has what its manuals recommend for speed: pipelining, SSH connections that stay open between tasks and
+between runs, both hosts at once, one task for all packages, a named interpreter, and no facts but the
+distribution's.
 """
 
 from __future__ import annotations
@@ -55,7 +57,7 @@ control_path_dir = {place}/cp
 
 
 def run(*command: str | Path, environment: dict[str, str] | None = None) -> tuple[float, str]:
-    """Runs a command that must succeed; returns its duration in seconds, and what it said.
+    """Runs a command that must succeed; returns its duration in seconds, and its output.
 
     :raises SystemExit: it failed; the last of its output is the message.
     """
@@ -66,14 +68,14 @@ def run(*command: str | Path, environment: dict[str, str] | None = None) -> tupl
         cwd=ROOT,
         env=clean | (environment or {}),
         stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
+        capture_output=True,
         text=True,
         check=False,
     )
     seconds = time.perf_counter() - started
     if result.returncode:
-        raise SystemExit(f"{' '.join(map(str, command))}: exit {result.returncode}\n{result.stdout[-3000:]}")
+        said = (result.stdout + result.stderr)[-3000:]
+        raise SystemExit(f"{' '.join(map(str, command))}: exit {result.returncode}\n{said}")
     return seconds, result.stdout
 
 
@@ -116,7 +118,7 @@ def changes(recap: str) -> int:
 
 
 def in_turn(rounds: int, measured: Sequence[Callable[[], float]]) -> list[list[float]]:
-    """The durations of each, one after the other in each round; the first one of a round is not always the same."""
+    """The durations of each, one after the other; the first one of a round is not always the same."""
     taken: list[list[float]] = [[] for _ in measured]
     for number in range(rounds):
         for offset in range(len(measured)):
@@ -127,7 +129,9 @@ def in_turn(rounds: int, measured: Sequence[Callable[[], float]]) -> list[list[f
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.ansible")
-    parser.add_argument("--rounds", type=int, default=ROUNDS, help="of each measurement (default: %(default)s)")
+    parser.add_argument(
+        "--rounds", type=int, default=ROUNDS, help="of each measurement (default: %(default)s)"
+    )
     rounds: int = parser.parse_args().rounds
     if rounds < 1:
         parser.error("--rounds: at least 1")
@@ -152,8 +156,7 @@ def main() -> None:
 
         def deploy() -> float:
             seconds, said = run(PYINFRA, "-y", "--json", INVENTORY, "deploy.py")
-            report = json.loads(said[said.index("{\n") : said.rindex("}") + 1])
-            if count := report["results"]["totals"]["success"]:
+            if count := json.loads(said)["results"]["totals"]["success"]:
                 raise SystemExit(f"{count} changes: deploy first")
             return seconds
 
@@ -166,7 +169,9 @@ def main() -> None:
         check = ["--check", "--diff"]
         taken = in_turn(rounds, [deploy, ansible, rehearse, lambda: ansible(*check)])
 
-    table = Table(title=f"nothing to do on {len(lab.hosts)} hosts, median of {rounds} (least to most), seconds")
+    table = Table(
+        title=f"nothing to do on {len(lab.hosts)} hosts, median of {rounds} (least to most), seconds"
+    )
     for column in ("", "this deploy", f"ansible-core {VERSION}", "ratio"):
         table.add_column(column, justify="left" if not column else "right")
     for name, ours, theirs in (("again", 0, 1), ("rehearsal (--dry, --check --diff)", 2, 3)):

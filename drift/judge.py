@@ -42,7 +42,7 @@ def _ports(seen: Seen, expected: Expected) -> Iterator[Finding]:
     found: dict[tuple[int, str, bool], list[Socket]] = {}
     for one in seen.sockets:
         allowed = [ports for ports in expected.ports if _covers(ports, one)]
-        if not allowed:
+        if not any(one.local or not ports.local for ports in allowed):
             found.setdefault((one.port, one.protocol, bool(allowed)), []).append(one)
     for (port, protocol, partly), sockets in sorted(found.items()):
         addresses = ", ".join(sorted({one.address for one in sockets}))

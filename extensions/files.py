@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import functools
 import hashlib
 import io
 import shlex
@@ -18,6 +19,7 @@ from pyinfra.api import FactBase, StringCommand, operation
 from pyinfra.api.exceptions import PyinfraError
 
 from extensions import differences
+from extensions.ahead import Joint
 from extensions.journal import record_script
 
 TEMPLATES = Path(__file__).parent.parent / "templates"
@@ -59,23 +61,7 @@ def rendered(
     :raises PyinfraError: a variable is undefined or the template can't be read; no host was touched yet.
     """
     root = TEMPLATES / role
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(root),
-        undefined=jinja2.StrictUndefined,
-        keep_trailing_newline=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        autoescape=False,  # noqa: S701 -- configuration files, not HTML
-    )
-    environment.filters["toml"] = _toml
-    bracketed = environment.overlay(
-        variable_start_string="[[",
-        variable_end_string="]]",
-        block_start_string="[%",
-        block_end_string="%]",
-        comment_start_string="[#",
-        comment_end_string="#]",
-    )
+    environment, bracketed = _environments(root)
     files = []
     for template in sorted(root.glob("**/*.j2")):
         name = template.relative_to(root).as_posix()
@@ -98,6 +84,29 @@ def rendered(
     return files
 
 
+@functools.cache
+def _environments(root: Path) -> tuple[jinja2.Environment, jinja2.Environment]:
+    """What renders the templates below a directory: the usual one, and the one for brackets."""
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(root),
+        undefined=jinja2.StrictUndefined,
+        keep_trailing_newline=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        autoescape=False,  # noqa: S701 -- configuration files, not HTML
+    )
+    environment.filters["toml"] = _toml
+    bracketed = environment.overlay(
+        variable_start_string="[[",
+        variable_end_string="]]",
+        block_start_string="[%",
+        block_end_string="%]",
+        comment_start_string="[#",
+        comment_end_string="#]",
+    )
+    return environment, bracketed
+
+
 def _toml(value: object) -> str:
     """A scalar or a list of scalars as TOML writes it."""
     if isinstance(value, bool):
@@ -112,7 +121,7 @@ def _toml(value: object) -> str:
     raise jinja2.TemplateRuntimeError(f"TOML has no form for {value!r}")
 
 
-class Paths(FactBase[dict[str, tuple[str, str, str, str]]]):
+class Paths(Joint[dict[str, tuple[str, str, str, str]]]):
     """The content and ownership of any number of files, in one command.
 
     Returns ``{path: (sha256, mode, user, group)}``; a path that isn't a regular file is left out.
@@ -123,16 +132,34 @@ class Paths(FactBase[dict[str, tuple[str, str, str, str]]]):
     def command(self, paths: Sequence[str]) -> str:
         quoted = " ".join(map(shlex.quote, paths))
         return (
-            f'export LC_ALL=C; for f in {quoted}; do [ -f "$f" ] && [ ! -L "$f" ] || continue; '
-            'stat -c \'%a %U %G %n\' -- "$f" && sha256sum < "$f"; done; true'
+            f"export LC_ALL=C; set --; for f in {quoted}; do "
+            '[ -f "$f" ] && [ ! -L "$f" ] && set -- "$@" "$f"; done; '
+            "[ $# = 0 ] || { stat -c '%n %a %U %G' -- \"$@\"; sha256sum -- \"$@\" | sed 's/^/sum /'; }; true"
         )
 
     def process(self, output: Iterable[str]) -> dict[str, tuple[str, str, str, str]]:
         found = {}
-        lines = iter(output)
-        for line in lines:
-            mode, user, group, path = line.split(" ", 3)
-            found[path] = (next(lines).split()[0], mode, user, group)
+        for path, lines in self._by_path(output).items():
+            # A file that went away between the two is not there.
+            if len(lines) == 2:
+                _, mode, user, group = lines[0].rsplit(" ", 3)
+                found[path] = (lines[1].split(" ", 2)[1], mode, user, group)
+        return found
+
+    def together(self, several: Sequence[Mapping[str, Any]]) -> str:
+        return self.command(list(dict.fromkeys(path for given in several for path in given["paths"])))
+
+    def parts(self, output: Sequence[str], several: Sequence[Mapping[str, Any]]) -> Iterable[list[str]]:
+        found = self._by_path(output)
+        return [[line for path in given["paths"] for line in found.get(path, ())] for given in several]
+
+    @staticmethod
+    def _by_path(output: Iterable[str]) -> dict[str, list[str]]:
+        """The lines of `stat` and `sha256sum`, in this order, for each path."""
+        found: dict[str, list[str]] = {}
+        for line in output:
+            path = line.split("  ", 1)[1] if line.startswith("sum ") else line.rsplit(" ", 3)[0]
+            found.setdefault(path, []).append(line)
         return found
 
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Generator, Iterable, Sequence
-from typing import Literal
+from collections.abc import Generator, Iterable, Mapping, Sequence
+from typing import Any, Literal
 
 from pyinfra import host
-from pyinfra.api import FactBase, StringCommand, operation
+from pyinfra.api import StringCommand, operation
 
 from extensions import differences
+from extensions.ahead import Joint
 from extensions.journal import record_script
 
 STAMPS = "/var/lib/bitrix-cdn/applied"
@@ -17,7 +18,7 @@ STAMPS = "/var/lib/bitrix-cdn/applied"
 _ENABLED = {"enabled", "static", "generated", "indirect"}
 
 
-class Applied(FactBase[dict[str, str]]):
+class Applied(Joint[dict[str, str]]):
     """What a service is, and what it was last started and reloaded with.
 
     Returns ``active``, ``enabled``, ``ready`` (``yes`` or ``no``), ``start`` and ``reload`` (checksums of
@@ -28,22 +29,41 @@ class Applied(FactBase[dict[str, str]]):
     default = dict
 
     def command(self, unit: str, start: Sequence[str], reload: Sequence[str], ready: str) -> str:
-        u = shlex.quote(unit)
-        return "; ".join(
-            [
-                "export LC_ALL=C",
-                f"echo active $(systemctl is-active {u})",
-                f"echo enabled $(systemctl is-enabled {u} 2>/dev/null)",
-                f"echo ready $({{ {ready} ; }} >/dev/null 2>&1 && echo yes || echo no)",
-                f"echo start $({_checksum(start)})",
-                f"echo reload $({_checksum(reload)})",
-                f"cat {STAMPS}/{u} 2>/dev/null",
-                "true",
-            ]
-        )
+        return self.together([{"unit": unit, "start": start, "reload": reload, "ready": ready}])
 
     def process(self, output: Iterable[str]) -> dict[str, str]:
         return {key: value for key, _, value in (line.partition(" ") for line in output)}
+
+    def together(self, several: Sequence[Mapping[str, Any]]) -> str:
+        units = " ".join(shlex.quote(given["unit"]) for given in several)
+        script = [
+            f"export LC_ALL=C; set -- {units}",
+            'systemctl is-active "$@" | sed "s/^/active /"',
+            'enabled() { systemctl is-enabled "$@" 2>/dev/null; }',
+            'e=$(enabled "$@"); [ $(echo "$e" | wc -l) = $# ] || e=$(for u; do echo $(enabled "$u"); done)',
+            'echo "$e" | sed "s/^/enabled /"',
+        ]
+        for given in several:
+            ready, start, reload = given["ready"], _checksum(given["start"]), _checksum(given["reload"])
+            script += [
+                f"echo ready $({{ {ready} ; }} >/dev/null 2>&1 && echo yes || echo no)",
+                f"echo start $({start})",
+                f"echo reload $({reload})",
+                f"cat {STAMPS}/{shlex.quote(given['unit'])} 2>/dev/null",
+            ]
+        return "\n".join([*script, "true"])
+
+    def parts(self, output: Sequence[str], several: Sequence[Mapping[str, Any]]) -> Iterable[list[str]]:
+        count = len(several)
+        states, rest = output[: 2 * count], output[2 * count :]
+        parts = [list(both) for both in zip(states[:count], states[count:], strict=True)]
+        place = -1
+        for line in rest:
+            place += line.split(" ")[0] == "ready"
+            parts[place].append(line)
+        if place != count - 1:
+            raise ValueError(f"{place + 1} units of {count}")
+        return parts
 
 
 def _checksum(paths: Sequence[str]) -> str:

@@ -14,6 +14,8 @@ bitrix, cdn, edge, balancer, monitoring = groups(
     balancer={"balancer": _entry("balancer")},
     settings={
         **_settings,
+        # Bytes are compared for minutes on end.
+        "converter": {**_settings["converter"], "encoding": {"second_pass_idle_s": 3600.0}},
         "lab_site": {"enabled": True, "cdn_url": f"http://{_lab.host('balancer').address}"},
         # Tests ask an edge directly, to compare, and don't wait a minute for news.
         "edges": {"allowed": [_machine], "fresh_s": 10, "pending_s": 5},

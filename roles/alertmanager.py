@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from pyinfra.api import deploy
-from pyinfra.operations import apt, server
+from pyinfra.operations import apt
 
+from extensions.accounts import account
 from extensions.files import File, rendered, tree
 from extensions.services import running
 from settings.alerting import AlertmanagerSettings, secret
@@ -86,12 +87,11 @@ INHIBITIONS = (
 def alertmanager(settings: AlertmanagerSettings) -> None:
     files = {file.path: file for file in configuration(settings)}
     unit = files.pop(DROP_IN)
-    server.user(
+    account(
         name="Add the account that alone reads the alarm's secrets",
         user=ACCOUNT,
         system=True,
         home="/nonexistent",
-        ensure_home=False,
         shell="/usr/sbin/nologin",
         comment="Bitrix CDN, tells of alerts",
     )

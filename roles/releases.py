@@ -34,6 +34,9 @@ START = (
 TRIAL = "/var/lib/bitrix-cdn/converter-trial"
 """Journal of what the converter ran with when it was last healthy; there while that is being changed."""
 
+_BACK_WITHIN_S = 60
+"""Seconds for what was healthy before: nothing is won by giving it up."""
+
 _HEALTH = (Path(__file__).parent.parent / "probe" / "health.py").read_text()
 
 
@@ -216,7 +219,7 @@ if [ -z "$was" ]; then
 elif [ "$was" = {release} ] && [ -z "$configured" ]; then
     then='there is nothing that could be taken back'
 elif said=$(sh -c {q(undo_script(TRIAL))} 2>&1) && said=$(systemctl start {UNIT} 2>&1) &&
-    said=$({health} "$was" {healthy_within_s} "$before"); then
+    said=$({health} "$was" {max(healthy_within_s, _BACK_WITHIN_S)} "$before"); then
     then="release $was runs again${{configured:+, with its configuration}}"
 else
     then="release $was does not come back either: $(printf %s "$said" | head -n 1)"

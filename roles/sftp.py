@@ -7,9 +7,10 @@ from collections.abc import Generator
 from pyinfra import host, inventory
 from pyinfra.api import StringCommand, deploy, operation
 from pyinfra.api.host import Host
-from pyinfra.operations import files, server
+from pyinfra.operations import files
 
 from extensions import differences
+from extensions.accounts import account
 from extensions.files import File, rendered, tree
 from extensions.keys import PublicKey, key_pair
 from extensions.services import running
@@ -43,14 +44,13 @@ def keys() -> None:
 @deploy("sftp")
 def sftp(settings: Settings) -> None:
     if "cdn" in host.groups:
-        server.user(
+        account(
             name="Add the account that writes resize_cache, with www-data's uid",
             user=settings.sftp.cache_account,
             uid=33,
             group="www-data",
             unique=False,
             home="/nonexistent",
-            ensure_home=False,
             shell="/usr/sbin/nologin",
             comment="Bitrix CDN, writes resize_cache over sftp",
         )
@@ -71,13 +71,12 @@ def sftp(settings: Settings) -> None:
             group="www-data",
         )
     if "bitrix" in host.groups:
-        server.user(
+        account(
             name="Add the account that reads the originals",
             user=settings.sftp.originals_account,
             group=settings.site.group,
             system=True,
             home="/nonexistent",
-            ensure_home=False,
             shell="/usr/sbin/nologin",
             comment="Bitrix CDN, reads upload over sftp",
         )

@@ -105,7 +105,7 @@ def test_a_daemon_that_does_not_get_healthy_stops_at_its_host(
     tree.change(DAEMON, "works = not self._stopping.is_set() and", "works = not parts and")
     with traffic(balancer, gallery, tmp_path) as seen:
         done = tree.run("--batch", "2")
-    figure(f"rollout of a daemon that ends at once, stopped after {done.seconds:.0f} s: {seen.figures()}")
+    figure(f"rollout of a daemon that stays ill, stopped after {done.seconds:.0f} s: {seen.figures()}")
     assert done.status == 1, done.output
     seen.check()
     assert "cdn: Converter | Run the converter: " in done.output

@@ -25,8 +25,9 @@ def config(place: Path, **values: Any) -> Config:
     """A host whose directories are all below a place."""
     nothing: dict[str, Any] = {
         "host": "cdn", "repository": "", "password_file": "", "sftp_command": "", "public_key": "",
-        "state": str(place / "state"), "cache": "", "metrics": "", "bandwidth_kib_s": 0, "keep_daily": 1,
-        "keep_weekly": 0, "keep_monthly": 0, "check_percent": 0, "identity": [], "configuration": [],
+        "state": str(place / "state"), "cache": "", "metrics": str(place / "told"),
+        "bandwidth_kib_s": 0, "keep_daily": 1, "keep_weekly": 0,
+        "keep_monthly": 0, "check_percent": 0, "identity": [], "configuration": [],
         "excluded": [], "with_pictures": False, "pictures": [], "spool": "", "redis": [], "prometheus": "",
         "alertmanager": "", "grafana": "", "picture_users": [], "data_users": [], "services": [],
     }  # fmt: skip

@@ -9,6 +9,7 @@ import subprocess
 import tomllib
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -17,6 +18,7 @@ from pyinfra.api.exceptions import PyinfraError
 
 from extensions import files as module
 from extensions.files import File, _install, _packed, _toml, rendered
+from tests.unit.extensions.machines import machines
 
 OWNER = pwd.getpwuid(os.getuid()).pw_name
 GROUP = grp.getgrgid(os.getgid()).gr_name
@@ -122,5 +124,38 @@ def test_a_file_is_replaced_not_rewritten(tmp_path: Path) -> None:
 
 def test_what_paths_reports_is_what_a_right_file_compares_with() -> None:
     wanted = File("/etc/x y", "content\n", "644", "root", "root")
-    found = module.Paths().process(["644 root root /etc/x y", f"{wanted.state[0]}  -"])
+    found = module.Paths().process(["/etc/x y 644 root root", f"sum {wanted.state[0]}  /etc/x y"])
     assert found == {"/etc/x y": wanted.state}
+
+
+def test_files_asked_together_are_what_each_is_by_itself(tmp_path: Path) -> None:
+    names = ["plain", "other", "with space", "empty"]
+    paths = [str(tmp_path / name) for name in names]
+    for path in paths:
+        Path(path).write_text("" if path.endswith("empty") else f"{path}\n")
+        Path(path).chmod(0o644)
+    missing, link = tmp_path / "missing", tmp_path / "link"
+    link.symlink_to(paths[0])
+    several: list[dict[str, Any]] = [
+        {"paths": [paths[0], str(missing)]},
+        {"paths": []},
+        {"paths": [str(link)]},
+        {"paths": [paths[1], paths[0]]},
+        {"paths": paths},
+    ]
+    fact = module.Paths()
+    with machines("one") as state:
+        here = state.inventory.get_host("one")
+        alone = [here.get_fact(module.Paths, **one) for one in several]
+        _, output = here.run_shell_command(fact.together(several))
+        together = [fact.process(part) for part in fact.parts(output.stdout_lines, several)]
+    assert together == alone
+    assert [sorted(found) for found in alone] == [
+        [paths[0]],
+        [],
+        [],
+        sorted(paths[:2]),
+        sorted(paths),
+    ]
+    owner, group = Path(paths[0]).owner(), Path(paths[0]).group()
+    assert alone[4][paths[0]] == File(paths[0], f"{paths[0]}\n", "644", owner, group).state
