@@ -8,7 +8,6 @@ operations apart by the lines that they were called from.
 
 from pyinfra import host
 
-from extensions import differences
 from extensions.ahead import look_ahead, make_plan
 from extensions.ssh import send_at_once
 from roles.acme import acme
@@ -34,10 +33,7 @@ from roles.varnish import varnish
 
 settings = settings_of(host)
 send_at_once(host)
-# A drift check has operations tell what they find, each once and in its place.
-ahead = not differences.wanted()
-if ahead:
-    look_ahead(host)
+look_ahead(host)
 preflight(settings)
 
 # The site's host and the CDN host have each other's files; these two and edges are what pictures come from.
@@ -96,5 +92,4 @@ backup(settings=settings)
 if mounted:
     mounts(settings=settings)
 
-if ahead:
-    make_plan(host)
+make_plan(host)

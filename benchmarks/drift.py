@@ -95,7 +95,7 @@ def main() -> None:
     subprocess.run([sys.executable, "-m", "lab", "up", "--host", *HOSTS[2:]], cwd=ROOT, check=True)
     three = {"BENCH_HOSTS": "3", "BENCH_ALLOWED": DROP_IN}
     cost([pyinfra, "-y", INVENTORY, "deploy.py"], three, [0])
-    table = Table("hosts", "drift s", "dry run s", "ratio", "ms a host", "CPU s here", "MiB")
+    table = Table("hosts", "drift s", "dry run s", "ratio", "ms a host", "CPU s here", "ratio", "MiB")
     with ExitStack() as stack:
         for host in HOSTS:
             stack.enter_context(many_logins(host))
@@ -115,6 +115,7 @@ def main() -> None:
                 f"{drift.seconds / dry.seconds:.2f}",
                 f"{drift.seconds / number * 1000:.0f}",
                 f"{drift.cpu:.1f}",
+                f"{drift.cpu / dry.cpu:.2f}",
                 f"{drift.mebibytes:.0f}",
             )
             Console(stderr=True).print(f"{number} hosts: {drift.seconds:.1f} s, {drift.mebibytes:.0f} MiB")

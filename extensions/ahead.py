@@ -334,7 +334,9 @@ def look_ahead(host: Host) -> None:
     """Has the facts of this deploy's operations asked together; before the first operation."""
     host = host.state.inventory.get_host(host.name)  # rather than the one of the context
     Ahead.of(host.state).put_off(host)
+    # A deploy may be included by another one.
     _tell_inspect(host.state.current_deploy_filename)
+    _tell_inspect(host.state.current_exec_filename)
 
 
 def make_plan(host: Host) -> None:

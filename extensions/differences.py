@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
@@ -24,15 +25,19 @@ class Managed:
 
 
 _managed: dict[str, Managed] = {}
-_told: set[tuple[str, str]] = set()
+_told: dict[tuple[str, str | None], set[str]] = {}
 
 
 def tell(**record: Any) -> None:
-    """Tells something of this host, and of the operation that it is called in."""
+    """Tells something of this host, and of the operation that it is called in; the same thing only once, as
+    the body of an operation may be run several times (:mod:`extensions.ahead`).
+    """
     operation = host.current_op_hash
-    if operation is not None:
-        _told.add((host.name, operation))
-    write({"host": host.name, "operation": operation, **record})
+    before = _told.setdefault((host.name, operation), set())
+    digest = hashlib.sha256(repr(sorted(record.items())).encode()).hexdigest()
+    if digest not in before:
+        before.add(digest)
+        write({"host": host.name, "operation": operation, **record})
 
 
 def told(operation: str) -> bool:

@@ -449,5 +449,5 @@ def test_a_command_that_fails_has_no_output_and_stops_no_other(command: str) -> 
 
 def test_the_deploy_makes_the_plan_that_it_puts_off() -> None:
     body = [ast.unparse(one) for one in ast.parse((ROOT / "deploy.py").read_text()).body]
-    assert "if ahead:\n    look_ahead(host)" in body
-    assert body[-1] == "if ahead:\n    make_plan(host)"
+    assert "look_ahead(host)" in body
+    assert body[-1] == "make_plan(host)"

@@ -48,7 +48,7 @@ def host(monkeypatch: pytest.MonkeyPatch) -> Host:
     for module in (files, differences):
         monkeypatch.setattr(module, "host", made)
     monkeypatch.setattr(differences, "_managed", {})
-    monkeypatch.setattr(differences, "_told", set())
+    monkeypatch.setattr(differences, "_told", {})
     return made
 
 
@@ -68,8 +68,10 @@ def test_where_nobody_asks_one_question_is_asked_and_nothing_kept(host: Host) ->
 
 
 def test_whoever_asks_is_told_both_contents(host: Host, told: Callable[[], list[dict[str, Any]]]) -> None:
-    assert stale([RIGHT, WRONG]) == [WRONG]
-    assert surplus(["/etc/surplus"]) == ["/etc/surplus"]
+    # As often as the body is run, once is enough.
+    for _ in range(2):
+        assert stale([RIGHT, WRONG]) == [WRONG]
+        assert surplus(["/etc/surplus"]) == ["/etc/surplus"]
     file, other = told()
     assert file == {
         "host": "pics",
@@ -140,4 +142,4 @@ def test_what_is_wrong_with_a_unit(now: dict[str, str], said: list[str]) -> None
 def test_a_masked_unit_is_unmasked_before_it_is_enabled() -> None:
     script = start_script("mtail.service")
     assert "systemctl unmask -q mtail.service; systemctl unmask -q --runtime mtail.service" in script
-    assert script.index("systemctl unmask") < script.index("systemctl enable")
+    assert script.index("systemctl unmask") < script.index("systemctl enable -q")
