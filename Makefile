@@ -106,15 +106,12 @@ restore: .venv/installed ## a host as it was: INVENTORY=... [HOST=cdn] [SNAPSHOT
 
 .PHONY: test
 test: .venv/packages ## unit tests, then labs of both suites: deploy, deploy again, testinfra, e2e: [SUITE=...]
-	pytest tests/unit converter_app/tests tests/lab tests/testinfra tests/e2e --ignore tests/e2e/test_outages.py \
-	  -m 'not long' $(if $(SUITE),--suite $(SUITE))
-
-# Tests of edges need a lab of their own, of five hosts.
-EDGES := tests/edges tests/testinfra/test_edge.py tests/testinfra/test_balancer.py
+	pytest tests/unit converter_app/tests tests/lab tests/testinfra tests/e2e tests/edges tests/rollout \
+	  --ignore tests/e2e/test_outages.py -m 'not long' $(if $(SUITE),--suite $(SUITE))
 
 .PHONY: edges
 edges: .venv/packages ## edges and a balancer: drained, killed, cut off under load, no request lost: [SUITE=trixie]
-	pytest $(EDGES) --edges --suite $(or $(SUITE),trixie)
+	pytest tests/edges tests/testinfra -m edges --suite $(or $(SUITE),trixie)
 
 # On top of what is there: the pins that both locks have are the same.
 .venv/molecule: .venv/installed requirements-molecule.lock
@@ -140,7 +137,7 @@ alerts: .venv/packages ## each alert made to ring by a real fault, and to end by
 
 .PHONY: rollout-test
 rollout-test: .venv/packages ## rolling updates of five hosts under load, killed at each step: [SUITE=trixie]
-	pytest --edges tests/rollout --suite $(or $(SUITE),trixie)
+	pytest tests/rollout --suite $(or $(SUITE),trixie)
 
 .PHONY: bench
 bench: .venv/packages ## the converter against its own encoding in a bare loop, cwebp and sharp: [CORPUS=dir]

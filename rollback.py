@@ -6,13 +6,14 @@ make rollback INVENTORY=inventories/production.py [RELEASE=id]
 from pyinfra import host
 
 from extensions.ssh import send_at_once
-from roles.preflight import settings_of
+from roles.preflight import refuse_if_held, settings_of
 from roles.releases import Installed, rolled_back, target_of
 
 settings = settings_of(host)
 send_at_once(host)
 
 if "cdn" in host.groups:
+    refuse_if_held(settings)
     releases = host.get_fact(Installed)
     target = target_of(releases, host.data.get("release") or "", host.name)
     rolled_back(

@@ -76,6 +76,16 @@ def machine(settings: Settings) -> dict[str, str]:
     return host.get_fact(Machine, directory=settings.cdn.root)
 
 
+def refuse_if_held(settings: Settings) -> None:
+    """Stops what would change this host, with one line, while somebody else's rollout is at work on it.
+
+    :raises PyinfraError: nothing has been changed.
+    """
+    held = refusal(host.name, machine(settings).get("lock", ""), os.environ.get(VARIABLE, ""))
+    if held:
+        raise PyinfraError(held)
+
+
 def preflight(settings: Settings) -> None:
     """Stops the deploy, with one line, if this host can't become what it should.
 
@@ -87,9 +97,8 @@ def preflight(settings: Settings) -> None:
         raise PyinfraError(
             f"{away}: can't be reached, and the hosts need each other's keys; nothing was changed"
         )
+    refuse_if_held(settings)
     here = machine(settings)
-    if held := refusal(host.name, here.get("lock", ""), os.environ.get(VARIABLE, "")):
-        raise PyinfraError(held)
     if here.get("id") != "debian" or here.get("version") not in PYTHONS:
         raise PyinfraError(
             f"{host.name}: {here.get('id', 'unknown')} {here.get('version') or '(no version)'} is not "

@@ -93,7 +93,7 @@ class Record:
 
     def log(self, what: str) -> Path:
         """A new file for what a command says; the oldest go."""
-        for old in sorted(self.logs.glob("*.log"))[:-50]:
+        for old in sorted(self.logs.iterdir())[:-50]:
             old.unlink(missing_ok=True)
         return self.logs / f"{datetime.now(UTC):%Y%m%dT%H%M%S.%f}-{what}.log"
 

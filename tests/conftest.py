@@ -1,9 +1,9 @@
 """The labs that the tests run on.
 
 Without options, each suite of Debian gets a lab of its own, booted from bare hosts, deployed twice and
-taken down at the end. With `--edges` these labs have two edges and a balancer as well. With `--lab NAME` the
-tests run on that lab as it is, and with `--inventory FILE` those of `tests/testinfra` ask the hosts of that
-inventory.
+taken down at the end; tests that are marked with `edges` get one of five hosts, of the newest suite unless
+`--suite` says otherwise. With `--lab NAME` the tests run on that lab as it is, and with `--inventory FILE`
+those of `tests/testinfra` ask the hosts of that inventory.
 """
 
 from __future__ import annotations
@@ -30,7 +30,6 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption(
         "--host", action="append", help="only what concerns this host of the inventory (may be repeated)"
     )
-    group.addoption("--edges", action="store_true", help="in labs with two edges and a balancer")
     group.addoption("--lab", help="run on this lab, which is up and deployed, and leave it up")
     group.addoption(
         "--suite", action="append", choices=SUITES, help="boot labs of this suite only (may be repeated)"
@@ -51,11 +50,35 @@ class Deployment:
     """The same again."""
 
 
+WITH_EDGES = "edges-"
+"""Before the name of a suite: its lab with two edges and a balancer."""
+
+
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    if "deployment" in metafunc.fixturenames:
-        given = metafunc.config.getoption("--inventory") or metafunc.config.getoption("--lab")
-        suites = metafunc.config.getoption("--suite") or SUITES
-        metafunc.parametrize("deployment", [given] if given else suites, indirect=True, scope="session")
+    if "deployment" not in metafunc.fixturenames:
+        return
+    given = metafunc.config.getoption("--inventory") or metafunc.config.getoption("--lab")
+    suites = metafunc.config.getoption("--suite")
+    if given:
+        names = [given]
+    elif metafunc.definition.get_closest_marker("edges"):
+        names = [WITH_EDGES + suite for suite in suites or SUITES[:1]]
+    else:
+        names = suites or list(SUITES)
+    metafunc.parametrize("deployment", names, indirect=True, scope="session")
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """One lab after another: pytest groups tests by the place of a parameter in its list, not by its name."""
+    order = ["", *SUITES, *(WITH_EDGES + suite for suite in SUITES)]
+
+    def lab_of(item: pytest.Item) -> int:
+        parameters = item.callspec.params if hasattr(item, "callspec") else {}
+        name = parameters.get("deployment", "")
+        return order.index(name) if name in order else 0
+
+    items.sort(key=lab_of)
 
 
 _figures = pytest.StashKey[list[str]]()
@@ -68,24 +91,26 @@ def deployment(request: pytest.FixtureRequest) -> Iterator[Deployment]:
     if request.config.getoption("--inventory"):
         yield Deployment(name, None)
         return
-    edges = request.config.getoption("--edges")
-    inventory = INVENTORY_OF_EDGES if edges else INVENTORY
     if request.config.getoption("--lab"):
         os.environ["LAB_NAME"] = name
-        yield Deployment(inventory, _loaded())
+        there = _loaded()
+        edges = any(host.name == "balancer" for host in there.hosts)
+        yield Deployment(INVENTORY_OF_EDGES if edges else INVENTORY, there)
         return
 
-    lab = f"test-edges-{name}" if edges else f"test-{name}"
+    edges, suite = name.startswith(WITH_EDGES), name.removeprefix(WITH_EDGES)
+    inventory = INVENTORY_OF_EDGES if edges else INVENTORY
+    lab = f"test-{name}"
     os.environ["LAB_NAME"] = lab
     _lab("down")
-    _lab("up", "--suite", name, *(("--host", "edge1", "edge2", "balancer") if edges else ()))
+    _lab("up", "--suite", suite, *(("--host", "edge1", "edge2", "balancer") if edges else ()))
     try:
         rehearsal = pyinfra("--dry", "--json", inventory=inventory, lab=lab)
         first = deploy(lab, inventory)
         second = deploy(lab, inventory)
         what = "five hosts" if edges else "bare hosts"
         request.config.stash.setdefault(_figures, []).append(
-            f"{name}: {what} to a working CDN {first.seconds:.0f} s{'' if edges else ' (figure: 240)'}, "
+            f"{suite}: {what} to a working CDN {first.seconds:.0f} s{'' if edges else ' (figure: 240)'}, "
             f"the same deploy again {second.seconds:.1f} s{'' if edges else ' (figure: 15)'} "
             f"with {sum(map(len, second.changed().values()))} changes (figure: 0)"
         )

@@ -11,6 +11,7 @@ import pytest
 from lab import state
 from tests.conftest import Deployment
 from tests.e2e.conftest import BROWSER, OLD_BROWSER, Cdn, Shop
+from tests.e2e.test_drift import CLEAN, DRIFT, check
 from tests.edges.conftest import (
     EDGES,
     Balancer,
@@ -22,6 +23,8 @@ from tests.edges.conftest import (
     visitors,
 )
 from tests.support import Figure, Remote, never, wait_until
+
+pytestmark = pytest.mark.edges
 
 # Of the connection, of the cache that answered, and of the moment; the rest must be equal.
 OWN = {"connection", "keep-alive", "date", "age", "x-cache", "accept-ranges", "server", "alt-svc"}
@@ -43,6 +46,32 @@ def test_the_same_deploy_again_changes_nothing(deployment: Deployment) -> None:
     assert deployment.first.hosts() == {"bitrix", "cdn", *EDGES, "balancer"}
     assert deployment.rehearsal.planned()
     assert deployment.second.changed() == {}
+
+
+def test_hosts_as_deployed_show_no_drift(deployment: Deployment, lab: state.Lab, figure: Figure) -> None:
+    checked = check(deployment, lab)
+    assert checked.status == CLEAN, checked.report
+    assert {one["name"] for one in checked.report["hosts"]} == {"bitrix", "cdn", *EDGES, "balancer"}
+    figure(f"{lab.suite}: drift check of five hosts {checked.seconds:.1f} s")
+
+
+def test_what_was_changed_by_hand_at_an_edge_and_the_balancer_is_drift(
+    deployment: Deployment, lab: state.Lab, balancer: Balancer, edges: dict[str, Remote]
+) -> None:
+    by_hand = (edges["edge2"], "/etc/varnish/default.vcl"), (balancer.remote, "/etc/haproxy/haproxy.cfg")
+    try:
+        for remote, path in by_hand:
+            remote.run("sh", "-c", f"cp -p {path} /root/before; echo '# by hand' >> {path}")
+        checked = check(deployment, lab)
+    finally:
+        for remote, path in by_hand:
+            remote.run("mv", "/root/before", path)
+    assert checked.status == DRIFT
+    for remote, path in by_hand:
+        assert "# by hand" in checked.found(remote.name)["file", path]["diff"]
+    for name in ("bitrix", "cdn", "edge1"):
+        assert checked.found(name) == {}
+    assert check(deployment, lab).status == CLEAN
 
 
 @pytest.mark.parametrize("accept", [BROWSER, OLD_BROWSER, "image/avif,image/webp", "*/*"])

@@ -11,7 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -81,6 +81,7 @@ class Tree:
     home: Path
     """What the operator's machine remembers is kept there."""
     originals: dict[str, str] = field(default_factory=dict)
+    started: list[subprocess.Popen[str]] = field(default_factory=list)
 
     def change(self, name: str, old: str, new: str) -> None:
         """Replaces a part of a file until the end of the test."""
@@ -91,6 +92,12 @@ class Tree:
         file.write_text(text.replace(old, new, 1))
 
     def reset(self) -> None:
+        """Takes the changes back, and ends what a failed test left running."""
+        for process in self.started:
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+        self.started.clear()
         for name, text in self.originals.items():
             (self.path / name).write_text(text)
         self.originals.clear()
@@ -101,7 +108,7 @@ class Tree:
         :param code: Python that goes before it.
         """
         program = ["-c", f"{code}\nimport sys, rollout.cli\nsys.exit(rollout.cli.main(sys.argv[1:]))"]
-        return subprocess.Popen(
+        process = subprocess.Popen(
             [sys.executable, *(program if code else ["-m", "rollout"]), INVENTORY_OF_EDGES, *arguments],
             cwd=self.path,
             env={**os.environ, "LAB_NAME": self.lab, "XDG_STATE_HOME": str(self.home), **environment},
@@ -111,6 +118,8 @@ class Tree:
             text=True,
             start_new_session=True,
         )
+        self.started.append(process)
+        return process
 
     def run(self, *arguments: str, code: str = "", timeout: float = 900, **environment: str) -> Done:
         """Runs a rollout to its end, with a short look at the errors."""
@@ -125,7 +134,7 @@ class Tree:
 
     def progress(self) -> dict[str, Any]:
         """What the operator's machine remembers of the rollout."""
-        [file] = self.home.glob("**/*.json")
+        [file] = self.home.glob("bitrix-cdn/rollout/*.json")
         progress: dict[str, Any] = json.loads(file.read_text())
         return progress
 

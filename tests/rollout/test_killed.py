@@ -13,6 +13,8 @@ from tests.edges.conftest import Balancer, Expected
 from tests.rollout.conftest import Tree, traces, traffic
 from tests.support import Figure, Remote, wait_until
 
+pytestmark = pytest.mark.edges
+
 STEPS = ["before", "drain", "idle", "begin", "deploy", "smoke", "undrain", "back", "watch", "commit"]
 
 # Only one host changes, by one file: what is tried is where a run may end.

@@ -8,11 +8,15 @@ import signal
 import time
 from pathlib import Path
 
+import pytest
+
 from tests.deployment import INVENTORY_OF_EDGES, pyinfra
 from tests.e2e.conftest import Cdn
 from tests.edges.conftest import Balancer, Expected
 from tests.rollout.conftest import DAEMON, NGINX, SITE, Tree, traces, traffic
 from tests.support import Figure, Remote, wait_until
+
+pytestmark = pytest.mark.edges
 
 EDGES = ("edge1", "edge2")
 CONF = "/etc/nginx/nginx.conf"
@@ -159,10 +163,13 @@ def test_two_operators_at_once_are_one_too_many(
         same = tree.run()
         assert same.status == 1
         assert "a rollout of this inventory runs here already" in same.output
-        plain = pyinfra("-y", inventory=INVENTORY_OF_EDGES, lab=tree.lab, root=tree.path)
-        assert plain.status != 0
-        assert any("held by ann on " in line for line in plain.output.splitlines()), plain.output
-        assert "Traceback" not in plain.output
+        for operations in ("deploy.py", "rollback.py", "rotate_keys.py"):
+            plain = pyinfra(
+                "-y", operations=operations, inventory=INVENTORY_OF_EDGES, lab=tree.lab, root=tree.path
+            )
+            assert plain.status != 0, operations
+            assert any("held by ann on " in line for line in plain.output.splitlines()), plain.output
+            assert "Traceback" not in plain.output
     finally:
         os.killpg(first.pid, signal.SIGKILL)
         first.communicate()

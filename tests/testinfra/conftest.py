@@ -118,7 +118,7 @@ def edges(inventory: Inventory) -> dict[str, Host]:
     """The hosts that serve the pictures from their own caches, by name."""
     found = inventory.of("edge")
     if not found:
-        pytest.skip("this inventory has no edges (--edges boots a lab that has)")
+        pytest.skip("this inventory has no edges")
     return found
 
 
@@ -126,7 +126,7 @@ def edges(inventory: Inventory) -> dict[str, Host]:
 def balancer(inventory: Inventory) -> Host:
     """The host that spreads visitors over the edges."""
     if not inventory.names("balancer"):
-        pytest.skip("this inventory has no balancer (--edges boots a lab that has)")
+        pytest.skip("this inventory has no balancer")
     return inventory.host("balancer")
 
 

@@ -15,6 +15,8 @@ from settings import Settings
 from tests.support import wait_until
 from tests.testinfra.conftest import Inventory, connects, fetched, listening
 
+pytestmark = pytest.mark.edges
+
 
 def address_of(inventory: Inventory) -> str:
     """The balancer, as this machine reaches it."""

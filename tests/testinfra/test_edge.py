@@ -18,6 +18,8 @@ from tests.support import wait_until
 from tests.testinfra.conftest import Inventory, connects, gixy, listening
 from tests.testinfra.vcl import Case, outcomes, quick
 
+pytestmark = pytest.mark.edges
+
 CASES = [
     *sorted((ROOT / "tests/varnish").glob("*.vtc")),
     *sorted((ROOT / "tests/varnish/edge").glob("*.vtc")),
