@@ -82,9 +82,10 @@ def test_an_alert_goes_to_the_receiver_of_its_severity(
 
 
 def test_prometheus_tells_it_of_the_watchdog(monitoring: Host, own: AlertmanagerSettings) -> None:
-    # Prometheus looks at its rules every few seconds.
+    # One that has just been started may send the first time before it knows to whom, which takes it 5 s, and
+    # sends again with the first evaluation (each 15 s) after a minute: `--rules.alert.resend-delay`.
     query = f"amtool --alertmanager.url=http://127.0.0.1:{own.port} -o json alert query alertname=Watchdog"
-    wait = f"for i in $(seq 60); do {query} | grep -q Watchdog && break; sleep 1; done; {query}"
+    wait = f"for i in $(seq 90); do {query} | grep -q Watchdog && break; sleep 1; done; {query}"
     alerts: list[dict[str, Any]] = json.loads(monitoring.check_output(wait))
     assert [alert["labels"]["alertname"] for alert in alerts] == ["Watchdog"]
 
