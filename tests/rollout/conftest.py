@@ -10,9 +10,10 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -200,9 +201,17 @@ class Traffic:
         assert self.pressed > 100
 
 
+WhileVisited = Callable[[], AbstractContextManager[Traffic]]
+"""Has visitors come all the time, while the body of `with` runs; afterwards it is known what they met."""
+
+
+@pytest.fixture
+def visited(balancer: Balancer, gallery: list[Expected], tmp_path: Path) -> WhileVisited:
+    return partial(_visited, balancer, gallery, tmp_path)
+
+
 @contextmanager
-def traffic(balancer: Balancer, gallery: list[Expected], place: Path) -> Iterator[Traffic]:
-    """Visitors all the time, while the body runs; afterwards it is known what they met."""
+def _visited(balancer: Balancer, gallery: list[Expected], place: Path) -> Iterator[Traffic]:
     script = place / "delay.lua"
     script.write_text(_WRK)
     url = f"{balancer.client.base_url}".rstrip("/") + gallery[0].path

@@ -5,12 +5,11 @@ from __future__ import annotations
 import os
 import signal
 import time
-from pathlib import Path
 
 import pytest
 
-from tests.edges.conftest import Balancer, Expected
-from tests.rollout.conftest import Tree, traces, traffic
+from tests.edges.conftest import Balancer
+from tests.rollout.conftest import Tree, WhileVisited, traces
 from tests.support import Figure, Remote, wait_until
 
 pytestmark = pytest.mark.edges
@@ -58,14 +57,13 @@ def test_killed_at_a_step_and_started_again_it_finishes(
     step: str,
     tree: Tree,
     balancer: Balancer,
-    gallery: list[Expected],
     remotes: dict[str, Remote],
     figure: Figure,
-    tmp_path: Path,
+    visited: WhileVisited,
 ) -> None:
     text = f"killed at {step} {time.time()}"
     tree.change("deploy.py", "\nsshd(", ONLY_EDGE1.replace("CONTENT", text) + "\nsshd(")
-    with traffic(balancer, gallery, tmp_path) as seen:
+    with visited() as seen:
         killed = tree.run(code=KILLED_AT, KILL_AT=step)
         assert killed.status == -signal.SIGKILL, killed.output
         assert (tree.progress()["batch"], tree.progress()["step"]) == (["edge1"], step)
@@ -80,16 +78,15 @@ def test_killed_while_it_deploys_and_started_again_it_finishes(
     whole: bool,
     tree: Tree,
     balancer: Balancer,
-    gallery: list[Expected],
     remotes: dict[str, Remote],
     figure: Figure,
-    tmp_path: Path,
+    visited: WhileVisited,
 ) -> None:
     """With pyinfra at once, as when the operator's machine loses its power; or without, which then goes on
     and is waited for."""
     text = f"killed while deploying {time.time()}"
     tree.change("deploy.py", "\nsshd(", ONLY_EDGE1.replace("CONTENT", text) + "\nsshd(")
-    with traffic(balancer, gallery, tmp_path) as seen:
+    with visited() as seen:
         process = tree.start("--watch", "10")
         wait_until(
             "the deploy",

@@ -12,8 +12,8 @@ import pytest
 
 from tests.deployment import INVENTORY_OF_EDGES, pyinfra
 from tests.e2e.conftest import Cdn
-from tests.edges.conftest import Balancer, Expected
-from tests.rollout.conftest import DAEMON, NGINX, SITE, Tree, traces, traffic
+from tests.edges.conftest import Balancer
+from tests.rollout.conftest import DAEMON, NGINX, SITE, Tree, WhileVisited, traces
 from tests.support import Figure, Remote, wait_until
 
 pytestmark = pytest.mark.edges
@@ -37,17 +37,12 @@ def keep_alive(seconds: int) -> tuple[str, str, str]:
 
 
 def test_a_new_template_and_a_new_daemon_reach_all_hosts(
-    tree: Tree,
-    balancer: Balancer,
-    gallery: list[Expected],
-    remotes: dict[str, Remote],
-    figure: Figure,
-    tmp_path: Path,
+    tree: Tree, balancer: Balancer, remotes: dict[str, Remote], figure: Figure, visited: WhileVisited
 ) -> None:
     before = release(remotes["cdn"])
     tree.change(*keep_alive(64))
     tree.change(DAEMON, '"""', '"""Another release. ')
-    with traffic(balancer, gallery, tmp_path) as seen:
+    with visited() as seen:
         done = tree.run("--canary", "edge2")
     order = ["edge2", "edge1", "cdn"]
     figure(
@@ -72,16 +67,11 @@ def test_a_new_template_and_a_new_daemon_reach_all_hosts(
 
 
 def test_a_template_that_nginx_refuses_stops_at_the_first_host(
-    tree: Tree,
-    balancer: Balancer,
-    gallery: list[Expected],
-    remotes: dict[str, Remote],
-    figure: Figure,
-    tmp_path: Path,
+    tree: Tree, remotes: dict[str, Remote], figure: Figure, visited: WhileVisited
 ) -> None:
     before = {name: configuration(remotes[name]) for name in ("cdn", *EDGES)}
     tree.change(NGINX, "keepalive_timeout 65s", "keepalive_timeout nonsense")
-    with traffic(balancer, gallery, tmp_path) as seen:
+    with visited() as seen:
         done = tree.run()
     figure(f"rollout of a template that nginx refuses, stopped after {done.seconds:.0f} s: {seen.figures()}")
     assert done.status == 1, done.output
@@ -95,19 +85,13 @@ def test_a_template_that_nginx_refuses_stops_at_the_first_host(
 
 
 def test_a_daemon_that_does_not_get_healthy_stops_at_its_host(
-    tree: Tree,
-    cdn: Cdn,
-    balancer: Balancer,
-    gallery: list[Expected],
-    remotes: dict[str, Remote],
-    figure: Figure,
-    tmp_path: Path,
+    tree: Tree, cdn: Cdn, remotes: dict[str, Remote], figure: Figure, visited: WhileVisited
 ) -> None:
     before = release(remotes["cdn"]), configuration(remotes["cdn"])
     # The edges come first, and take it.
     tree.change(*keep_alive(63))
     tree.change(DAEMON, "works = not self._stopping.is_set() and", "works = not parts and")
-    with traffic(balancer, gallery, tmp_path) as seen:
+    with visited() as seen:
         done = tree.run("--batch", "2")
     figure(f"rollout of a daemon that stays ill, stopped after {done.seconds:.0f} s: {seen.figures()}")
     assert done.status == 1, done.output
@@ -123,19 +107,14 @@ def test_a_daemon_that_does_not_get_healthy_stops_at_its_host(
 
 
 def test_errors_that_only_visitors_see_are_noticed_and_undone(
-    tree: Tree,
-    balancer: Balancer,
-    gallery: list[Expected],
-    remotes: dict[str, Remote],
-    figure: Figure,
-    tmp_path: Path,
+    tree: Tree, balancer: Balancer, remotes: dict[str, Remote], figure: Figure, visited: WhileVisited
 ) -> None:
     """The configuration is valid and the host's own picture comes, but many others fail there: the balancer
     asks another host for them, so that visitors see nothing of it."""
     before = remotes["edge1"].run("sh", "-c", ALL)
     options = "if ($request_method = OPTIONS)"
     tree.change(SITE, options, 'if ($request_uri ~ "/edges-[0-9a-f]+-1") {\n    return 503;\n}\n' + options)
-    with traffic(balancer, gallery, tmp_path) as seen:
+    with visited() as seen:
         done = tree.run("--watch", "15")
     figure(f"rollout of a template with 503 for many, stopped after {done.seconds:.0f} s: {seen.figures()}")
     assert done.status == 1, done.output
