@@ -68,7 +68,7 @@ def test_what_was_changed_by_hand_at_an_edge_and_the_balancer_is_drift(
             remote.run("mv", "/root/before", path)
     assert checked.status == DRIFT
     for remote, path in by_hand:
-        assert "# by hand" in checked.found(remote.name)["file", path]["diff"]
+        assert "-# by hand" in checked.found(remote.name)["file", path]["diff"]
     for name in ("bitrix", "cdn", "edge1"):
         assert checked.found(name) == {}
     assert check(deployment, lab).status == CLEAN
