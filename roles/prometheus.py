@@ -39,6 +39,7 @@ def prometheus(settings: Settings) -> None:
             jobs=jobs(settings),
             probes=probes(settings),
             balanced=bool(members("balancer")),
+            shield=members("cdn")[0].name,
             blackbox_port=settings.monitoring.exporters.blackbox_port,
             alertmanager_port=settings.monitoring.alertmanager.port,
         )

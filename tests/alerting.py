@@ -45,7 +45,11 @@ def rules(settings: Settings | None = None, *, balanced: bool = False) -> dict[s
     :param balanced: there is a balancer to be asked.
     """
     files = rendered(
-        "prometheus", only=[RECORDING, ALERTS], settings=settings or settings_with(), balanced=balanced
+        "prometheus",
+        only=[RECORDING, ALERTS],
+        settings=settings or settings_with(),
+        balanced=balanced,
+        shield="cdn",
     )
     return {file.path.rpartition("/")[2]: file.content for file in reversed(files)}
 
