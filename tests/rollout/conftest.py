@@ -136,9 +136,10 @@ class Tree:
         return Done(process.returncode, output, time.monotonic() - started)
 
     def progress(self) -> dict[str, Any]:
-        """What the operator's machine remembers of the rollout."""
-        [file] = self.home.glob("bitrix-cdn/rollout/*.json")
-        progress: dict[str, Any] = json.loads(file.read_text())
+        """What the operator's machine remembers of the rollout; nothing before the first one."""
+        progress: dict[str, Any] = {}
+        for file in self.home.glob("bitrix-cdn/rollout/*.json"):
+            progress = json.loads(file.read_text())
         return progress
 
 
