@@ -105,7 +105,7 @@ restore: .venv/installed ## a host as it was: INVENTORY=... [HOST=cdn] [SNAPSHOT
 	  $(if $(filter no,$(PICTURES)),--without-pictures) $(if $(HOST_KEY),--host-key $(HOST_KEY)) $(if $(FORCE),--force)
 
 .PHONY: test
-test: .venv/packages ## unit tests, then labs of both suites: deploy, deploy again, testinfra, e2e: [SUITE=...]
+test: .venv/packages ## unit tests, labs of both suites: deploy, again, testinfra, e2e; five hosts: edges, rollouts: [SUITE=...]
 	pytest tests/unit converter_app/tests tests/lab tests/testinfra tests/e2e tests/edges tests/rollout \
 	  --ignore tests/e2e/test_outages.py -m 'not long' $(if $(SUITE),--suite $(SUITE))
 
