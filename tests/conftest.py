@@ -13,6 +13,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import NoReturn
 
 import pytest
 
@@ -48,6 +49,12 @@ class Deployment:
     """The deploy onto the bare hosts."""
     second: Run | None = None
     """The same again."""
+
+    def lacks(self, what: str) -> NoReturn:
+        """Ends a test of what these hosts don't have: skipped on somebody's, failed in a lab made for it."""
+        if self.first is None:
+            pytest.skip(f"these hosts have no {what}")
+        pytest.fail(f"this lab was booted without {what}: is the test marked with `edges`?", pytrace=False)
 
 
 WITH_EDGES = "edges-"
