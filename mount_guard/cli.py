@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 import time
 from collections.abc import Sequence
@@ -16,8 +17,25 @@ from mount_guard.machine import State
 
 def _status(names: Sequence[str], as_json: bool) -> int:
     """Prints what the guards say; returns 0 when all of them are mounted, else 1."""
-    paths = sorted(RUN.glob("*/status.json"))
-    found = [report.read(path) for path in paths if not names or path.parent.name in names]
+    found, closed = [], []
+    try:
+        guards = sorted(path.name for path in RUN.iterdir() if not names or path.name in names)
+    except FileNotFoundError:
+        guards = []
+    except PermissionError:
+        guards, closed = [], [str(RUN)]
+    for name in guards:
+        path = RUN / name / "status.json"
+        try:
+            found.append(report.read(path))
+        except FileNotFoundError:
+            pass  # it has just been started, or it ended
+        except PermissionError:
+            closed.append(str(path))
+    for place in closed:
+        print(f"mount-guard: {place} is closed to this account; ask as root", file=sys.stderr)
+    if closed and not found:
+        return 1
     if as_json:
         print(json.dumps([asdict(status) for status in found]))
     else:
@@ -44,12 +62,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     ):
         command = commands.add_parser(name, help=text, description=text)
         command.add_argument("name", metavar="NAME", help="/etc/mount-guard/NAME.toml describes the mount")
+        if name == "push":
+            command.add_argument("remote", metavar="DESCRIPTOR", type=int, help="the mount, opened")
     status = commands.add_parser("status", help="what the guards of this host say")
     status.add_argument("names", nargs="*", metavar="NAME")
     status.add_argument("--json", action="store_true", help="the same for programs")
     options = parser.parse_args(arguments)
     if options.command == "status":
         return _status(options.names, options.json)
+    if os.geteuid() != 0:
+        print(f"mount-guard: {options.command} is for root alone", file=sys.stderr)
+        return 2
+    os.umask(0o022)  # root's own may be a stricter one; what is private says so itself
     try:
         config = load(options.name)
         if options.command == "run":
@@ -58,6 +82,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"mount-guard: {error}", file=sys.stderr)
         return 2
     if options.command == "push":
-        return spool.main(config)
+        return spool.main(config, options.remote)
     guard.clean_up(config)
     return 0

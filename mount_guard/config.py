@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import tomllib
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
+
+from mount_guard.linux import resolved
 
 DIRECTORY = Path("/etc/mount-guard")
 RUN = Path("/run/mount-guard")
@@ -110,13 +112,16 @@ def parse(name: str, text: str) -> Config:
 
 
 def load(name: str) -> Config:
-    """Reads `/etc/mount-guard/NAME.toml`.
+    """Reads `/etc/mount-guard/NAME.toml`, and follows symbolic links to where its mount point really is.
 
     :raises ConfigError: it isn't there or can't be used.
     """
     path = DIRECTORY / f"{name}.toml"
     try:
-        return parse(name, path.read_text())
+        config = parse(name, path.read_text())
+        return replace(config, mount_point=resolved(config.mount_point))
+    except RuntimeError as error:  # a loop of symbolic links
+        raise ConfigError(str(error)) from None
     except OSError as error:
         raise ConfigError(f"{path}: {error.strerror}") from None
     except ConfigError as error:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import grp
 import json
+import math
 import os
 import pwd
 import random
@@ -19,7 +21,7 @@ from pathlib import Path
 from typing import IO
 
 from mount_guard import linux, report, spool
-from mount_guard.config import Config, ConfigError
+from mount_guard.config import RUN, Config, ConfigError
 from mount_guard.machine import (
     Action,
     Answered,
@@ -38,6 +40,9 @@ from mount_guard.machine import (
 
 SSHFS = "fuse.sshfs"
 
+PROBE = ".mount-guard-probe"
+"""File that the account makes and removes on the other host, where nobody takes such a name for a picture."""
+
 # Longest sleep of the loop: systemd's watchdog and the metrics want to hear of us.
 _BEAT = 2.0
 # While sshfs starts, its mount is looked for this often.
@@ -46,6 +51,8 @@ _LOOK = 0.02
 _COUNT = 5.0
 # Time for files that are open when the service is stopped.
 _PATIENCE = 4.0
+# Whether the account can use the files is asked with the first probe of a connection, then this often.
+_ACCESS = 30.0
 
 
 class Child:
@@ -103,7 +110,13 @@ class Guard:
         self._push_input: IO[bytes] | None = None
         self._pipes: list[int] = []
         self._zombies: set[int] = set()
-        self._attached = False
+        self._root = -1
+        """The private mount, once sshfs has made it: this one is proven and bound, never its path."""
+        self._mount: linux.Mount | None = None
+        self._owner = (0, 0)
+        """The numbers of the account and the group that sshfs was started with."""
+        self._access = -math.inf
+        """When it was last asked whether the account can use the files."""
         self._refused = ""
         self._waiting = (0, 0)
         self._pushed = (0, 0)
@@ -124,7 +137,7 @@ class Guard:
         self._prepare()
         while True:
             now = time.monotonic()
-            look = _LOOK if self.machine.state is State.CONNECTING and not self._attached else _BEAT
+            look = _LOOK if self.machine.state is State.CONNECTING and self._mount is None else _BEAT
             timeout = max(0.0, min(self.machine.deadline() - now, look))
             for key, _ in self._selector.select(timeout):
                 if self._selector.get_map().get(key.fd) is key:  # not closed by one before it
@@ -157,7 +170,7 @@ class Guard:
                 self._bind()
             case Action.UNBIND:
                 self._end_push()
-                linux.detach(self.config.mount_point, SSHFS)
+                self._give_back()
                 self._note_clean()
             case Action.DROP:
                 self._drop()
@@ -188,39 +201,99 @@ class Guard:
         if own := linux.mounts_at(config.mount_point):
             raise ConfigError(f"{config.mount_point} is a file system of its own ({own[-1].kind})")
         config.run.mkdir(parents=True, exist_ok=True)
+        for place in (config.run.parent, config.run):
+            place.chmod(0o755)  # everybody may ask for the status
         run = str(config.run)
         # Private: nothing mounted here shows up anywhere else.
         linux.bind(run, run, private=True)
         for directory in ("remote", "below"):
             (config.run / directory).mkdir(mode=0o755, exist_ok=True)
-        point = Path(config.mount_point)
-        if not point.is_dir():
-            point.mkdir(parents=True)
-            os.chown(point, *self._owner())
-        if config.spool:
-            linux.bind(str(point.parent), str(config.run / "below"), private=True)
+        try:
+            os.close(self._point())
+            if config.spool:
+                above = str(Path(config.mount_point).parent)
+                linux.bind(above, str(config.run / "below"), private=True)
+        except OSError as error:
+            raise ConfigError(f"{config.mount_point}: {error.strerror}") from None
         config.state.mkdir(parents=True, exist_ok=True)
 
-    def _owner(self) -> tuple[int, int]:
-        return pwd.getpwnam(self.config.owner).pw_uid, grp.getgrnam(self.config.group).gr_gid
+    def _point(self) -> int:
+        """A descriptor of the ordinary directory, made if it is missing, and the account's own.
+
+        The site's account may exchange what lies there at any time: no link is followed.
+
+        :raises OSError: it can't be had.
+        """
+        above, name = os.path.split(self.config.mount_point)
+        parent = os.open(above, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            with contextlib.suppress(FileExistsError):
+                os.mkdir(name, 0o755, dir_fd=parent)
+            point = os.open(name, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=parent)
+        finally:
+            os.close(parent)
+        if Path(f"/proc/self/fd/{point}").readlink() != Path(self.config.mount_point):
+            os.close(point)
+            raise OSError(errno.ELOOP, "a symbolic link has come into the path; restart the guard")
+        with contextlib.suppress(ConfigError):  # no such account: told when it is mounted
+            owner = self._numbers()
+            found = os.fstat(point)
+            if (found.st_uid, found.st_gid) != owner:
+                os.chown(f"/proc/self/fd/{point}", *owner)
+        return point
+
+    def _numbers(self) -> tuple[int, int]:
+        """The numbers that the account and the group have now.
+
+        :raises ConfigError: there is no such account or group.
+        """
+        try:
+            return pwd.getpwnam(self.config.owner).pw_uid, grp.getgrnam(self.config.group).gr_gid
+        except KeyError as error:
+            raise ConfigError(f"this host has no such account or group: {error.args[0]}") from None
 
     def _look(self) -> None:
-        """Asks the kernel's table, which never blocks."""
-        state = self.machine.state
-        if state is State.CONNECTING and not self._attached and linux.mounts_at(self.config.private):
-            self._attached = True
-            self._events.append(Attached())
+        """Holds on to the mount that sshfs has made. Asks the kernel's table, which never blocks."""
+        if self.machine.state is not State.CONNECTING or self._mount is not None:
+            return
+        if not linux.mounts_at(self.config.private):
+            return
+        root = os.open(self.config.private, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        # It may be gone again: then the descriptor is one of the bare directory.
+        number = linux.mount_of(root)
+        found = next((mount for mount in linux.mounts() if mount.id == number), None)
+        if found is None or found.kind != SSHFS or found.point != self.config.private:
+            os.close(root)
+            return
+        self._root, self._mount = root, found
+        self._events.append(Attached())
+
+    def _let_go(self) -> None:
+        """Takes the private mount away; sshfs can't end while we hold on to it."""
+        linux.detach(self.config.private)
+        if self._mount is not None:
+            os.close(self._root)
+        self._root, self._mount = -1, None
+
+    def _give_back(self) -> None:
+        """Makes the real path the ordinary directory again."""
+        give_back(self.config)
 
     # sshfs.
 
     def _connect(self) -> None:
         config = self.config
-        uid, gid = self._owner()
+        try:
+            uid, gid = self._owner = self._numbers()
+        except ConfigError as error:
+            self._refused = report.ACCESS
+            self._events.append(Failed(str(error)))
+            return
         command = [
             *("sshfs", "-f", "-F", config.ssh_config, f"peer:{config.remote_path}", config.private),
             *("-o", f"{config.options},uid={uid},gid={gid}"),
         ]
-        self._said, self._attached = [], False
+        self._said, self._access = [], -math.inf
         process = subprocess.Popen(
             command,
             stdin=subprocess.DEVNULL,
@@ -253,12 +326,16 @@ class Guard:
             self._sshfs.forget()
 
     def _bind(self) -> None:
-        config = self.config
-        linux.detach(config.mount_point, SSHFS)
+        self._give_back()
         try:
-            linux.bind(config.private, config.mount_point)
+            point = self._point()
+            try:
+                # By descriptor: a mount that is gone can't be bound, and nothing else is taken for it.
+                linux.bind(f"/proc/self/fd/{self._root}", f"/proc/self/fd/{point}")
+            finally:
+                os.close(point)
         except OSError as error:
-            self._events.append(Failed(f"{config.mount_point} can't be mounted: {error.strerror}"))
+            self._events.append(Failed(f"{self.config.mount_point} can't be mounted: {error.strerror}"))
             return
         self._refused = ""
         if self._push_input is not None:
@@ -271,19 +348,18 @@ class Guard:
             if child is not None:
                 child.kill()
         # Nobody waits any more. Whoever comes now meets the directory below.
-        linux.detach(self.config.mount_point, SSHFS)
-        linux.detach(self.config.private)
+        self._give_back()
+        self._let_go()
         self._end_push()
         self._sshfs = self._probe = None
-        self._attached = False
         self._note_clean()
 
     def _leave(self) -> None:
         self._end_push()
         if self._probe is not None:
             self._probe.kill()
-        linux.detach(self.config.mount_point, SSHFS)
-        linux.detach(self.config.private)
+        self._give_back()
+        self._let_go()
         if self._sshfs is not None:
             # Unmounted, sshfs ends by itself when the last open file is closed.
             self._sshfs.forget()
@@ -300,23 +376,39 @@ class Guard:
     # Probes.
 
     def _ask(self) -> None:
-        """Asks for free space: statvfs goes all the way, where stat is answered from a cache."""
+        """Asks for free space: statvfs goes all the way, where stat is answered from a cache. Now and then it
+        does as the account does, too."""
         if not self._intact():
             self._events.append(Failed(f"{self.config.mount_point} was unmounted by somebody else"))
             return
-        private = self.config.private
+        config, root, owner = self.config, self._root, self._owner
+        access = time.monotonic() - self._access >= _ACCESS
 
         def ask() -> object:
             started = time.monotonic()
-            space = os.statvfs(private)
-            return [time.monotonic() - started, space.f_bavail * space.f_frsize]
+            space = os.fstatvfs(root)
+            latency, free = time.monotonic() - started, space.f_bavail * space.f_frsize
+            try:
+                if (now := self._numbers()) != owner:
+                    change = f"was {report.pair(owner)} when it was mounted, and is {report.pair(now)}"
+                    return [latency, free, f"{config.owner}:{config.group} {change}"]
+            except ConfigError as error:
+                return [latency, free, str(error)]
+            # Where nothing is free, that is what is to be told.
+            said = try_access(config, root, owner) if access and (free or not config.spool) else ""
+            return [latency, free, said]
 
         def answered(answer: object) -> None:
             self._probe = None
             match answer:
-                case [float(latency), int(free)]:
+                case [float(latency), int(free), ""]:
+                    if access:
+                        self._access = time.monotonic()
                     self._last_good = time.time()
                     self._events.append(Answered(latency, free))
+                case [_, _, str(said)]:
+                    self._refused = report.ACCESS
+                    self._events.append(Failed(said))
                 case _:
                     # sshfs may be about to end: what it says is more than "not connected".
                     self._hear_out()
@@ -328,13 +420,12 @@ class Guard:
 
     def _intact(self) -> bool:
         """Whether our mount is where it must be, by the kernel's table."""
-        private = linux.mounts_at(self.config.private)
-        if not private:
+        if self._mount is None or self._mount not in linux.mounts():
             return False
         if self.machine.state is not State.MOUNTED:
             return True
         real = linux.mounts_at(self.config.mount_point)
-        return bool(real) and real[-1].device == private[-1].device
+        return bool(real) and real[-1].device == self._mount.device
 
     def _in_child(self, work: Callable[[], object], done: Callable[[object], None]) -> Child:
         """Runs something short in a process of its own; it may hang there for ever."""
@@ -379,7 +470,8 @@ class Guard:
             self._events.append(Pushed())
             return
         process = subprocess.Popen(
-            [sys.executable, "-m", "mount_guard", "push", self.config.name],
+            [sys.executable, "-m", "mount_guard", "push", self.config.name, str(self._root)],
+            pass_fds=[self._root],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             start_new_session=True,
@@ -535,9 +627,50 @@ class Guard:
         )
 
 
+def give_back(config: Config) -> None:
+    """Takes what guards have laid over the real path away from it, and nothing of anybody else's."""
+    private = f"/{RUN.name}/{config.name}/remote"
+    # The private directory itself was bound by a guard that took it for the mount.
+    linux.detach(
+        config.mount_point,
+        lambda mount: mount.kind == SSHFS or mount.root.removesuffix("//deleted").endswith(private),
+    )
+
+
+def try_access(config: Config, root: int, owner: tuple[int, int]) -> str:
+    """Does what the account must be able to do with the other host's files; for good its process is the
+    account's own. Returns what it is refused, in words, or nothing.
+
+    :param root: descriptor of the private mount.
+    :param owner: numbers of the account and its group.
+    :raises OSError: something else fails.
+    """
+    uid, gid = owner
+    os.initgroups(config.owner, gid)
+    os.setgid(gid)
+    os.setuid(uid)
+    linux.die_with_parent()  # forgotten with the old numbers
+    try:
+        if config.spool:
+            flags = os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+            os.close(os.open(PROBE, flags, 0o600, dir_fd=root))
+        # Needs to search the directory only: no list of a million names is asked for.
+        with contextlib.suppress(FileNotFoundError):
+            (os.unlink if config.spool else os.stat)(PROBE, dir_fd=root)
+    except OSError as error:
+        if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS):
+            raise
+        what = "not writable" if config.spool else "not readable"
+        return (
+            f"{what}: the other host refuses {config.owner} ({report.pair(owner)}): {error.strerror}; "
+            "compare the owners there, and deploy"
+        )
+    return ""
+
+
 def clean_up(config: Config) -> None:
     """Ends what a guard that was killed left running, and gives the real path back."""
     linux.kill_control_group()
-    linux.detach(config.mount_point, SSHFS)
+    give_back(config)
     for point in (config.private, str(config.run / "below"), str(config.run)):
         linux.detach(point)

@@ -10,6 +10,7 @@ import os
 import re
 import signal
 import socket
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -39,6 +40,8 @@ class Mount:
     """`major:minor` of the file system, the same for all binds of one mount."""
     point: str
     kind: str
+    root: str = "/"
+    """The directory of that file system which is shown."""
 
 
 def parse_mounts(text: str) -> list[Mount]:
@@ -46,15 +49,36 @@ def parse_mounts(text: str) -> list[Mount]:
     mounts = []
     for line in text.splitlines():
         fields, _, rest = line.partition(" - ")
-        number, _, device, _, point, *_ = fields.split(" ")
-        plain = re.sub(r"\\([0-7]{3})", lambda match: chr(int(match[1], 8)), point)
-        mounts.append(Mount(int(number), device, plain, rest.split(" ")[0]))
+        number, _, device, root, point, *_ = fields.split(" ")
+        mounts.append(Mount(int(number), device, _plain(point), rest.split(" ")[0], _plain(root)))
     return mounts
 
 
+def _plain(path: str) -> str:
+    return re.sub(r"\\([0-7]{3})", lambda match: chr(int(match[1], 8)), path)
+
+
+def mounts() -> list[Mount]:
+    """The kernel's table, which never waits for a file system."""
+    return parse_mounts(Path("/proc/self/mountinfo").read_text())
+
+
 def mounts_at(point: str) -> list[Mount]:
-    """The mounts over a path. Asks only the kernel's table, so it never waits for a file system."""
-    return [mount for mount in parse_mounts(Path("/proc/self/mountinfo").read_text()) if mount.point == point]
+    """The mounts over a path, which must have no symbolic link in it."""
+    return [mount for mount in mounts() if mount.point == point]
+
+
+def mount_of(descriptor: int) -> int:
+    """The id of the mount that a descriptor leads to, whether or not it is still in the table."""
+    lines = Path(f"/proc/self/fdinfo/{descriptor}").read_text().splitlines()
+    return int(next(line for line in lines if line.startswith("mnt_id:")).split()[1])
+
+
+def resolved(path: str) -> str:
+    """The path without symbolic links, as the kernel's table has it; a mount there isn't asked."""
+    point = Path(path)
+    point = point.parent.resolve() / point.name
+    return str(point if mounts_at(str(point)) else point.resolve())
 
 
 def bind(source: str, target: str, *, private: bool = False) -> None:
@@ -70,13 +94,13 @@ def bind(source: str, target: str, *, private: bool = False) -> None:
         _check(_LIBC.mount(None, os.fsencode(target), None, flags, None), target)
 
 
-def detach(point: str, kind: str | None = None) -> None:
-    """Takes all mounts away from a path, in use or not; nothing there is no error.
+def detach(point: str, ours: Callable[[Mount], bool] = lambda _: True) -> None:
+    """Takes the mounts away from a path, in use or not; nothing there is no error.
 
-    :param kind: only down to the first of another type of file system.
+    :param ours: only down to the first for which this is false.
     """
     for mount in reversed(mounts_at(point)):
-        if kind is not None and mount.kind != kind:
+        if not ours(mount):
             return
         if _LIBC.umount2(os.fsencode(point), _MNT_DETACH | _UMOUNT_NOFOLLOW) < 0:
             return

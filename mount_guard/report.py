@@ -9,6 +9,8 @@ from pathlib import Path
 
 from mount_guard.machine import State
 
+ACCESS = "access"
+
 
 @dataclass(frozen=True)
 class Status:
@@ -24,7 +26,8 @@ class Status:
     last_good_probe: float | None
     reconnects: int
     refused: str
-    """`host_key` or `login` when the other host can't be trusted or doesn't let us in; else empty."""
+    """`host_key` or `login` when the other host can't be trusted or doesn't let us in, `access` when the
+    account can't use the files; else empty."""
     free: int
     """Bytes free on the other host."""
     spool_files: int
@@ -50,6 +53,11 @@ def sentence(status: Status, now: float) -> str:
     return text
 
 
+def pair(numbers: tuple[int, int]) -> str:
+    """The numbers of an account and its group, as `chown` takes them."""
+    return "{}:{}".format(*numbers)
+
+
 def _span(seconds: float) -> str:
     if seconds < 120:
         return f"{max(0, seconds):.0f} s"
@@ -59,7 +67,11 @@ def _span(seconds: float) -> str:
 _METRICS = (
     ("mount_guard_up", "gauge", "1 while the mount is over its real path."),
     ("mount_guard_full", "gauge", "1 while the other host has no room and files wait in the spool."),
-    ("mount_guard_refused", "gauge", "1 while the other host's key or our login is refused, by reason."),
+    (
+        "mount_guard_refused",
+        "gauge",
+        "1 while the other host's key, our login or the account is refused, by reason.",
+    ),
     ("mount_guard_probe_seconds", "gauge", "What the last probe took."),
     ("mount_guard_last_good_probe_timestamp_seconds", "gauge", "When a probe last came back well."),
     ("mount_guard_seconds_since_last_good_probe", "gauge", "The same as an age, when this was written."),
@@ -81,7 +93,8 @@ def metrics(status: Status) -> str:
         "mount_guard_up": [(mount, status.state == State.MOUNTED)],
         "mount_guard_full": [(mount, status.state == State.FULL)],
         "mount_guard_refused": [
-            (f'{mount},reason="{reason}"', status.refused == reason) for reason in ("host_key", "login")
+            (f'{mount},reason="{reason}"', status.refused == reason)
+            for reason in ("host_key", "login", ACCESS)
         ],
         "mount_guard_probe_seconds": [(mount, status.latency)],
         "mount_guard_last_good_probe_timestamp_seconds": [(mount, status.last_good_probe or 0.0)],

@@ -121,11 +121,12 @@ def count(path: str, limit: int | None = None) -> tuple[int, int]:
 class Push:
     """One push, from a proven private mount to an empty spool."""
 
-    def __init__(self, config: Config, say: Callable[[str], None]) -> None:
+    def __init__(self, config: Config, remote: int, say: Callable[[str], None]) -> None:
         self._config = config
         self._say = say
         self._local = os.open(config.below, _PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
-        self._remote = os.open(config.private, _PATH | os.O_CLOEXEC)
+        # Not opened by its path: when sshfs has just ended, that is a directory of this host.
+        self._remote = remote
         self._journal_path = config.state / "journal"
         self._lock = threading.Lock()
         self._done: dict[str, Identity] = {}
@@ -535,8 +536,11 @@ def _digest(descriptor: int) -> str:
     return digest.hexdigest()
 
 
-def main(config: Config) -> int:
-    """The process that the guard starts."""
+def main(config: Config, remote: int) -> int:
+    """The process that the guard starts.
+
+    :param remote: descriptor of the private mount that the guard has proven.
+    """
     # A broken lease is reported by a signal that would end us.
     signal.signal(signal.SIGIO, signal.SIG_IGN)
     os.umask(0)
@@ -556,7 +560,7 @@ def main(config: Config) -> int:
 
     threading.Thread(target=listen, daemon=True).start()
     try:
-        push = Push(config, say)
+        push = Push(config, remote, say)
         push.before()
         say("ready")
         if answers.get() == "bound":

@@ -1,6 +1,7 @@
 """Role mounts: each host sees the other's files where the contract says."""
 
 import json
+from pathlib import Path
 from uuid import uuid4
 
 import pytest
@@ -63,6 +64,38 @@ def test_a_killed_sshfs_comes_back(group: str, bitrix: Host, cdn: Host, settings
     wait_until(f"{path} mounted again", back, bool, timeout=20)
     # It is the guard that brought it back, not a restart of the guard.
     assert guard == host.check_output("systemctl show -p MainPID --value %s", f"mount-guard@{name}")
+
+
+@pytest.mark.parametrize("group", ["bitrix", "cdn"])
+def test_a_mount_that_is_gone_before_it_is_bound_leaves_nothing_over_the_real_path(
+    group: str, bitrix: Host, cdn: Host, settings: Settings
+) -> None:
+    host, path, name = (
+        (bitrix, settings.site.resize_cache, "resize-cache")
+        if group == "bitrix"
+        else (cdn, settings.cdn.originals, "originals")
+    )
+    flickering = (Path(__file__).parent / "flickering_sshfs.py").read_text()
+    seen = f"for i in $(seq 40); do findmnt -n -o FSTYPE --mountpoint {path}; sleep 0.1; done; true"
+    try:
+        host.check_output("printf %%s %s > /usr/local/bin/sshfs; chmod 755 /usr/local/bin/sshfs", flickering)
+        host.check_output("systemctl restart %s", f"mount-guard@{name}")
+        # A spool that is pushed into the bare directory would be gone.
+        if group == "bitrix":
+            host.check_output("runuser -u %s -- sh -c 'echo picture > %s/waits'", settings.site.user, path)
+        assert set(host.check_output(seen).split()) <= {"fuse.sshfs"}
+        host.check_output("rm /usr/local/bin/sshfs; systemctl kill -s HUP %s", f"mount-guard@{name}")
+        wait_until(f"{path} mounted", lambda: host.run("mount-guard status").rc, (0).__eq__, timeout=30)
+        over = "awk -v p=%s '$5 == p' /proc/self/mountinfo"
+        assert len(host.check_output(over, path).splitlines()) == 1
+        if group == "bitrix":
+            wait_until(
+                "pushed", lambda: cdn.file(f"{settings.cdn.resize_cache}/waits").exists, bool, timeout=20
+            )
+    finally:
+        host.run("rm -f /usr/local/bin/sshfs %s/waits", path)
+        host.check_output("systemctl restart %s", f"mount-guard@{name}")
+    wait_until(f"{path} mounted", lambda: host.run("mount-guard status").rc, (0).__eq__, timeout=30)
 
 
 @pytest.mark.parametrize("group", ["bitrix", "cdn"])

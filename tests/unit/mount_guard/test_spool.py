@@ -69,7 +69,7 @@ def tree(root: str) -> dict[str, bytes]:
 def pushed(config: Config, *, between: Callable[[], None] = lambda: None) -> int:
     """Pushes the spool; returns how many files that took."""
     said: list[str] = []
-    push = spool.Push(config, said.append)
+    push = spool.Push(config, os.open(config.private, os.O_PATH), said.append)
     push.before()
     between()
     push.after(lambda pause: False)
