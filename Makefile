@@ -104,10 +104,15 @@ restore: .venv/installed ## a host as it was: INVENTORY=... [HOST=cdn] [SNAPSHOT
 	$(BACKUP) restore $(INVENTORY) $(if $(HOST),--host $(HOST)) $(if $(SNAPSHOT),--snapshot $(SNAPSHOT)) \
 	  $(if $(filter no,$(PICTURES)),--without-pictures) $(if $(HOST_KEY),--host-key $(HOST_KEY)) $(if $(FORCE),--force)
 
-.PHONY: test
-test: .venv/packages ## unit tests, labs of both suites: deploy, again, testinfra, e2e; five hosts: edges, rollouts: [SUITE=...]
-	pytest tests/unit converter_app/tests tests/lab tests/testinfra tests/e2e tests/edges tests/rollout \
-	  --ignore tests/e2e/test_outages.py -m 'not long' $(if $(SUITE),--suite $(SUITE))
+RUN_TESTS = python -m tests.run $(if $(SUITE),--suite $(SUITE)) $(if $(ONLY),--only $(ONLY)) \
+  $(if $(JOBS),--jobs $(JOBS)) $(if $(REPORTS),--reports $(REPORTS))
+
+.PHONY: test test-all
+test: .venv/packages ## what to run before a push: [SUITE=one of Debian] [ONLY="stages"] [JOBS=3] [REPORTS=dir]
+	@$(RUN_TESTS)
+
+test-all: .venv/packages ## all tests, of both suites: edges, rollouts, outages, each alert; hours: [as test]
+	@$(RUN_TESTS) --all
 
 .PHONY: edges
 edges: .venv/packages ## edges and a balancer: drained, killed, cut off under load, no request lost: [SUITE=trixie]

@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import NoReturn
 
@@ -35,6 +35,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption(
         "--suite", action="append", choices=SUITES, help="boot labs of this suite only (may be repeated)"
     )
+    group.addoption("--prefix", default="test", help="begins the names of the labs that are booted")
 
 
 @dataclass(frozen=True)
@@ -75,6 +76,14 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     metafunc.parametrize("deployment", names, indirect=True, scope="session")
 
 
+@pytest.hookimpl(tryfirst=True, specname="pytest_collection_modifyitems")
+def pytest_mark_roles(items: list[pytest.Item]) -> None:
+    """The checks of the roles are for both suites, without anybody's saying so in each."""
+    for item in items:
+        if item.path.is_relative_to(ROOT / "tests/testinfra"):
+            item.add_marker("both")
+
+
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """One lab after another: pytest groups tests by the place of a parameter in its list, not by its name."""
@@ -92,7 +101,7 @@ _figures = pytest.StashKey[list[str]]()
 
 
 @pytest.fixture(scope="session")
-def deployment(request: pytest.FixtureRequest) -> Iterator[Deployment]:
+def deployment(request: pytest.FixtureRequest, figure: Figure) -> Iterator[Deployment]:
     """The lab of one suite, from bare hosts to deployed twice."""
     name: str = request.param
     if request.config.getoption("--inventory"):
@@ -107,7 +116,7 @@ def deployment(request: pytest.FixtureRequest) -> Iterator[Deployment]:
 
     edges, suite = name.startswith(WITH_EDGES), name.removeprefix(WITH_EDGES)
     inventory = INVENTORY_OF_EDGES if edges else INVENTORY
-    lab = f"test-{name}"
+    lab = f"{request.config.getoption('--prefix')}-{name}"
     os.environ["LAB_NAME"] = lab
     _lab("down")
     _lab("up", "--suite", suite, *(("--host", "edge1", "edge2", "balancer") if edges else ()))
@@ -116,7 +125,7 @@ def deployment(request: pytest.FixtureRequest) -> Iterator[Deployment]:
         first = deploy(lab, inventory)
         second = deploy(lab, inventory)
         what = "five hosts" if edges else "bare hosts"
-        request.config.stash.setdefault(_figures, []).append(
+        figure(
             f"{suite}: {what} to a working CDN {first.seconds:.0f} s{'' if edges else ' (figure: 240)'}, "
             f"the same deploy again {second.seconds:.1f} s{'' if edges else ' (figure: 15)'} "
             f"with {sum(map(len, second.changed().values()))} changes (figure: 0)"
@@ -135,9 +144,16 @@ def lab(deployment: Deployment) -> state.Lab:
 
 
 @pytest.fixture(scope="session")
-def figure(request: pytest.FixtureRequest) -> Figure:
-    """Takes a line for the summary of the run."""
-    return request.config.stash.setdefault(_figures, []).append
+def figure(
+    request: pytest.FixtureRequest, record_testsuite_property: Callable[[str, object], None]
+) -> Figure:
+    """Takes a line for the summary of the run, and for its report."""
+
+    def take(line: str) -> None:
+        request.config.stash.setdefault(_figures, []).append(line)
+        record_testsuite_property("figure", line)
+
+    return take
 
 
 def _loaded() -> state.Lab:

@@ -974,6 +974,7 @@ result = [
 """
 
 
+@pytest.mark.both
 def test_the_watchdog_arrives_again_and_again(receiver: Receiver) -> None:
     first = receiver.wait_for("Watchdog", timeout=FIRES)
     receiver.wait_for("Watchdog", since=first.arrived + 1, timeout=FIRES)

@@ -15,6 +15,7 @@ from tests.support import opened, wait_until
 FOREVER = "public, max-age=31536000, immutable"
 
 
+@pytest.mark.both
 def test_a_photograph_written_by_php_through_the_mount_is_answered_as_webp_to_a_client_that_accepts_it(
     shop: Shop, cdn: Cdn
 ) -> None:
@@ -34,6 +35,7 @@ def test_a_photograph_written_by_php_through_the_mount_is_answered_as_webp_to_a_
     assert {"ETag", "Last-Modified"} <= {name.title().replace("Etag", "ETag") for name in answer.headers}
 
 
+@pytest.mark.both
 def test_it_is_answered_as_the_untouched_original_to_a_client_that_does_not(shop: Shop, cdn: Cdn) -> None:
     picture = shop.resized()
     written = shop.site.get(picture)
@@ -82,6 +84,7 @@ def converter_stopped(cdn: Cdn) -> Iterator[None]:
     wait_until("a healthy daemon", cdn.daemon_ready)
 
 
+@pytest.mark.both
 def test_what_is_still_to_come_is_answered_at_once_and_not_for_long(
     shop: Shop, cdn: Cdn, converter_stopped: None
 ) -> None:
@@ -117,6 +120,7 @@ def test_what_is_not_reading_is_405(shop: Shop, cdn: Cdn, method: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["page.php", "page.html", "exchange.xml", "noextension", ".hidden.jpg"])
+@pytest.mark.both
 def test_what_is_not_on_the_allow_list_is_never_served(shop: Shop, cdn: Cdn, name: str) -> None:
     directory = shop.directory()
     secret = f"secret {shop.token}"

@@ -180,8 +180,8 @@ def world(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     given = request.config.getoption("--lab")
     if request.config.getoption("--inventory"):
         pytest.skip("throws a host away: these are somebody's hosts")
-    name = given or "test-backup"
     suite = (request.config.getoption("--suite") or ["trixie"])[0]
+    name = given or f"{request.config.getoption('--prefix')}-backup-{suite}"
 
     def lab(*arguments: str) -> None:
         result = subprocess.run(

@@ -25,6 +25,7 @@ def gallery(shop: Shop, cdn: Cdn) -> list[str]:
     return paths
 
 
+@pytest.mark.both
 def test_chromium_gets_webp_and_fewer_bytes(
     shop: Shop, cdn: Cdn, gallery: list[str], tmp_path: Path, figure: Figure
 ) -> None:

@@ -20,6 +20,7 @@ OURS = (".webp", ".avif", ".keep")
 
 
 @pytest.mark.parametrize("way", ["copy", "rename"])
+@pytest.mark.both
 def test_rewritten_the_old_variant_is_gone_at_once_and_the_new_one_appears(
     shop: Shop, cdn: Cdn, way: Literal["copy", "rename"]
 ) -> None:
@@ -53,6 +54,7 @@ def test_rewritten_the_old_variant_is_gone_at_once_and_the_new_one_appears(
     assert cdn.get(picture).content == new
 
 
+@pytest.mark.both
 def test_removed_the_variant_goes_too_and_bitrix_can_remove_the_directory(shop: Shop, cdn: Cdn) -> None:
     original = shop.upload()
     pictures = [shop.site.resize(original, 450, 450), shop.site.resize(original, 120, 120, EXACT)]

@@ -5,6 +5,8 @@ from __future__ import annotations
 import io
 import tarfile
 
+import pytest
+
 from tests.e2e.conftest import Cdn, Shop
 from tests.e2e.test_hostile_files import all_are_published
 from tests.support import wait_until
@@ -25,6 +27,7 @@ result = done()
 """
 
 
+@pytest.mark.both
 def test_the_daemon_killed_in_the_middle_of_a_hundred_conversions_finishes_them_after_its_restart(
     shop: Shop, cdn: Cdn
 ) -> None:

@@ -34,6 +34,7 @@ def refusal(run: Run, *words: str) -> None:
     assert any(all(word in line for word in words) for line in run.output.splitlines()), run.output[-3000:]
 
 
+@pytest.mark.both
 def test_bare_hosts_can_be_rehearsed(deployment: Deployment) -> None:
     run = deployment.rehearsal
     if run is None:
@@ -42,6 +43,7 @@ def test_bare_hosts_can_be_rehearsed(deployment: Deployment) -> None:
     assert {host for hosts in run.planned().values() for host in hosts} == BOTH
 
 
+@pytest.mark.both
 def test_a_second_deploy_changes_nothing_on_any_host(lab: state.Lab) -> None:
     run = pyinfra("-y", "--json", lab=lab.name)
     assert run.status == 0, run.output
@@ -49,6 +51,7 @@ def test_a_second_deploy_changes_nothing_on_any_host(lab: state.Lab) -> None:
     assert run.changed() == {}
 
 
+@pytest.mark.both
 def test_a_rehearsal_afterwards_plans_nothing(lab: state.Lab) -> None:
     run = pyinfra("--dry", "--json", lab=lab.name)
     assert (run.status, run.hosts(), run.planned()) == (0, BOTH, {})

@@ -251,6 +251,7 @@ def _exec(lab: state.Lab, host: str, *command: str) -> None:
     )
 
 
+@pytest.mark.both
 def test_the_result_reaches_prometheus(
     cdn: Cdn, settings: Settings, deployment: Deployment, lab: state.Lab
 ) -> None:

@@ -14,6 +14,7 @@ from tests.e2e.conftest import BROWSER, Cdn, Shop
 from tests.support import Remote, opened, wait_until
 
 
+@pytest.mark.both
 def test_the_intermediate_of_bitrix_is_never_published_as_the_answer(shop: Shop, cdn: Cdn) -> None:
     rest = cdn.settings.converter.watch.intermediate_rest_s
     original = shop.upload(1200, 900)

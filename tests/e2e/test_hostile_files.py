@@ -38,6 +38,7 @@ def no_pictures(shop: Shop) -> dict[str, bytes]:
     }
 
 
+@pytest.mark.both
 def test_a_picture_that_is_no_picture_crashes_nothing_and_is_not_published(shop: Shop, cdn: Cdn) -> None:
     before = cdn.daemon()
     directory = shop.directory("450_450_1")

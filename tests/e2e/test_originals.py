@@ -29,6 +29,7 @@ def of_origin(cdn: Cdn) -> int:
     )
 
 
+@pytest.mark.both
 def test_the_first_visitor_gets_the_original_at_once_and_the_next_ones_the_variant(
     shop: Shop, cdn: Cdn
 ) -> None:
@@ -54,6 +55,7 @@ def test_the_first_visitor_gets_the_original_at_once_and_the_next_ones_the_varia
     assert old.headers["Cache-Control"] == FOREVER
 
 
+@pytest.mark.both
 def test_what_visitors_ask_for_is_asked_of_the_mount_once(shop: Shop, cdn: Cdn) -> None:
     original = shop.upload()
     cdn.as_webp(original)
@@ -149,6 +151,7 @@ def purge(cdn: Cdn, picture: Picture) -> None:
 
 
 @pytest.mark.parametrize("method", ["PURGE", "POST", "PUT", "DELETE", "BAN"])
+@pytest.mark.both
 def test_nobody_outside_can_purge_or_change(shop: Shop, cdn: Cdn, method: str) -> None:
     original = shop.upload(200, 200)
     cdn.get(original)
@@ -190,6 +193,7 @@ def refused(shop: Shop, cdn: Cdn, directory: str, name: str) -> None:
         shop.bitrix.run("rm", "-rf", shop.mounted(directory))
 
 
+@pytest.mark.both
 def test_no_clients_headers_decide_what_another_one_gets(shop: Shop, cdn: Cdn) -> None:
     original = shop.upload()
     written = shop.site.get(original)
@@ -247,6 +251,7 @@ def cut_off(lab: state.Lab, bitrix: Remote) -> Iterator[None]:
         bitrix.disconnect()
 
 
+@pytest.mark.both
 def test_the_sites_host_away_what_is_known_is_served_and_the_rest_refused_soon(
     shop: Shop, cdn: Cdn, request: pytest.FixtureRequest, figure: Figure
 ) -> None:
@@ -283,6 +288,7 @@ def test_the_sites_host_away_what_is_known_is_served_and_the_rest_refused_soon(
     )
 
 
+@pytest.mark.both
 def test_and_afterwards_all_is_as_before(shop: Shop, cdn: Cdn, bitrix: Remote) -> None:
     wait_until(
         "both mounts",

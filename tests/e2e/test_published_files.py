@@ -11,6 +11,7 @@ from tests.support import ssim
 WWW_DATA = 33
 
 
+@pytest.mark.both
 def test_the_published_file_is_33_33_0644_with_the_mtime_of_the_original_to_the_nanosecond(
     shop: Shop, cdn: Cdn
 ) -> None:

@@ -226,6 +226,7 @@ def test_a_release_that_does_not_get_healthy_is_taken_back_by_the_deploy(
         assert (run.status, run.changed()) == (0, {}), run.output
 
 
+@pytest.mark.both
 def test_a_new_release_is_gone_back_from_in_seconds(
     cdn: Cdn, shop: Shop, release: str, newer: Sources, lab: state.Lab, figure: Figure
 ) -> None:

@@ -41,6 +41,7 @@ def handshake(cdn: Cdn, context: ssl.SSLContext, session: ssl.SSLSession | None 
     return context.wrap_socket(connection, server_hostname=cdn.remote.address, session=session)
 
 
+@pytest.mark.both
 def test_pictures_are_answered_as_over_http(shop: Shop, cdn: Cdn, secure: httpx.Client) -> None:
     resized, original = shop.resized(), shop.upload()
     for picture in (resized, original):
@@ -66,6 +67,7 @@ def test_methods_are_the_same(shop: Shop, secure: httpx.Client) -> None:
     assert secure.options(picture.url_path).status_code == 204
 
 
+@pytest.mark.both
 def test_http_2_is_spoken(cdn: Cdn) -> None:
     context = ssl.create_default_context()
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
@@ -86,6 +88,7 @@ def test_the_versions_before_1_2_are_not(cdn: Cdn) -> None:
         handshake(cdn, context)
 
 
+@pytest.mark.both
 def test_tls_1_2_only_with_forward_secrecy(cdn: Cdn) -> None:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE

@@ -12,6 +12,7 @@ import pytest
 import yaml
 
 from tests.deployment import ROOT
+from tests.run import stages
 
 FILE = ROOT / ".github/workflows/ci.yml"
 # YAML 1.1 reads `on` as true, which nothing here asks for.
@@ -40,7 +41,8 @@ def test_shellcheck_has_nothing_to_say_of_a_step(script: str) -> None:
 
 @pytest.mark.parametrize("name", JOBS)
 def test_a_job_is_bounded_and_may_read_only(name: str) -> None:
-    assert 0 < JOBS[name]["timeout-minutes"] <= 90
+    # By night alerts are waited for, an hour and more.
+    assert 0 < JOBS[name]["timeout-minutes"] <= (150 if name == "test-all" else 90)
     assert JOBS[name]["permissions"] == {"contents": "read"}
     assert WORKFLOW["permissions"] == {}
 
@@ -59,6 +61,14 @@ def test_each_make_target_that_it_calls_exists() -> None:
     targets = re.findall(r"^([\w./-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
     assert called
     assert called <= set(targets)
+
+
+def test_the_night_runs_each_stage_that_a_push_does_not() -> None:
+    matrix = JOBS["test-all"]["strategy"]["matrix"]
+    for suite in matrix["suite"]:
+        pushed, every = ({stage.name for stage in stages(suite, every=all_)} for all_ in (False, True))
+        assert {f"{stage}-{suite}" for stage in matrix["stage"]} == every - pushed
+    assert set(matrix["suite"]) == {entry["suite"] for entry in JOBS["test"]["strategy"]["matrix"]["include"]}
 
 
 def test_only_the_drift_check_sees_secrets_and_takes_the_key_away() -> None:
