@@ -178,7 +178,7 @@ def watch(root: Path, directories: int) -> Run:
 def _watch(root: bytes, report: Connection) -> None:
     before = _resident_mib()
     started = time.monotonic()
-    watch = Watch(root, frozenset({b"jpg"}))
+    watch = Watch(root, frozenset({"jpg"}))
     report.send((Run(time.monotonic() - started, _resident_mib() - before), len(watch)))
     watch.close()
 

@@ -447,11 +447,6 @@ class TestRefused:
     def test_no_picture(self, data: bytes) -> None:
         assert convert(data, DEFAULT) == Keep(Reason.NO_PICTURE)
 
-    @pytest.mark.parametrize("format", ["WEBP", "AVIF"])
-    def test_formats_left_alone(self, format: str) -> None:
-        data = pictures.encoded(pictures.photograph(side=64), format)
-        assert convert(data, DEFAULT) == Keep(Reason.FORMAT, format.lower())
-
     @pytest.mark.parametrize(
         ("format", "options"), [("JPEG", {}), ("JPEG", {"progressive": True}), ("PNG", {})]
     )

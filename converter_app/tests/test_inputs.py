@@ -56,6 +56,133 @@ def stripped(image: Image.Image) -> Image.Image:
     return copy
 
 
+def as_avif(image: Image.Image, primaries: int = 1, transfer: int = 13, **options: Any) -> bytes:
+    data = pictures.encoded(image, "AVIF", **options)
+    at = data.index(b"colrnclx") + 8
+    return data[:at] + struct.pack(">HH", primaries, transfer) + data[at + 4 :]
+
+
+class TestWebp:
+    def test_a_thumbnail_as_bitrix_writes_it_becomes_smaller(self) -> None:
+        photograph = stripped(pictures.photograph(side=300))
+        data = pictures.encoded(photograph, "WEBP", quality=95)
+        variant = variant_of(data)
+        assert len(variant.data) <= 0.9 * len(data)
+        assert pictures.ssim(data, variant.data) >= 0.95
+
+    def test_one_that_is_small_already_is_kept(self) -> None:
+        data = pictures.encoded(stripped(pictures.photograph(side=300)), "WEBP", quality=60)
+        decision = convert(data, DEFAULT)
+        assert isinstance(decision, Keep)
+        assert decision.reason in (Reason.NO_SAVING, Reason.SIMILARITY)
+
+    def test_transparency_stays(self) -> None:
+        image = stripped(pictures.photograph(side=120))
+        image.putalpha(Image.linear_gradient("L").resize(image.size))
+        data = pictures.encoded(image, "WEBP", lossless=True)
+        shown = pixels_of(data)
+        assert shown.mode == "RGBA"
+        assert difference(shown.getchannel("A"), pictures.decoded(data).getchannel("A")) < 1
+
+    def test_orientation_in_exif_is_not_applied_as_browsers_ignore_it(self) -> None:
+        exif = Image.Exif()
+        exif[0x0112] = 6
+        image = Image.new("RGB", (60, 40), "red")
+        assert pixels_of(pictures.encoded(image, "WEBP", exif=exif.tobytes()), ANY_SIZE).size == (60, 40)
+
+    def test_animations_move_on(self) -> None:
+        colours = ((200, 0, 0), (0, 200, 0), (0, 0, 200))
+        first, *others = [Image.new("RGB", (64, 64), colour) for colour in colours]
+        noise = np.random.default_rng(1).integers(0, 40, (64, 64, 3), np.uint8)
+        first, *others = [
+            Image.fromarray(np.clip(np.asarray(image) + noise, 0, 255).astype(np.uint8))
+            for image in (first, *others)
+        ]
+        data = pictures.encoded(
+            first, "WEBP", save_all=True, append_images=others, duration=[40, 80, 120], loop=3, quality=100
+        )
+        made = Image.open(io.BytesIO(variant_of(data).data))
+        assert (getattr(made, "n_frames", 1), made.info["loop"]) == (3, 3)
+        shown = []
+        for index, colour in enumerate(colours):
+            made.seek(index)
+            made.load()
+            shown.append(made.info["duration"])
+            average = np.asarray(made.convert("RGB")).mean(axis=(0, 1))
+            assert np.abs(average - np.asarray(colour)).max() < 40
+        assert shown == [40, 80, 120]
+
+    @pytest.mark.parametrize("kept_share", [0.1, 0.5, 0.99])
+    def test_cut_off_is_damaged(self, kept_share: float) -> None:
+        data = pictures.encoded(stripped(pictures.photograph(side=120)), "WEBP")
+        with pytest.raises(DamagedError):
+            convert(data[: int(len(data) * kept_share)], DEFAULT)
+
+    def test_what_the_decoder_refuses_for_another_reason_is_left_alone(self) -> None:
+        data = bytearray(pictures.encoded(stripped(pictures.photograph(side=120)), "WEBP"))
+        data[23:26] = b"\0\0\0"  # the start code of the key frame
+        decision = convert(bytes(data), DEFAULT)
+        assert isinstance(decision, Keep)
+        assert decision.reason is Reason.FORMAT
+
+
+class TestAvif:
+    def test_one_that_can_be_smaller_becomes_webp(self) -> None:
+        data = as_avif(stripped(pictures.photograph(side=300)), quality=98)
+        variant = variant_of(data)
+        assert len(variant.data) <= 0.9 * len(data)
+        assert pictures.ssim(data, variant.data) >= 0.95
+        assert variant.avif is None
+
+    def test_of_a_small_one_webp_is_for_those_without_avif_alone(self) -> None:
+        data = as_avif(stripped(pictures.photograph(side=300)), quality=50)
+        variant = variant_of(data)
+        assert pictures.ssim(data, variant.data) >= 0.95
+        assert variant.avif is not None
+        assert variant.avif.data == data
+
+    def test_orientation_is_that_of_its_boxes(self) -> None:
+        exif = Image.Exif()
+        exif[0x0112] = 6
+        image = Image.new("RGB", (60, 40), "red")
+        image.paste("blue", (0, 0, 30, 40))
+        shown = pixels_of(as_avif(image, exif=exif.tobytes()), ANY_SIZE)
+        assert shown.size == (40, 60)
+        assert near(shown.getpixel((20, 10)), (0, 0, 255), 40)
+
+    def test_transparency_stays(self) -> None:
+        image = stripped(pictures.photograph(side=120))
+        image.putalpha(Image.linear_gradient("L").resize(image.size))
+        data = as_avif(image, quality=90)
+        shown = pixels_of(data)
+        assert difference(shown.getchannel("A"), pictures.decoded(data).getchannel("A")) < 3
+
+    @pytest.mark.parametrize(("primaries", "transfer"), [(12, 13), (9, 16), (1, 8)])
+    def test_colours_that_the_decoder_does_not_convert_are_left_alone(
+        self, primaries: int, transfer: int
+    ) -> None:
+        data = as_avif(stripped(pictures.photograph(side=120)), primaries, transfer)
+        decision = convert(data, DEFAULT)
+        assert isinstance(decision, Keep)
+        assert decision.reason is Reason.FORMAT
+
+    def test_a_moving_one_is_left_alone(self) -> None:
+        frames = [Image.new("RGB", (64, 64), colour) for colour in ("red", "green")]
+        data = pictures.encoded(frames[0], "AVIF", save_all=True, append_images=frames[1:])
+        assert convert(data, DEFAULT) == Keep(Reason.FORMAT, "avif of several frames")
+
+    def test_one_of_a_more_general_kind(self) -> None:
+        data = bytearray(as_avif(stripped(pictures.photograph(side=120)), quality=98))
+        data[8:12] = b"mif1"
+        variant_of(bytes(data))
+
+    @pytest.mark.parametrize("kept_share", [0.1, 0.5, 0.99])
+    def test_cut_off_is_damaged(self, kept_share: float) -> None:
+        data = as_avif(stripped(pictures.photograph(side=120)))
+        with pytest.raises(DamagedError):
+            convert(data[: int(len(data) * kept_share)], DEFAULT)
+
+
 class TestBmp:
     @pytest.mark.parametrize("mode", ["1", "L", "P", "RGB"])
     def test_modes(self, mode: str) -> None:

@@ -9,7 +9,7 @@ import pytest
 from webp_converter.misses import Miss, MissLog, Places, merged, parse
 from webp_converter.originals import canonical_url
 
-PLACES = Places(b"/srv/resized", b"/srv/variants", frozenset({b"jpg", b"png"}))
+PLACES = Places(b"/srv/resized", b"/srv/variants", frozenset({"jpg", "png", "webp"}))
 
 
 @pytest.mark.parametrize(
@@ -41,6 +41,8 @@ def test_what_a_datagram_says(datagram: bytes, miss: Miss | None) -> None:
         (b"/upload/.git/a.jpg", None),
         (b"/upload//a.jpg", None),
         (b"/upload/a\0.jpg", None),
+        (b"/upload/a.webp", b"/srv/variants/a.webp"),
+        (b"/upload/a.jpg.webp", None),
         (b"/upload/a.php", None),
         (b"/upload/jpg", None),
         (b"/etc/a.jpg", None),

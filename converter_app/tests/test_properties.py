@@ -22,7 +22,7 @@ from webp_converter.originals import canonical_url
 from webp_converter.predictor import score
 from webp_converter.store import Mark, Store
 
-EXTENSIONS = frozenset({b"jpg", b"png"})
+EXTENSIONS = frozenset({"jpg", "png"})
 PLACES = Places(b"/srv/resized", b"/srv/variants", EXTENSIONS)
 
 names = st.binary(min_size=1, max_size=40).filter(lambda name: not set(name) & {0, ord("/")})

@@ -44,6 +44,30 @@ def test_missing_stale_and_decided(store: Store) -> None:
     assert (tally.originals, tally.removed) == (5, 1)
 
 
+def test_webp_originals_and_what_only_looks_like_one(store: Store) -> None:
+    """A variant of somebody else's is no original, not even where its own original is missing."""
+    decided = original(store, "decided.webp")
+    store.publish([finished(store, decided)])
+    original(store, "photo.jpg.webp")
+    original(store, "missing.webp")
+    tally = Tally()
+    found = sorted(scan(store.root, frozenset({"jpg", "webp"}), tally))
+    assert [os.path.basename(path) for path in found] == [b"missing.webp"]
+    assert tally.originals == 2
+    decided.unlink()
+    list(scan(store.root, frozenset({"jpg", "webp"}), Tally()))
+    assert sorted(path.name for path in decided.parent.iterdir()) == ["missing.webp", "photo.jpg.webp"]
+
+
+def test_names_without_room_for_a_suffix_are_told_and_not_queued(store: Store) -> None:
+    fits = original(store, "a" * 246 + ".jpg")
+    too_long = original(store, "\u0444" * 124 + ".jpg")
+    tally = Tally()
+    assert undecided(store, tally) == [fits.name]
+    assert tally.too_long == [os.fsencode(too_long)]
+    assert tally.originals == 2
+
+
 def test_orphans_of_ours_go(store: Store) -> None:
     ours, theirs = original(store, "ours.jpg"), original(store, "theirs.jpg")
     store.publish([finished(store, ours)])

@@ -20,7 +20,7 @@ def root(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def watch(root: Path) -> Iterator[Watch]:
-    watch = Watch(os.fsencode(root), frozenset({b"jpg"}))
+    watch = Watch(os.fsencode(root), frozenset({"jpg"}))
     yield watch
     watch.close()
 
@@ -158,7 +158,7 @@ def test_the_root_s_end_is_told(watch: Watch, root: Path) -> None:
 
 def test_a_missing_root(tmp_path: Path) -> None:
     with pytest.raises(WatchError, match="missing"):
-        Watch(os.fsencode(tmp_path / "absent"), frozenset({b"jpg"}))
+        Watch(os.fsencode(tmp_path / "absent"), frozenset({"jpg"}))
 
 
 @pytest.mark.parametrize("links", [None, 1, 2, 5])
@@ -176,7 +176,7 @@ def test_every_directory_is_watched_however_the_file_system_counts_links(
         return os.stat_result(values)
 
     monkeypatch.setattr(os, "stat", lying)
-    watch = Watch(os.fsencode(root), frozenset({b"jpg"}))
+    watch = Watch(os.fsencode(root), frozenset({"jpg"}))
     monkeypatch.undo()
     assert len(watch) == 1 + 9
     (root / "f/g/h/i/x.jpg").touch()

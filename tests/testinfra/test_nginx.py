@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.parse import quote
 from uuid import uuid4
 
 import httpx
@@ -100,6 +101,33 @@ def test_avif_comes_first_where_it_is_enabled(site: Site, settings: Settings, ac
     if body == "avif":
         assert answer.headers["Content-Type"] == "image/avif"
         assert answer.headers["X-Image-Variant"] == "avif"
+
+
+@pytest.mark.parametrize("name", ["photo.webp", "photo.WEBP", "photo.avif"])
+def test_originals_of_modern_formats_are_negotiated_as_others_are(site: Site, name: str) -> None:
+    path = site.pair(name)
+    answer = site.get(path, "image/webp")
+    assert (answer.text, answer.headers["X-Image-Variant"]) == ("variant", "webp")
+    answer = site.get(path, "*/*")
+    assert (answer.text, answer.headers["X-Image-Variant"]) == ("original", "original")
+
+
+def test_avif_stays_avif_for_who_can_show_it_where_that_is_smaller(site: Site) -> None:
+    path = site.pair("photo.avif")
+    site.write("photo.avif.avif", "avif")
+    for accept, body in ((BROWSER, "avif"), ("image/webp", "variant"), ("*/*", "original")):
+        assert site.get(path, accept).text == body
+
+
+@pytest.mark.parametrize(
+    "name", ["a" * 247 + ".jpg", "\u0444" * 124 + ".jpg", "a" * 250 + ".webp", "%" * 247 + ".png"]
+)
+def test_a_name_without_room_for_a_suffix_is_never_pending(site: Site, name: str) -> None:
+    answer = site.get(quote(site.write(name, "original")))
+    assert (answer.text, answer.headers["X-Image-Variant"]) == ("original", "original")
+    assert (
+        answer.headers["Cache-Control"] == site.get(site.pair("decided.jpg"), "*/*").headers["Cache-Control"]
+    )
 
 
 def test_every_allowed_extension_has_its_type(site: Site) -> None:

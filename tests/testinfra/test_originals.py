@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import quote
 from uuid import uuid4
 
 import pytest
@@ -101,6 +102,12 @@ def test_a_verdict_settles_it(bulkhead: Bulkhead) -> None:
     path = bulkhead.write("photo.jpg", "original")
     bulkhead.write_variant("photo.jpg.keep", "")
     assert bulkhead.get(path, accept="image/webp").headers["X-Image-Variant"] == "original"
+
+
+def test_a_name_without_room_for_a_suffix_is_never_pending(bulkhead: Bulkhead) -> None:
+    name = "\u0444" * 124 + ".jpg"
+    answer = bulkhead.get(quote(bulkhead.write(name, "original")), accept="image/webp")
+    assert (answer.status, answer.body, answer.headers["X-Image-Variant"]) == (200, "original", "original")
 
 
 def test_a_change_on_the_site_shows_at_once(bulkhead: Bulkhead) -> None:

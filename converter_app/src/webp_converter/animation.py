@@ -150,11 +150,13 @@ def shown_at(data: bytes, times_ms: Sequence[float]) -> Iterator[Image.Image]:
         yield variant
 
 
-def _shown_ms(duration_ms: float) -> float:
+def shown_ms(duration_ms: float) -> float:
+    """How long browsers show a frame."""
     return _SHORTEST_SHOWN_MS if duration_ms <= _SHORTEST_MS else min(duration_ms, _MAXIMUM_MS)
 
 
-def _playable(animation: Animation) -> Animation:
+def playable(animation: Animation) -> Animation:
+    """Raises UnsupportedError for one that is longer than WebP can count."""
     if sum(animation.durations_ms) > _MAXIMUM_TOTAL_MS:
         raise UnsupportedError("animation of more than 24 days")
     return animation
@@ -223,7 +225,7 @@ def parse_gif(data: bytes, maximum_frames: int) -> Animation:
                 )
             )
             disposal = {2: Disposal.CLEAR, 3: Disposal.RESTORE}.get(control[0] >> 2 & 7, Disposal.LEAVE)
-            duration_ms = _shown_ms(10 * int.from_bytes(control[1:3], "little"))
+            duration_ms = shown_ms(10 * int.from_bytes(control[1:3], "little"))
             frames.append(Frame(file, left, top, frame_width, frame_height, duration_ms, disposal, True))
             control = bytes(4)
         elif not kind and not data[reader.position :].strip(b"\0"):
@@ -232,7 +234,7 @@ def parse_gif(data: bytes, maximum_frames: int) -> Animation:
             break
     if not frames or not width or not height:
         raise ValueError("no frame")
-    return _playable(Animation(width, height, frames, plays))
+    return playable(Animation(width, height, frames, plays))
 
 
 def _colour_bytes(flags: int) -> int:
@@ -310,7 +312,7 @@ def parse_apng(data: bytes, maximum_frames: int) -> Animation:
     width, height = struct.unpack(">II", header[:8])
     if any(f.left + f.width > width or f.top + f.height > height for f in frames):
         raise UnsupportedError("png with a frame outside of the canvas")
-    return _playable(Animation(width, height, frames[: max(1, announced)], min(plays, _MAXIMUM_PLAYS)))
+    return playable(Animation(width, height, frames[: max(1, announced)], min(plays, _MAXIMUM_PLAYS)))
 
 
 def _apng_frame(header: bytes, shared: list[bytes], control: bytes, pixels: list[bytes]) -> Frame:
@@ -329,7 +331,7 @@ def _apng_frame(header: bytes, shared: list[bytes], control: bytes, pixels: list
         top=top,
         width=width,
         height=height,
-        duration_ms=_shown_ms(1000 * delay / (per_second or 100)),
+        duration_ms=shown_ms(1000 * delay / (per_second or 100)),
         disposal={1: Disposal.CLEAR, 2: Disposal.RESTORE}.get(disposal, Disposal.LEAVE),
         blended=blend == 1,
     )

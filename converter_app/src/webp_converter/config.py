@@ -132,10 +132,10 @@ class Watch(Section):
     """What becomes a job, and when."""
 
     extensions: list[Extension] = Field(
-        default=["jpg", "jpeg", "png", "gif", "bmp", "tif", "tiff"], min_length=1
+        default=["jpg", "jpeg", "png", "gif", "bmp", "tif", "tiff", "webp", "avif"], min_length=1
     )
     """Extensions of file names that are looked at, lower case, compared without regard to case. What a file
-    really is, its signature decides."""
+    really is, its signature decides. Names of variants, such as `photo.jpg.webp`, are no originals'."""
 
     intermediate_rest_s: float = Field(default=10.0, ge=0, le=3600)
     """Seconds (0 to 3600) that a picture larger than its `W_H_T` directory allows must be at rest before it

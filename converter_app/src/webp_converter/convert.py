@@ -81,7 +81,7 @@ def _publish(store: Store, answered: Answered) -> Iterator[Converted]:
         if not isinstance(answer, Report):
             yield Converted(job.path, answer.reason, False)
         elif answer.finished is None:
-            decided = answer.outcome in (Outcome.FRESH, Outcome.FOREIGN)
+            decided = answer.outcome in (Outcome.FRESH, Outcome.FOREIGN, Outcome.TOO_LONG)
             yield Converted(job.path, answer.detail or answer.outcome.value, decided)
         elif (result := next(results)) is not Result.PUBLISHED:
             yield Converted(job.path, result.name.lower(), result is Result.FOREIGN)

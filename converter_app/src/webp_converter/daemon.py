@@ -24,6 +24,7 @@ from webp_converter.housekeeper import Housekeeper
 from webp_converter.jobs import Job, Jobs, Priority
 from webp_converter.metrics import Metrics
 from webp_converter.misses import MissLog, Places
+from webp_converter.names import TOO_LONG, has_room
 from webp_converter.originals import Originals, OriginAwayError, Reach
 from webp_converter.pool import Pool, context, start_fork_server
 from webp_converter.publisher import Publisher, Records, Ties, Trees
@@ -39,6 +40,7 @@ _TICK_S = 0.5
 _HOUSEKEEPING_S = 2.0
 _QUEUE_PAUSES_S = (0.1, 0.2, 0.5, 1.0, 2.0)
 _SCAN_PAUSE_S = 5.0
+_TOO_LONG_REMEMBERED = 10_000
 
 
 class Daemon:
@@ -103,6 +105,7 @@ class Daemon:
         self._scanners: list[BaseProcess] = []
         self._disk_problem = ""
         self._emptied: dict[bytes, float] = {}
+        self._too_long: set[bytes] = set()
         self._first_watch = threading.Event()
         self._threads: list[threading.Thread] = []
 
@@ -197,7 +200,7 @@ class Daemon:
 
     def _watch_loop(self) -> None:
         root = os.fsencode(self._config.store.root)
-        extensions = frozenset(extension.encode() for extension in self._config.watch.extensions)
+        extensions = frozenset(self._config.watch.extensions)
         while not self._stopping.is_set():
             started = time.monotonic()
             try:
@@ -238,6 +241,8 @@ class Daemon:
     def _changed(self, changes: list[Change]) -> None:
         jobs, gone = [], []
         for change in changes:
+            if not self._has_room(change.path):
+                continue
             stale = self._store.remove_stale(change.path)
             if stale.removed:
                 self._metrics.stale.inc(stale.removed)
@@ -260,6 +265,18 @@ class Daemon:
                 self._queue_lost(error)
         self._statistics.forget(gone)
 
+    def _has_room(self, path: bytes) -> bool:
+        """Whether an original's name leaves room for a suffix; of each that doesn't the log tells once."""
+        name = path.rpartition(b"/")[2]
+        if has_room(name):
+            return True
+        if path not in self._too_long:
+            if len(self._too_long) >= _TOO_LONG_REMEMBERED:
+                self._too_long.clear()
+            self._too_long.add(path)
+            log.warning("name too long", path=path, bytes=len(name), reason=TOO_LONG)
+        return False
+
     def _remove_emptied(self) -> None:
         now = time.monotonic()
         for directory in [path for path, due in self._emptied.items() if due <= now]:
@@ -270,13 +287,15 @@ class Daemon:
 
     def _miss_loop(self) -> None:
         assert self._misses
-        extensions = frozenset(extension.encode() for extension in self._config.watch.extensions)
+        extensions = frozenset(self._config.watch.extensions)
         places = Places(os.fsencode(self._config.store.root), self._originals.root, extensions)
         while not self._stopping.is_set():
             jobs = []
             for miss in self._misses.read(_TICK_S):
                 path = places.of(miss.path)
-                if path is not None and (miss.pending or self._is_stale(path)):
+                if path is None or not self._has_room(path):
+                    continue
+                if miss.pending or self._is_stale(path):
                     jobs.append(Job(path, time.time_ns(), Priority.HIGH))
             if not jobs or self._queue_problem:
                 continue
@@ -435,6 +454,8 @@ class Daemon:
             total.queued += tally.queued
             total.removed += tally.removed
             total.missed |= tally.missed
+            for path in tally.too_long:
+                self._has_room(path)
         self._scanners = []
         if self._stopping.is_set():
             return False

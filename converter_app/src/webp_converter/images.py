@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
@@ -157,7 +158,9 @@ def convert(picture: bytes | Opened, encoding: Encoding) -> Variant | Keep:
     if isinstance(best, Variant) and len(best.data) > limit:
         best = Keep(Reason.NO_SAVING)
     if encoding.avif and isinstance(subject, _Still) and header.pixels <= encoding.avif_maximum_pixels:
-        return _with_avif(subject, best, limit, encoding)
+        best = _with_avif(subject, best, limit, encoding)
+    if header.format == "avif" and isinstance(best, Keep):
+        return _for_those_without(subject, picture.data, best, encoding)
     return best
 
 
@@ -379,6 +382,17 @@ def _lossless(subject: _Still | _Moving, lossy_bytes: int, best: Variant | Keep)
         return best
     data = min(data, subject.lossless(*subject.thorough), key=len)
     return Variant(data, 0, 1.0, encodes + 2) if len(data) <= lossy_bytes else best
+
+
+def _for_those_without(subject: _Still | _Moving, data: bytes, best: Keep, encoding: Encoding) -> Variant:
+    """The WebP of an AVIF original for browsers that can't show it, however large; all others get what lies
+    beside it, at worst the original's own bytes."""
+    found = _lossy(subject, len(data), sys.maxsize, False, encoding)
+    if isinstance(found, Keep):
+        quality = max(encoding.ladder)
+        webp = subject.lossy(quality, encoding)
+        found = Variant(webp, quality, subject.similarity(webp), len(encoding.ladder) + 1)
+    return found._replace(avif=best.avif or Variant(data, 0, 1.0, 0))
 
 
 def _with_avif(subject: _Still, best: Variant | Keep, limit: int, encoding: Encoding) -> Variant | Keep:

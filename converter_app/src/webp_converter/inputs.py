@@ -13,7 +13,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from PIL import Image, ImageCms, ImageOps
 
-from webp_converter import animation
+from webp_converter import animation, modern
 from webp_converter.animation import Animation, UnsupportedError
 
 # Our own limit is checked before anything is decoded, and refuses instead of warning.
@@ -34,14 +34,20 @@ _SIGNATURES = (
     ("gif", 0, b"GIF87a"),
     ("gif", 0, b"GIF89a"),
     ("webp", 8, b"WEBP"),
-    ("avif", 4, b"ftypavif"),
-    ("avif", 4, b"ftypavis"),
     ("bmp", 0, b"BM"),
     ("tiff", 0, b"II*\0"),
     ("tiff", 0, b"MM\0*"),
 )
 
-_DECODED = {"jpeg": "JPEG", "png": "PNG", "gif": "GIF", "bmp": "BMP", "tiff": "TIFF"}
+_DECODED = {
+    "jpeg": "JPEG",
+    "png": "PNG",
+    "gif": "GIF",
+    "bmp": "BMP",
+    "tiff": "TIFF",
+    "webp": "WEBP",
+    "avif": "AVIF",
+}
 
 _MODES = {"1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr"}
 _DEPTH_16 = {"I;16", "I;16B", "I;16L", "I;16N"}
@@ -62,7 +68,7 @@ def signature(data: bytes) -> str | None:
     for name, offset, magic in _SIGNATURES:
         if data.startswith(magic, offset):
             return name
-    return None
+    return "avif" if modern.is_avif(data) else None
 
 
 @dataclass(frozen=True)
@@ -70,7 +76,7 @@ class Header:
     """What a picture says of itself before it is decoded."""
 
     format: str
-    """`jpeg`, `png`, `gif`, `bmp`, `tiff`."""
+    """`jpeg`, `png`, `gif`, `bmp`, `tiff`, `webp`, `avif`."""
 
     width: int
     """Pixels. Of all formats but TIFF as stored: orientation is not applied."""
@@ -118,6 +124,8 @@ def opened(data: bytes, name: str, maximum_frames: int) -> Opened:
 
     Raises DamagedError, DecoderError, UnsupportedError.
     """
+    if name in ("webp", "avif") and (what := modern.cut_off(data)):
+        raise DamagedError(f"{name}: {what}")
     if name == "gif":  # Pillow would allocate what it claims to be when it opens it
         with _guarded(name):
             return _animation(data, name, animation.parse_gif(data, maximum_frames))
@@ -125,6 +133,10 @@ def opened(data: bytes, name: str, maximum_frames: int) -> Opened:
         image = Image.open(BytesIO(data), formats=[_DECODED[name]])
         if name == "png" and getattr(image, "is_animated", False):
             return _animation(data, name, animation.parse_apng(data, maximum_frames))
+        if name == "avif":
+            modern.check_avif(data, getattr(image, "n_frames", 1))
+        if name == "webp" and getattr(image, "is_animated", False):
+            return _animation(data, name, modern.parse_webp(image, data, maximum_frames))
         if image.mode not in _MODES and image.mode not in _DEPTH_16:
             raise UnsupportedError(f"{name} of mode {image.mode}")
         pixels = image.width * image.height
@@ -148,7 +160,7 @@ def decoded(picture: Opened, metadata: Literal["none", "icc", "all"]) -> tuple[l
     Raises DamagedError when it can't be decoded whole, UnsupportedError, DecoderError, MemoryError.
     """
     if isinstance(picture.source, Animation):
-        return _frames(picture.source, picture.header, metadata)
+        return _frames(picture.source, picture.header, picture.data, metadata)
     image, header, data = picture.source, picture.header, picture.data
     with _guarded(header.format, header.pixels):
         image.load()
@@ -162,12 +174,18 @@ def decoded(picture: Opened, metadata: Literal["none", "icc", "all"]) -> tuple[l
 
 
 def _frames(
-    source: Animation, header: Header, metadata: Literal["none", "icc", "all"]
+    source: Animation, header: Header, data: bytes, metadata: Literal["none", "icc", "all"]
 ) -> tuple[list[Image.Image], Metadata]:
     kept = Metadata()
 
     def parts() -> Iterator[Image.Image]:
         nonlocal kept
+        if header.format == "webp":
+            with _guarded(header.format, header.pixels):
+                for canvas in modern.frames_of_webp(data, len(source.frames)):
+                    part, kept = _canonical(canvas, data, metadata)
+                    yield part
+            return
         for frame in source.frames:
             with _guarded(header.format, frame.width * frame.height):
                 image: Image.Image = Image.open(BytesIO(frame.file), formats=[_DECODED[header.format]])
@@ -193,7 +211,7 @@ def _guarded(name: str, pixels: int = 0) -> Iterator[None]:
     except Exception as error:
         np.empty(_DECODER_BYTES * pixels, np.uint8)
         _require_decoder(name)
-        if name == "tiff" or (name == "bmp" and not pixels):
+        if name in ("tiff", "webp", "avif") or (name == "bmp" and not pixels):
             raise UnsupportedError(f"{name}: {error}") from error
         raise DamagedError(f"{name}: {error}") from error
 
@@ -244,6 +262,7 @@ def _canonical(
     image: Image.Image, data: bytes, metadata: Literal["none", "icc", "all"]
 ) -> tuple[Image.Image, Metadata]:
     profile = image.info.get("icc_profile")
+    turned = image.format != "WEBP"  # Browsers don't look into the EXIF of a WebP.
     if image.format == "PNG" and "transparency" in image.info:
         image.info["transparency"] = _transparency(image, depth=data[_PNG_DEPTH])
     if image.mode in _DEPTH_16:
@@ -265,7 +284,8 @@ def _canonical(
     if image.mode not in ("RGB", "RGBA"):
         image = image.convert("RGB")
     try:
-        ImageOps.exif_transpose(image, in_place=True)
+        if turned:
+            ImageOps.exif_transpose(image, in_place=True)
         if metadata == "all":
             Image.Exif().load(_bytes(image.info.get("exif")))
     except MemoryError:

@@ -13,6 +13,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import NamedTuple, Self
 
+from webp_converter.names import is_original
+
 _FIRST_INHERITED = 3
 _DATAGRAM_BYTES = 65_536
 _READ_AT_ONCE = 1024
@@ -50,14 +52,14 @@ class Places:
     originals: bytes
     """Directory of the variants of originals; there an original's path stands for it, and is no file."""
 
-    extensions: frozenset[bytes]
+    extensions: frozenset[str]
 
     def of(self, path: bytes) -> bytes | None:
         """The picture's path on this host; None for what can't be a picture of the site."""
         parts = path.split(b"/")[1:]
         if b"\0" in path or any(part in (b"", b".", b"..") or part.startswith(b".") for part in parts):
             return None
-        if path.rpartition(b".")[2].lower() not in self.extensions:
+        if not is_original(os.fsdecode(path.rpartition(b"/")[2]), self.extensions):
             return None
         if path.startswith(_RESIZED):
             return self.resized + b"/" + path.removeprefix(_RESIZED)

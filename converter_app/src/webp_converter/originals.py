@@ -21,6 +21,7 @@ from urllib.parse import quote, urlsplit
 from webp_converter import log
 from webp_converter.bitrix import Box
 from webp_converter.config import Config
+from webp_converter.names import has_room
 from webp_converter.store import (
     DECISIONS,
     FOREIGN,
@@ -232,6 +233,8 @@ class Originals(Store):
         head = self._head(path)
         if head is None:
             return None
+        if not has_room(os.path.basename(path)):
+            return Standing.TOO_LONG
         try:
             with self.directory(path) as (directory, name):
                 return self.standing(directory, name, _status(head))

@@ -14,7 +14,7 @@ import signal
 import time
 import zlib
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 
 import redis
@@ -22,6 +22,7 @@ import redis
 from webp_converter import linux
 from webp_converter.config import Config
 from webp_converter.jobs import Job, Jobs, Priority
+from webp_converter.names import has_room, is_original
 from webp_converter.statistics import Statistics
 from webp_converter.store import (
     AVIF,
@@ -37,6 +38,7 @@ from webp_converter.store import (
 
 _SHARED_LEVEL = 2
 _PUSHED_AT_ONCE = 500
+_TOLD = 1000
 _WEBP, _KEEP, _AVIF = WEBP.decode(), KEEP.decode(), AVIF.decode()
 _OPEN_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
@@ -59,6 +61,9 @@ class Tally:
 
     evicted: int = 0
     """Undecided originals left alone, since nobody read their variants."""
+
+    too_long: list[bytes] = field(default_factory=list)
+    """Some of the originals whose names leave no room for a suffix: nothing can be made of them."""
 
     dry_run: bool = False
     """Whether to remove nothing, but to count it."""
@@ -139,17 +144,22 @@ def _files(
 ) -> Iterator[bytes]:
     webp, keep, avif_beside = _WEBP, _KEEP, _AVIF
     for name in files:
-        _, dot, extension = name.rpartition(".")
-        if extension.lower() in extensions and dot:
+        if is_original(name, extensions):
             tally.originals += 1
+            if not has_room(name):
+                if len(tally.too_long) < _TOLD:
+                    tally.too_long.append(path + b"/" + os.fsencode(name))
+                continue
             has = name + webp in files, name + keep in files, name + avif_beside in files
             if any(has) and _decided(fd, name, *has, avif, tally):
                 continue
             yield path + b"/" + os.fsencode(name)
-        elif name.endswith((webp, keep, avif_beside)) and name[:-5] not in files:
-            original = name[:-5]
-            if original.rpartition(".")[2].lower() in extensions:
-                _remove_orphan(fd, path, name, tally)
+        elif (
+            name.endswith((webp, keep, avif_beside))
+            and name[:-5] not in files
+            and is_original(name[:-5], extensions)
+        ):
+            _remove_orphan(fd, path, name, tally)
 
 
 def _decided(

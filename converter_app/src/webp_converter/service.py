@@ -15,6 +15,7 @@ from typing import NamedTuple
 
 from webp_converter.config import DEFAULT_FILE, Config
 from webp_converter.jobs import Job, Jobs, Letter, Overview, Priority
+from webp_converter.names import TOO_LONG, has_room, is_original, is_variant
 from webp_converter.originals import Originals
 from webp_converter.recent import Conversion
 from webp_converter.statistics import Statistics, Totals
@@ -59,7 +60,6 @@ class Service:
         self._config = config
         self._store = Store(config, b"")
         self._originals = Originals(config, b"")
-        self._extensions = tuple(b"." + extension.encode() for extension in config.watch.extensions)
         self._jobs = Jobs(config.queue)
         self._statistics = Statistics(config.cache)
 
@@ -88,7 +88,10 @@ class Service:
         parts = path.removeprefix(store.root + b"/").split(b"/")
         if b"\0" in path or any(part.startswith(b".") or not part or len(part) > 255 for part in parts):
             raise ValueError(f"{shown!r} is no picture's path")
-        if len(path) >= 4096 or not parts[-1].lower().endswith(self._extensions):
+        name = os.fsdecode(parts[-1])
+        if is_variant(name):
+            raise ValueError(f"{shown!r} has the name of a variant, not of an original")
+        if len(path) >= 4096 or not is_original(name, self._config.watch.extensions):
             raise ValueError(f"{shown!r} has none of the extensions of watch.extensions")
         return store
 
@@ -141,6 +144,9 @@ class Service:
         Raises ValueError, before anything is queued, for a path that can't be a picture's.
         """
         stores = [self._checked(path) for path in paths]
+        for path in paths:
+            if not has_room(path.rpartition(b"/")[2]):
+                raise ValueError(f"{os.fsdecode(path)!r}: {TOO_LONG}")
         asked = []
         for path, store in zip(paths, stores, strict=True):
             standing = store.standing_of(path) if store is self._store else Standing.UNDECIDED

@@ -28,6 +28,7 @@ from typing import Literal, NamedTuple, Self
 from webp_converter import linux
 from webp_converter.bitrix import Box, box_of
 from webp_converter.config import Config
+from webp_converter.names import has_room
 
 XATTR = "user.webp-converter"
 EVICTED = "user.webp-converter.evicted"
@@ -134,6 +135,9 @@ class Standing(Enum):
     FRESH = auto()
     FOREIGN = auto()
     """Someone else's variant lies beside it, and counts."""
+
+    TOO_LONG = auto()
+    """Its name leaves no room for a suffix: it is answered as it is, for good."""
 
 
 class Result(Enum):
@@ -407,6 +411,8 @@ class Store:
 
     def standing(self, directory: int, name: bytes, original: os.stat_result) -> Standing:
         """Whether an original has a decision, and whose."""
+        if not has_room(name):
+            return Standing.TOO_LONG
         for suffix in DECISIONS:
             mark = read_mark(directory, name + suffix)
             if mark is None:

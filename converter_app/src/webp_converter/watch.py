@@ -19,6 +19,8 @@ from typing import NamedTuple
 
 from inotify_simple import INotify, flags, parse_events  # type: ignore[import-untyped]
 
+from webp_converter.names import is_original
+
 _MASK = (
     flags.CLOSE_WRITE
     | flags.MOVED_FROM
@@ -88,7 +90,7 @@ class _Node:
 class Watch:
     """Watches one tree. Not thread safe, but for `close`."""
 
-    def __init__(self, root: bytes, extensions: frozenset[bytes]) -> None:
+    def __init__(self, root: bytes, extensions: frozenset[str]) -> None:
         """Watches every directory below `root`.
 
         Raises WatchError when the root is missing or the kernel's limit on watches is reached.
@@ -187,8 +189,7 @@ class Watch:
 
     def is_original(self, name: bytes) -> bool:
         """Whether a name is that of an original."""
-        _, dot, extension = name.rpartition(b".")
-        return bool(dot) and extension.lower() in self._extensions
+        return is_original(os.fsdecode(name), self._extensions)
 
     def _path(self, node: _Node) -> bytes | None:
         """The path of a node; None where it is no longer part of the tree."""

@@ -52,6 +52,9 @@ class Outcome(StrEnum):
     FOREIGN = "foreign"
     """Somebody else's variant was there already."""
 
+    TOO_LONG = "name-too-long"
+    """Nothing can be made of it: the name leaves no room for a suffix."""
+
     GONE = "gone"
     """There is no such original any more."""
 
@@ -187,6 +190,8 @@ def convert_with(config: Config, store: Store, order: Order) -> Report:
         return Report(Outcome.FRESH, path)
     if standing is Standing.FOREIGN:
         return Report(Outcome.FOREIGN, path)
+    if standing is Standing.TOO_LONG:
+        return Report(Outcome.TOO_LONG, path)
     try:
         original = store.read(path, config.encoding.maximum_bytes)
     except BlockingIOError:
