@@ -454,6 +454,8 @@ class Settings(Section):
             return given
         try:
             cdn = CdnSettings.model_validate(given.get("cdn", {}))
+            nginx = NginxSettings.model_validate(given.get("nginx", {}))
+            tls = TlsSettings.model_validate(given.get("tls", {}))
             ports = (
                 OriginalsSettings.model_validate(given.get("originals", {})).port,
                 VarnishSettings.model_validate(given.get("varnish", {})).port,
@@ -467,6 +469,11 @@ class Settings(Section):
                 "temporary": f"{cdn.variants}/.webp-converter",
                 "url": f"http://127.0.0.1:{ports[0]}",
                 "purge_url": f"http://127.0.0.1:{ports[1]}",
+            },
+            "delivery": {
+                "url": f"https://127.0.0.1:{tls.port}"
+                if tls.redirects
+                else f"http://127.0.0.1:{nginx.http_port}"
             },
         }
         converter = given.get("converter", {})

@@ -397,3 +397,112 @@ class Asked(Model):
     """What became of the wish for each picture."""
 
     pictures: list[AskedModel]
+
+
+class OriginalModel(Model):
+    """The original that is explained."""
+
+    path: str
+    """Of a picture in `resize_cache/` its file; of one of the site's originals, where its variants lie."""
+
+    present: bool | None
+    """None: it can't be asked now."""
+
+    bytes: int | None = None
+    modified_at: float | None = None
+    """Unix time."""
+
+    format: str | None = None
+    width: int | None = None
+    height: int | None = None
+    problem: str = ""
+    """Why something of it isn't known; empty: nothing."""
+
+
+class VariantModel(Model):
+    """A variant, or the verdict that the original is best."""
+
+    name: str
+    state: str
+    """`fresh`; `stale`: of another content; `foreign`: not ours; `missing`; `unknown`: not compared."""
+
+    bytes: int | None = None
+    verdict: str | None = None
+    """`q1` to `q100`, `q0` for lossless, or why the original is best."""
+
+    quality: int | None = None
+    """0: lossless."""
+
+    ssim: float | None = None
+    mark_version: str | None = None
+    encode_ms: int | None = None
+    made_from_bytes: int | None = None
+    made_from_modified_at: float | None = None
+
+
+class QueuedModel(Model):
+    """How the picture stands in the queue."""
+
+    state: str
+    """`none`; `waiting`; `running`; `running-again`: queued again after that; `put-off`; `unknown`."""
+
+    stream: str = ""
+    age_s: float | None = None
+    due_s: float | None = None
+    tries: int = 0
+    """Failures of workers so far."""
+
+    consumer: str = ""
+    dead: LetterSummary | None = None
+    """Its dead letter."""
+
+    problem: str = ""
+
+
+class AnswerModel(Model):
+    """What somebody who asks for the picture is answered."""
+
+    who: str
+    accept: str
+    status: int | None = None
+    type: str | None = None
+    bytes: int | None = None
+    variant: str | None = None
+    """`X-Image-Variant`."""
+
+    cache_control: str | None = None
+    cache: str | None = None
+    """`X-Cache`: `hit`, `miss`, `stale`."""
+
+    age_s: int | None = None
+    problem: str = ""
+    """Why there is no answer; empty: there is one."""
+
+
+class Explanation(Model):
+    """Why a picture is delivered as it is."""
+
+    asked: str
+    url: str
+    """Its path on the CDN."""
+
+    kind: str
+    """`resized`: in `resize_cache/`; `original`: one of the site's."""
+
+    state: str
+    """`webp`, `original`: decided; `foreign`; `pending`; `failed`; `missing`; `unknown`."""
+
+    why: str
+    """One or two sentences."""
+
+    original: OriginalModel
+    variants: list[VariantModel]
+    queue: QueuedModel
+    varnish: list[AnswerModel]
+    """What Varnish answers to each class of browsers; empty for `resize_cache/`, which it doesn't have."""
+
+    visitors: list[AnswerModel]
+    """What nginx answers."""
+
+    notes: list[str]
+    """Whatever else there is to know, in sentences."""

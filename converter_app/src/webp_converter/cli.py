@@ -19,6 +19,7 @@ import typer
 
 from webp_converter import config as configuration
 from webp_converter.config import DEFAULT_FILE, Config, ConfigError
+from webp_converter.names import is_variant
 from webp_converter.store import StoreError
 
 _EXIT_STATUS = (
@@ -120,6 +121,8 @@ def convert(
             raise _stop(f"{path} lies outside of {settings.store.root}", 2)
         if not absolute.exists():
             raise _stop(f"{path}: no such file or directory", 2)
+        if is_variant(path.name):
+            raise _stop(f"{path} has the name of a variant, not of an original", 2)
         found += conversion.originals(settings, [os.fsencode(absolute)])
     columns = ("picture", "outcome", "bytes", "as WebP", "saved", "quality", "SSIM", "ms")
     table = terminal.table("", *columns, numbers=6)
@@ -148,6 +151,31 @@ def convert(
     if not as_json:
         terminal.show(table)
     raise typer.Exit(1 if undecided else 0)
+
+
+@app.command()
+def explain(
+    target: Annotated[str, typer.Argument(help="Its URL, the path in it, or a file.", metavar="URL|PATH")],
+    config: ConfigFile = DEFAULT_FILE,
+    as_json: AsJson = False,
+) -> None:
+    """Tells why a picture is delivered as it is: what lies where, the verdict, the queue, the caches, and
+    what browsers get. Exit status 1 while it isn't decided, or when a part doesn't answer."""
+    settings = _load(config)
+    from webp_converter import terminal
+    from webp_converter.explain import is_well
+    from webp_converter.service import Service
+
+    with _reaching(settings):
+        try:
+            told = Service(settings).explain(target)
+        except ValueError as error:
+            raise _stop(str(error), 2) from error
+    if as_json:
+        print(told.model_dump_json())
+    else:
+        terminal.explain(told)
+    raise typer.Exit(0 if is_well(told) else 1)
 
 
 @app.command()

@@ -46,9 +46,16 @@ def _extension(extension: str) -> str:
     return extension
 
 
+def _site_url(url: str) -> str:
+    if not re.fullmatch(r"https?://[A-Za-z0-9.-]+(:\d{1,5})?", url):
+        raise ValueError("http://host:port or https://host:port is needed")
+    return url
+
+
 AbsolutePath = Annotated[Path, AfterValidator(_absolute)]
 RedisUrl = Annotated[str, AfterValidator(_redis_url)]
 HttpUrl = Annotated[str, AfterValidator(_http_url)]
+SiteUrl = Annotated[str, AfterValidator(_site_url)]
 Extension = Annotated[str, AfterValidator(_extension)]
 Quality = Annotated[int, Field(ge=1, le=100)]
 Port = Annotated[int, Field(ge=1, le=65535)]
@@ -326,6 +333,16 @@ class Api(Section):
     Any other is refused: a web page in somebody's browser may have made its own name lead here."""
 
 
+class Delivery(Section):
+    """How visitors are answered, for `webp-converter explain`, which asks as they do."""
+
+    url: SiteUrl = "http://127.0.0.1:80"
+    """The server on this host that visitors meet. Its certificate isn't checked: it is for another name."""
+
+    deadline_s: float = Field(default=5.0, ge=0.5, le=60)
+    """Seconds (0.5 to 60) in which each must have answered: this server, and the cache behind it."""
+
+
 class Metrics(Section):
     """Metrics for Prometheus."""
 
@@ -354,6 +371,7 @@ class Config(Section):
     queue: Queue = Queue()
     cache: Cache = Cache()
     api: Api = Api()
+    delivery: Delivery = Delivery()
     metrics: Metrics = Metrics()
     log: Log = Log()
 

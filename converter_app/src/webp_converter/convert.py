@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import queue
 import time
@@ -12,7 +13,7 @@ from webp_converter.config import Config
 from webp_converter.jobs import Job
 from webp_converter.pool import Answered, Pool, start_fork_server
 from webp_converter.scan import Tally, scan
-from webp_converter.store import WEBP, Result, Store, StoreError, Temporary, owner_of
+from webp_converter.store import WEBP, Mark, Result, Store, StoreError, Temporary, owner_of
 from webp_converter.worker import Outcome, Report
 
 
@@ -27,7 +28,11 @@ class Converted(NamedTuple):
     original_bytes: int = 0
     variant_bytes: int = 0
     verdict: str = ""
-    similarity: float = 0
+    """`q75` to `q100`, `q0` for lossless, or why the original is best; empty: nothing of ours is decided."""
+
+    similarity: float = math.nan
+    """NaN where it was not measured."""
+
     encode_ms: int = 0
     avif_bytes: int = 0
 
@@ -81,6 +86,9 @@ def _publish(store: Store, answered: Answered) -> Iterator[Converted]:
         if not isinstance(answer, Report):
             yield Converted(job.path, answer.reason, False)
         elif answer.finished is None:
+            if answer.outcome is Outcome.FRESH and (found := store.mark_of(job.path)):
+                yield _decided_before(store, job.path, *found)
+                continue
             decided = answer.outcome in (Outcome.FRESH, Outcome.FOREIGN, Outcome.TOO_LONG)
             yield Converted(job.path, answer.detail or answer.outcome.value, decided)
         elif (result := next(results)) is not Result.PUBLISHED:
@@ -98,3 +106,17 @@ def _publish(store: Store, answered: Answered) -> Iterator[Converted]:
                 mark.encode_ms,
                 answer.avif_bytes,
             )
+
+
+def _decided_before(store: Store, path: bytes, mark: Mark, variant_bytes: int | None) -> Converted:
+    return Converted(
+        path,
+        Outcome.FRESH.value,
+        True,
+        mark.size,
+        variant_bytes or 0,
+        mark.verdict,
+        mark.similarity,
+        mark.encode_ms,
+        store.avif_bytes_of(path),
+    )

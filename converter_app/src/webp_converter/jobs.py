@@ -156,6 +156,28 @@ class PutOff(NamedTuple):
     """Failures of workers so far; 0: it was put off for another reason."""
 
 
+class Queued(NamedTuple):
+    """How a picture stands in the queue."""
+
+    state: str
+    """`waiting`; `running`; `running-again`: it will be queued again after that; `put-off`."""
+
+    stream: str
+    """`high`, `normal`, `low`; `later` of what was put off."""
+
+    age_s: float | None = None
+    """Seconds since it was queued."""
+
+    due_s: float | None = None
+    """Seconds until what was put off is queued again."""
+
+    tries: int = 0
+    """Failures of workers so far."""
+
+    consumer: str = ""
+    """The daemon that works on it."""
+
+
 class Overview(NamedTuple):
     """The queue at one moment."""
 
@@ -561,6 +583,40 @@ class Jobs:
         ]
 
     # For people
+
+    def queued(self, path: bytes) -> Queued | None:
+        """How a picture stands in the queue; None: it isn't in it."""
+        seconds, microseconds = self._redis.time()
+        now_ms = seconds * 1000 + microseconds // 1000
+        due_ms: Any = self._redis.zscore(self._later, path)
+        if due_ms is not None:
+            detail: Any = self._redis.hget(self._details, path)
+            tries = int(detail.split(b" ")[2]) if detail else 0
+            return Queued("put-off", "later", due_s=max(0.0, (due_ms - now_ms) / 1000), tries=tries)
+        known: Any = self._redis.hget(self._keys[0], path)
+        if not known:
+            return None
+        state, stream, entry = known.decode().split(":")[:3]
+        name = self._streams[Priority(stream)]
+        found: Any = self._redis.xrange(name, entry, entry)
+        if not found:
+            return None
+        consumer = ""
+        if state != "w":
+            pending: Any = self._redis.xpending_range(name, GROUP, entry, entry, 1)
+            consumer = pending[0]["consumer"].decode() if pending else ""
+        return Queued(
+            state={"w": "waiting", "r": "running"}.get(state, "running-again"),
+            stream=stream,
+            age_s=max(0.0, (now_ms - int(entry.partition("-")[0])) / 1000),
+            tries=int(found[0][1][b"tries"]),
+            consumer=consumer,
+        )
+
+    def letter_of(self, path: bytes) -> Letter | None:
+        """The dead letter of a picture; None: it wasn't given up."""
+        id: Any = self._redis.hget(self._letters_by_path, path)
+        return self.letter(id.decode()) if id else None
 
     def overview(self, shown: int = 20) -> Overview:
         """The queue now, with up to `shown` of the jobs under way and of those put off."""

@@ -26,6 +26,7 @@ from webp_converter.access import RefusedError, check_bearer, check_origin
 from webp_converter.answers import (
     Asked,
     CleanupModel,
+    Explanation,
     Health,
     LetterModel,
     LetterSummary,
@@ -237,6 +238,18 @@ def _add_reading(app: FastAPI, service: Service, live: Live, status: Callable[[]
         if state is None:
             raise HTTPException(404, "no decision about this path")
         return {**state._asdict(), "path": os.fsdecode(state.path)}
+
+    @app.get("/api/explain", tags=["pictures"], response_model=Explanation, responses=_problems(422))
+    def get_explanation(
+        request: Request,
+        target: Annotated[str, Query(min_length=1, description="URL or path of a picture.")],
+    ) -> Any:
+        """Why a picture is delivered as it is: what lies where, the verdict, the queue, the caches, and what
+        visitors are answered. It asks nginx as a visitor does."""
+        try:
+            return service.explain(_raw_query(request).get("target", target))
+        except ValueError as error:
+            raise HTTPException(422, _one_line(error)) from error
 
     @app.get(
         "/api/statistics", tags=["pictures"], response_model=StatisticsModel, responses=_problems(422, 503)

@@ -13,7 +13,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from webp_converter.answers import Explanation
 from webp_converter.config import DEFAULT_FILE, Config
+from webp_converter.explain import explain
 from webp_converter.jobs import Job, Jobs, Letter, Overview, Priority
 from webp_converter.names import TOO_LONG, has_room, is_original, is_variant
 from webp_converter.originals import Originals
@@ -136,6 +138,13 @@ class Service:
             encode_ms=remembered.encode_ms,
             latency_ms=remembered.latency_ms,
         )
+
+    def explain(self, asked: str) -> Explanation:
+        """All that is to be known of a picture, by its URL or path.
+
+        Raises ValueError, one line, for what can't be a picture that the CDN serves.
+        """
+        return explain(asked, self._config, self._store, self._originals, self._jobs)
 
     def ask(self, paths: Sequence[bytes]) -> list[Asked]:
         """Queues pictures as if a visitor had asked for them. Whether the site has an original of the mounted

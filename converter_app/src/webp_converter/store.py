@@ -116,6 +116,12 @@ class Mark(NamedTuple):
             return None
 
     @property
+    def quality(self) -> int | None:
+        """Of a variant, 0 for lossless; None of the verdict that the original is best."""
+        number = self.verdict.removeprefix("q")
+        return int(number) if number != self.verdict and number.isdecimal() else None
+
+    @property
     def is_lossy(self) -> bool:
         """Whether it is that of a variant encoded with loss."""
         return self.verdict.startswith("q") and self.verdict != "q0"

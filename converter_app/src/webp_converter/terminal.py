@@ -12,11 +12,13 @@ from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 from rich.text import Text
 
+from webp_converter.answers import AnswerModel, Explanation, OriginalModel, QueuedModel, VariantModel
 from webp_converter.wording import duration, moment, printable, share, size
 
 __all__ = [
     "counted",
     "duration",
+    "explain",
     "field",
     "moment",
     "path",
@@ -92,3 +94,82 @@ def counted(what: str, work: Callable[[], Result], count: Callable[[], int], qui
     if errors:
         raise errors[0]
     return results[0]
+
+
+def explain(told: Explanation) -> None:
+    """Shows why a picture is delivered as it is."""
+    lines = [Text(printable(told.url), style="bold"), text(told.why), Text()]
+    parts = {
+        "original": [_original(told.original)],
+        "variants": [_variant(variant) for variant in told.variants] or ["There can be none."],
+        "queue": _queue(told.queue),
+        "varnish": [_cached(answer) for answer in told.varnish]
+        or ["Pictures of resize_cache/ don't go through it: nginx reads them from the disk."],
+        "note": told.notes,
+    }
+    for name, sentences in parts.items():
+        lines += [field("" if place else name, sentence) for place, sentence in enumerate(sentences)]
+    columns = ("who asks nginx", "status", "type", "bytes", "variant", "Cache-Control")
+    answers = table("", *columns)
+    for answer in told.visitors:
+        if answer.problem:
+            answers.add_row(answer.who, text(answer.problem))
+            continue
+        size_ = "" if answer.bytes is None else f"{answer.bytes:,}"
+        said = (answer.status, answer.type, size_, answer.variant, answer.cache_control)
+        answers.add_row(answer.who, *(text(str("" if value is None else value)) for value in said))
+    show(*lines, answers)
+
+
+def _original(original: OriginalModel) -> str:
+    if original.present is None:
+        return f"{original.path}: {original.problem}."
+    if not original.present:
+        return f"{original.path} isn't there."
+    looks = "" if original.format is None else f"{original.format}, {original.width}x{original.height}, "
+    written = "" if original.modified_at is None else f", written {moment(original.modified_at)}"
+    return f"{original.path} is there: {looks}{original.bytes:,} bytes{written}."
+
+
+def _variant(variant: VariantModel) -> str:
+    if variant.state == "missing":
+        return f"{variant.name} isn't there."
+    if variant.state == "foreign":
+        return f"{variant.name} bears no mark of ours: somebody else made it, {variant.bytes:,} bytes."
+    states = {"fresh": "fresh", "stale": "stale: it was made of another content"}
+    like = "" if variant.ssim is None else f", SSIM {variant.ssim:.4f}"
+    mark = f"mark of version {variant.mark_version}: {variant.verdict}{like}"
+    return f"{variant.name} is {states.get(variant.state, 'there')}; {variant.bytes:,} bytes, {mark}."
+
+
+def _queue(queue: QueuedModel) -> list[str]:
+    if queue.problem:
+        return [f"It can't be asked: {queue.problem}."]
+    sentences = {
+        "none": "It isn't in the queue.",
+        "waiting": f"It waits in the stream {queue.stream}, since {duration(queue.age_s)}.",
+        "running": f"{queue.consumer} works on it; it was queued {duration(queue.age_s)} ago.",
+        "running-again": f"{queue.consumer} works on it, and it is queued again after that.",
+        "put-off": f"It was put off, and is due in {duration(queue.due_s)}.",
+    }
+    tried = f" Workers failed on it {queue.tries} times so far." if queue.tries else ""
+    told = [sentences[queue.state] + tried]
+    if dead := queue.dead:
+        when = moment(dead.given_up_at)
+        told.append(
+            f"Given up {when} after {dead.tries} tries: {dead.reason} (webp-converter dead show {dead.id})."
+        )
+    return told
+
+
+def _cached(answer: AnswerModel) -> str:
+    if answer.problem:
+        return f"For {answer.who}: {answer.problem}."
+    had = {
+        "hit": f"it had a copy, {answer.age_s or 0} s old",
+        "stale": f"it had a copy, {answer.age_s or 0} s old, and asks for a new one",
+        "miss": "it had no copy, and has fetched one now",
+    }
+    said = had.get(answer.cache or "", "it says nothing of a copy")
+    kind = answer.variant or "no variant"
+    return f"For {answer.who}: {said}; {answer.status}, {answer.type}, {kind}."
