@@ -403,7 +403,7 @@ class OriginalModel(Model):
     """The original that is explained."""
 
     path: str
-    """Of a picture in `resize_cache/` its file; of one of the site's originals, where its variants lie."""
+    """Its file on the CDN host; of one of the site's originals, its path on the site."""
 
     present: bool | None
     """None: it can't be asked now."""
@@ -496,6 +496,9 @@ class Explanation(Model):
     """One or two sentences."""
 
     original: OriginalModel
+    directory: str
+    """Where its variants lie."""
+
     variants: list[VariantModel]
     queue: QueuedModel
     varnish: list[AnswerModel]

@@ -154,7 +154,8 @@ def explain(asked: str, config: Config, store: Store, originals: Originals, jobs
     place = place_of(asked, config)
     tree = store if place.kind == "resized" else originals
     path = tree.root + b"/" + place.name
-    original, status = _original(path, tree, config)
+    shown = path if place.kind == "resized" else _UPLOAD + place.name
+    original, status = _original(path, os.fsdecode(shown), tree, config)
     variants = _variants(path, tree, status, original.present)
     queue = _queue(path, jobs)  # before anybody asks for the picture, which may queue it
     varnish: list[AnswerModel] = []
@@ -173,6 +174,7 @@ def explain(asked: str, config: Config, store: Store, originals: Originals, jobs
         state=state,
         why=why,
         original=original,
+        directory=os.fsdecode(path.rpartition(b"/")[0]),
         variants=variants,
         queue=queue,
         varnish=varnish,
@@ -188,8 +190,9 @@ def is_well(told: Explanation) -> bool:
     return told.state in ("webp", "original", "foreign") and not any(problems)
 
 
-def _original(path: bytes, tree: Store, config: Config) -> tuple[OriginalModel, os.stat_result | None]:
-    shown = os.fsdecode(path)
+def _original(
+    path: bytes, shown: str, tree: Store, config: Config
+) -> tuple[OriginalModel, os.stat_result | None]:
     try:
         read = tree.read(path, config.encoding.maximum_bytes)
     except OriginAwayError as error:
@@ -345,10 +348,10 @@ def _converted(variant: VariantModel, original: OriginalModel) -> str:
     like = "" if variant.ssim is None else f", SSIM {variant.ssim:.4f}"
     if after > before:
         return (
-            f"It is WebP {how}{like} for browsers that can't show AVIF: {after} bytes; the others get AVIF."
+            f"It is WebP {how}{like} for browsers that can't show AVIF: {after:,} bytes; the others get AVIF."
         )
     saved = wording.share(before - after, before)
-    return f"It is WebP {how}{like}: {after} bytes instead of {before}, {saved} less."
+    return f"It is WebP {how}{like}: {after:,} bytes instead of {before:,}, {saved} less."
 
 
 def _undecided(

@@ -99,9 +99,12 @@ def counted(what: str, work: Callable[[], Result], count: Callable[[], int], qui
 def explain(told: Explanation) -> None:
     """Shows why a picture is delivered as it is."""
     lines = [Text(printable(told.url), style="bold"), text(told.why), Text()]
+    where = "the CDN host" if told.kind == "resized" else "the site"
     parts = {
-        "original": [_original(told.original)],
-        "variants": [_variant(variant) for variant in told.variants] or ["There can be none."],
+        "original": [_original(told.original, where)],
+        "variants": [f"They lie in {told.directory}.", *map(_variant, told.variants)]
+        if told.variants
+        else ["There can be none."],
         "queue": _queue(told.queue),
         "varnish": [_cached(answer) for answer in told.varnish]
         or ["Pictures of resize_cache/ don't go through it: nginx reads them from the disk."],
@@ -121,14 +124,14 @@ def explain(told: Explanation) -> None:
     show(*lines, answers)
 
 
-def _original(original: OriginalModel) -> str:
+def _original(original: OriginalModel, where: str) -> str:
     if original.present is None:
         return f"{original.path}: {original.problem}."
     if not original.present:
         return f"{original.path} isn't there."
     looks = "" if original.format is None else f"{original.format}, {original.width}x{original.height}, "
     written = "" if original.modified_at is None else f", written {moment(original.modified_at)}"
-    return f"{original.path} is there: {looks}{original.bytes:,} bytes{written}."
+    return f"{original.path} is on {where}: {looks}{original.bytes:,} bytes{written}."
 
 
 def _variant(variant: VariantModel) -> str:
