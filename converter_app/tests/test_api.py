@@ -473,6 +473,7 @@ def test_all_that_is_documented_is_there_and_nothing_else(ask: Client) -> None:
         ("GET", "/health"),
         ("GET", "/api/status"),
         ("GET", "/api/pictures"),
+        ("GET", "/api/explain"),
         ("GET", "/api/statistics"),
         ("GET", "/api/recent"),
         ("GET", "/api/queue"),

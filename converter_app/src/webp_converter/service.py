@@ -11,17 +11,18 @@ import shlex
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-from webp_converter.answers import Explanation
 from webp_converter.config import DEFAULT_FILE, Config
-from webp_converter.explain import explain
 from webp_converter.jobs import Job, Jobs, Letter, Overview, Priority
 from webp_converter.names import TOO_LONG, has_room, is_original, is_variant
 from webp_converter.originals import Originals
 from webp_converter.recent import Conversion
 from webp_converter.statistics import Statistics, Totals
 from webp_converter.store import Standing, Store, is_evicted
+
+if TYPE_CHECKING:
+    from webp_converter.answers import Explanation
 
 
 class PictureState(NamedTuple):
@@ -144,6 +145,8 @@ class Service:
 
         Raises ValueError, one line, for what can't be a picture that the CDN serves.
         """
+        from webp_converter.explain import explain  # which a daemon that starts doesn't wait for
+
         return explain(asked, self._config, self._store, self._originals, self._jobs)
 
     def ask(self, paths: Sequence[bytes]) -> list[Asked]:

@@ -5,15 +5,17 @@ from __future__ import annotations
 import sys
 import threading
 from collections.abc import Callable
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 from rich.text import Text
 
-from webp_converter.answers import AnswerModel, Explanation, OriginalModel, QueuedModel, VariantModel
 from webp_converter.wording import duration, moment, printable, share, size
+
+if TYPE_CHECKING:
+    from webp_converter.answers import AnswerModel, Explanation, OriginalModel, QueuedModel, VariantModel
 
 __all__ = [
     "counted",
