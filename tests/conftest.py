@@ -122,8 +122,13 @@ def deployment(request: pytest.FixtureRequest, figure: Figure) -> Iterator[Deplo
     _lab("up", "--suite", suite, *(("--host", "edge1", "edge2", "balancer") if edges else ()))
     try:
         rehearsal = pyinfra("--dry", "--json", inventory=inventory, lab=lab)
-        first = deploy(lab, inventory)
-        second = deploy(lab, inventory)
+        try:
+            first = deploy(lab, inventory)
+            second = deploy(lab, inventory)
+        except AssertionError as error:
+            # Once, and not for each of the tests that need it.
+            print(error)
+            pytest.fail(f"the lab {lab}: {' '.join(str(error).split()[-40:])}", pytrace=False)
         what = "five hosts" if edges else "bare hosts"
         figure(
             f"{suite}: {what} to a working CDN {first.seconds:.0f} s{'' if edges else ' (figure: 240)'}, "

@@ -28,6 +28,7 @@ from lab.errors import LabError
 
 ROOT = Path(__file__).parent.parent
 SLOWEST = 10
+_MANY = 5
 _WIDTH = 100
 _PR_SET_PDEATHSIG = 1
 _INTERRUPTED = 130
@@ -54,7 +55,7 @@ def stages(suite: str | None, *, every: bool) -> list[Stage]:
     :param every: also those that take too long for `make test`.
     """
     suites = [suite] if suite else ["trixie", "bookworm"]
-    found = [_hosts(name) for name in (suites if every else suites[:1])]
+    found = [stage for name in (suites if every else suites[:1]) for stage in _hosts(name)]
     if every:
         found += [stage for name in suites for stage in _by_night(name)]
     elif not suite:
@@ -64,17 +65,27 @@ def stages(suite: str | None, *, every: bool) -> list[Stage]:
     found += [_backup(name) for name in (suites if every else suites[:1])]
     return [
         *found,
-        Stage("converter", "the daemon", 4, ("converter_app/tests",)),
+        Stage("converter", "the daemon", 6, ("converter_app/tests",)),
         Stage("lab", "the lab itself", 3, ("tests/lab",), lab=True),
         Stage("unit", "what needs no host", 3, ("tests/unit",)),
     ]
 
 
-def _hosts(suite: str) -> Stage:
-    what = f"{_DEBIAN[suite]}: two bare hosts, the deploy, again, the checks of all roles, every promise"
-    apart = [f"--ignore=tests/e2e/test_{name}.py" for name in ("outages", "backup", "soak")]
+_CHANGES = ("deploy", "releases", "drift", "adopt", "acme", "alerts")
+"""Tests that deploy again and again: on hosts of their own, beside those that only ask."""
+
+
+def _hosts(suite: str) -> list[Stage]:
+    debian = _DEBIAN[suite]
     chosen = ("-m", "not long and not edges", "--suite", suite)
-    return Stage(suite, what, 18, ("tests/testinfra", "tests/e2e", *apart, *chosen), lab=True)
+    apart = [f"--ignore=tests/e2e/test_{name}.py" for name in (*_CHANGES, "outages", "backup", "soak")]
+    asked = ("tests/testinfra", "tests/e2e", *apart, *chosen)
+    changed = (*(f"tests/e2e/test_{name}.py" for name in _CHANGES), *chosen)
+    what = "two bare hosts, the deploy, again"
+    return [
+        Stage(f"changes-{suite}", f"{debian}: {what}; accidents of deploys, adopting", 14, changed, lab=True),
+        Stage(suite, f"{debian}: {what}; the checks of all roles, every promise", 12, asked, lab=True),
+    ]
 
 
 def _backup(suite: str) -> Stage:
@@ -146,7 +157,7 @@ def summary(results: Sequence[Result], seconds: float) -> list[str]:
     lines = []
     figures = [line for result in results for line in result.figures]
     durations = sorted((one for result in results for one in result.durations), reverse=True)
-    wrong = [line for result in results for line in result.wrong]
+    wrong = [line for result in results for line in _alike(result.wrong)]
     if figures:
         lines += [" figures ".center(_WIDTH, "="), *figures]
     if durations:
@@ -163,6 +174,20 @@ def summary(results: Sequence[Result], seconds: float) -> list[str]:
     clock = f"{int(seconds // 3600)}:{int(seconds // 60) % 60:02}:{int(seconds) % 60:02}"
     last = f" {', '.join(words) or 'no tests ran'} in {seconds:.2f}s ({clock}) "
     return [*lines, last.center(_WIDTH, "=")]
+
+
+def _alike(wrong: Sequence[str]) -> list[str]:
+    """The same for many tests, such as hosts that didn't come up, is told of the first one."""
+    reasons = Counter(line.partition(" - ")[2] for line in wrong)
+    told: Counter[str] = Counter()
+    found = []
+    for line in wrong:
+        reason = line.partition(" - ")[2]
+        told[reason] += 1
+        if told[reason] == 1 or reasons[reason] <= _MANY:
+            more = reasons[reason] - 1
+            found.append(line if more < _MANY else f"{line} (and {more} more)")
+    return found
 
 
 class Run:

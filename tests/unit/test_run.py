@@ -71,6 +71,14 @@ def test_what_goes_wrong_in_any_stage_is_the_end_of_all(
     assert re.fullmatch(line, lines[-2]), lines[-2]
 
 
+def test_what_ails_all_tests_is_told_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    text = BROKEN + "".join(f"def test_{number}(hosts): pass\n" for number in range(40))
+    _, lines = finished(tmp_path, capsys, wrong=text)
+    assert " 41 errors in " in lines[-1]
+    [line] = [line for line in lines if line.startswith("ERROR wrong")]
+    assert line.endswith("(and 40 more)")
+
+
 def test_a_report_of_an_earlier_run_is_not_believed(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
