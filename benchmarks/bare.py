@@ -9,9 +9,9 @@ nothing is queued, compared, marked, synced or renamed.
 
 from __future__ import annotations
 
+import argparse
 import multiprocessing
 import os
-import sys
 import time
 from pathlib import Path
 
@@ -31,10 +31,15 @@ def work(pair: tuple[str, str]) -> None:
 
 
 def main() -> None:
-    file, cores = sys.argv[1:]
-    pairs = _pairs(Path(file))
-    with multiprocessing.get_context("fork").Pool(int(cores)) as pool:
-        pool.map(work, pairs[: 2 * int(cores)], chunksize=1)  # everything is loaded
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.bare", description="The encoding alone, for benchmarks.converter."
+    )
+    parser.add_argument("file", type=Path, help="has a line for each picture: source, target, by a tab")
+    parser.add_argument("cores", type=int, help="processes")
+    options = parser.parse_args()
+    pairs = _pairs(options.file)
+    with multiprocessing.get_context("fork").Pool(options.cores) as pool:
+        pool.map(work, pairs[: 2 * options.cores], chunksize=1)  # everything is loaded
         with Meter(os.getpid()) as meter:
             started = time.monotonic()
             for _ in pool.imap_unordered(work, pairs, chunksize=16):

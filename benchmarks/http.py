@@ -6,6 +6,7 @@ is the ratio. Absolute figures are this machine's: wrk and the hosts share its c
 
 from __future__ import annotations
 
+import argparse
 import re
 import shutil
 import statistics
@@ -92,6 +93,10 @@ def milliseconds(client: httpx.Client, path: str) -> tuple[float, str]:
 
 
 def main() -> int:
+    argparse.ArgumentParser(
+        prog="python -m benchmarks.http",
+        description="Loads the lab that `make demo` left up.",
+    ).parse_args()
     console = Console()
     if not shutil.which("wrk"):
         console.print("wrk is missing: apt-get install wrk")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import sys
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -14,7 +15,10 @@ from tests.e2e.browser import proxy, visit
 WIDTH, HEIGHT = 1280, 860
 
 
-def main(target: Path) -> int:
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.screenshot", description=__doc__)
+    parser.add_argument("target", type=Path, metavar="FILE", help="the PNG to write")
+    target: Path = parser.parse_args().target
     address = state.load().host("bitrix").address
     with TemporaryDirectory() as directory, proxy() as seen:
         file = Path(directory) / "gallery.png"
@@ -27,4 +31,4 @@ def main(target: Path) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(Path(sys.argv[1])))
+    sys.exit(main())

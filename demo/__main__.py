@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import statistics
 import subprocess
@@ -50,8 +51,12 @@ class Outcome:
     milliseconds: float | None
 
 
-def main() -> int:
+def main(arguments: Sequence[str] | None = None) -> int:
     """Run the demo on the lab; the exit status is 1, after one line, if it can't be shown."""
+    argparse.ArgumentParser(
+        prog="python -m demo",
+        description="Uploads photographs through the lab's shop, and prints what each became: `make demo`.",
+    ).parse_args(arguments)
     console = Console()
     try:
         lab = state.load()

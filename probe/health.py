@@ -12,6 +12,7 @@ do in the end. A scan under way is no reason to wait.
 
 from __future__ import annotations
 
+import argparse
 import json
 import subprocess
 import sys
@@ -119,14 +120,20 @@ def wait(
 
 
 def main(arguments: list[str]) -> int:
-    url = address(Path(arguments[0]))
-    if len(arguments) == 1:
+    parser = argparse.ArgumentParser(description="Waits until the converter on this host is healthy.")
+    parser.add_argument("config", type=Path, help="the converter's; alone: prints what is degraded now")
+    parser.add_argument("change", nargs="*", metavar="RELEASE SECONDS BEFORE", help="what to wait for")
+    options = parser.parse_args(arguments)
+    if len(options.change) not in {0, 3}:
+        parser.error("CONFIG, or CONFIG RELEASE SECONDS BEFORE")
+    url = address(options.config)
+    if not options.change:
         try:
             print(",".join(degraded(ask(url))) or "none")
         except (OSError, ValueError):
             print(UNKNOWN)
         return 0
-    release, seconds, before = arguments[1:]
+    release, seconds, before = options.change
     reason = wait(url, release, float(seconds), before)
     if reason:
         print(" ".join(reason.split()))

@@ -7,8 +7,8 @@ of two hosts meanwhile finds no difference.
 
 from __future__ import annotations
 
+import argparse
 import io
-import sys
 from pathlib import Path
 
 from PIL import Image
@@ -40,4 +40,6 @@ def renew(path: Path) -> None:
 
 
 if __name__ == "__main__":
-    renew(Path(sys.argv[1]))
+    parser = argparse.ArgumentParser(description="Puts the picture that monitoring asks for at its place.")
+    parser.add_argument("path", type=Path)
+    renew(parser.parse_args().path)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import argparse
 import inspect
 import typing
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
@@ -22,7 +23,8 @@ combination that can't work are refused in one line, before any host is connecte
 """
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
+    argparse.ArgumentParser(prog="python -m settings", description=__doc__).parse_args(arguments)
     print(INTRODUCTION)
     print("## Hosts\n")
     print(

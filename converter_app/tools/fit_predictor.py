@@ -8,6 +8,7 @@ measured. The quality of the prediction is reported with each photograph left ou
 
 from __future__ import annotations
 
+import argparse
 import json
 import sys
 from io import BytesIO
@@ -73,9 +74,13 @@ def fit(rows: NDArray[np.float64], targets: NDArray[np.float64]) -> NDArray[np.f
 
 
 def main() -> None:
-    paths = photographs(sys.argv[1:])
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("photographs", nargs="+", metavar="PHOTOS", help="a directory, or a file")
+    paths = photographs(parser.parse_args().photographs)
     if not paths:
-        sys.exit(__doc__)
+        sys.exit("fit_predictor: there are no photographs in what was given")
     rows, scores, groups = [], [], []
     for number, path in enumerate(paths):
         new_rows, new_scores = measured(Image.open(path).convert("RGB"))
