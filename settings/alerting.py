@@ -155,7 +155,8 @@ class AlertmanagerSettings(Section):
     """Its port on loopback."""
 
     external_url: Annotated[str, Field(pattern=r"^(https?://[A-Za-z0-9.:\[\]/_-]+)?$")] = ""
-    """The address under which you reach it, for the links in messages; empty: its own on loopback."""
+    """The address of a page with what rings, such as one of your own, at the end of messages; empty: they
+    name the command that lists it, as Debian's Alertmanager has no pages."""
 
     runbooks_url: Annotated[str, Field(pattern=r"^(https?://[A-Za-z0-9.:\[\]/_-]+/)?$")] = ""
     """What an alert's link to its runbook begins with, such as your repository's
