@@ -84,7 +84,7 @@ def commands(page: str) -> list[Command]:
     return found
 
 
-_RUN = """
+RUN = """
 import concurrent.futures, json, subprocess, sys
 def run(command):
     try:
@@ -127,7 +127,7 @@ def test_the_checks_of_the_runbooks_run_as_they_stand_there(
         text = re.sub("|".join(rf"\b{name}\b" for name in filled), lambda m: filled[m[0]], command)
         # An id of something that isn't there, a file that an operator has found.
         (skipped if re.search(r"\b(ID|FILE)\b", text) else texts).append((command, text))
-    arguments = shlex.join(["python3", "-c", _RUN, json.dumps([text for _, text in texts])])
+    arguments = shlex.join(["python3", "-c", RUN, json.dumps([text for _, text in texts])])
     answers = json.loads(host.check_output(arguments))
     wrong = [
         f"{command}: exit status {status}: {output.strip()[-300:]}"

@@ -1,0 +1,109 @@
+"""What an operator types on the own machine is there, with the options that the docs name."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+from tests.deployment import ROOT
+from tests.documented import Command, commands
+
+OPERATORS = [one for one in commands() if not one.host]
+MAKEFILE = (ROOT / "Makefile").read_text()
+PLACEHOLDER = re.compile(r"inventories/(?:shop|production)\.py|INVENTORY|FILE|HOST|\.\.\.|[A-Z]+")
+
+
+def of(program: str) -> list[Command]:
+    found = [one for one in OPERATORS if re.match(rf"(?:[A-Z_]+=\S+ )*(?:\.venv/bin/)?{program} ", one.text)]
+    assert found
+    return found
+
+
+def named(one: Command) -> str:
+    return f"{one.page}: {one.text[:60]}"
+
+
+@pytest.mark.parametrize("command", of("make"), ids=named)
+def test_make_has_the_target_and_its_settings(command: Command) -> None:
+    words = re.sub(r"[\[\]]", " ", command.text.split("&&")[0]).split()[1:]
+    words = words[words.index("make") + 1 :] if "make" in words else words
+    targets = [word for word in words if re.fullmatch(r"[a-z][a-z-]*", word)]
+    assert targets
+    for target in targets:
+        assert re.search(rf"^(?:[\w -]+ )?{re.escape(target)}(?: [\w -]+)?:(?!=)", MAKEFILE, re.M), target
+    for variable in re.findall(r"\b([A-Z]+)=", command.text):
+        assert re.search(rf"\$[({{]{variable}\b|\$\${{?{variable}\b", MAKEFILE), variable
+
+
+@cache
+def help_of(*words: str) -> str:
+    result = subprocess.run(
+        [sys.executable, *words, "--help"],
+        cwd=ROOT,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.startswith("usage:"), result.stdout[:200]
+    return result.stdout
+
+
+@pytest.mark.parametrize("command", [one for one in of("python") if " -m " in one.text], ids=named)
+def test_a_module_has_the_options(command: Command) -> None:
+    text = command.text[command.text.index("python -m") :]
+    module, *rest = re.sub(r"[\[\]]", " ", re.split(r"[>|]", text)[0]).split()[2:]
+    said = help_of("-m", module)
+    # Where the module has subcommands, the first word is one.
+    if rest and (("COMMAND" in said and rest[0].isalpha()) or rest[0] == "install-timer"):
+        said = help_of("-m", module, rest[0])
+    for option in (word for word in rest if word.startswith("--") and word != "--"):
+        assert option in said, option
+
+
+def test_files_that_pyinfra_and_pytest_are_given_are_there() -> None:
+    for one in (*of("pyinfra"), *of("pytest")):
+        for word in re.split(r"[\s>]+", one.text)[1:]:
+            if re.search(r"[/.]", word) and not word.startswith(("-", "/")) and not PLACEHOLDER.search(word):
+                assert (ROOT / word).exists(), f"{one.page}: {word}"
+
+
+@pytest.mark.parametrize("verb", ["begin", "undo", "commit"])
+def test_the_journals_scripts_are_printed(verb: str) -> None:
+    [command] = [one for one in OPERATORS if f"import {verb}_script" in one.text]
+    here = re.split(r"\s+\| ssh ", command.text)[0].replace("python ", f"{sys.executable} ")
+    script = subprocess.run(["sh", "-c", here], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert script.returncode == 0, script.stderr
+    checked = subprocess.run(["sh", "-n"], input=script.stdout, capture_output=True, text=True, check=False)
+    assert (checked.returncode, checked.stderr) == (0, "")
+    assert script.stdout.strip()
+
+
+MODULES = sorted(
+    path.relative_to(ROOT)
+    for path in ROOT.rglob("*.py")
+    if not {".venv", "build", "dist"} & set(path.relative_to(ROOT).parts)
+    # These are run by other programs, not by people.
+    and not (path.relative_to(ROOT).parts[0] == "converter_app" and "tests" in path.parts)
+    and path.name != "header.py"
+    and (path.name == "__main__.py" or '\nif __name__ == "__main__":' in path.read_text())
+)
+
+
+@pytest.mark.parametrize("file", MODULES, ids=str)
+def test_help_is_help(file: Path, tmp_path: Path) -> None:
+    """Nothing is done, and no traceback is shown, where somebody asks what a program is for."""
+    before = set(ROOT.iterdir())
+    if "tools" in file.parts:
+        help_of(str(file))
+    else:
+        parts = [part for part in file.with_suffix("").parts if part != "__main__"]
+        help_of("-m", ".".join(parts[2:] if parts[:2] == ["converter_app", "src"] else parts))
+    assert set(ROOT.iterdir()) == before
