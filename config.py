@@ -10,3 +10,6 @@ sys.dont_write_bytecode = False
 # The hosts need each other: when one fails or can't be reached, stop rather than finish the other half.
 config.FAIL_PERCENT = 0
 config.CONNECT_TIMEOUT = 5
+
+# Hardened hosts give root a umask of 077: what a command makes there is as open as on any other.
+config.SHELL = """sh -c 'umask 022; exec sh "$@"' sh"""

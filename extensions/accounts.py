@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Generator, Iterable
+from collections.abc import Generator, Iterable, Sequence
 
 from pyinfra import host
 from pyinfra.api import FactBase, StringCommand, operation
@@ -33,10 +33,10 @@ def account(
     home: str,
     shell: str,
     comment: str,
-    uid: int | None = None,
     group: str | None = None,
     *,
-    unique: bool = True,
+    twin_of: str = "",
+    owns: Sequence[str] = (),
     system: bool = False,
 ) -> Generator[StringCommand, None, None]:
     """Adds an account without making its home, or puts right what differs.
@@ -45,14 +45,18 @@ def account(
     + home: its home directory
     + shell: its login shell
     + comment: what it is for
-    + uid: its number; by default the next free one
     + group: the group of its own; by default one of the same name
-    + unique: whether no other account may have the number
+    + twin_of: the account whose number it has, whatever that is; by default the next free one is its own
+    + owns: directories in which its files follow it when its number changes
     + system: whether a free number is taken from those of the system's accounts
     """
     wanted = {"comment": comment, "home": home, "shell": shell}
-    if uid is not None:
-        wanted["uid"] = str(uid)
+    if twin_of:
+        twin = host.get_fact(Account, user=twin_of)
+        if not twin:
+            yield StringCommand(f"echo {shlex.quote(f'there is no account {twin_of}')} >&2; exit 1")
+            return
+        wanted["uid"] = twin["uid"]
     if group is not None:
         wanted["group"] = group
     present = host.get_fact(Account, user=user)
@@ -63,8 +67,16 @@ def account(
     flags = {"uid": "-u", "group": "-g", "comment": "-c", "home": "-d", "shell": "-s"}
     words = ["usermod"] if present else ["useradd", "-M"]
     words += [word for key, value in differing.items() for word in (flags[key], value)]
-    if not unique and "uid" in differing:
+    if "uid" in differing:
         words.append("-o")
     if system and not present:
         words.append("-r")
-    yield StringCommand(shlex.join([*words, user]))
+    change = shlex.join([*words, user])
+    if present and "uid" in differing:
+        # usermod refuses while the account is logged in, and a mount logs in again at once.
+        logins = f"pkill -KILL -U {present['uid']} -f {shlex.quote(f'^sshd[a-z-]*: {user}')}"
+        change = f"for i in 1 2 3 4 5; do {logins}; ! {change} || break; [ $i != 5 ] || exit 1; done"
+        if owns:
+            places = shlex.join(owns)
+            change += f"; find {places} -xdev -uid {present['uid']} -exec chown -h {twin_of or user} {{}} +"
+    yield StringCommand(change)

@@ -48,7 +48,7 @@ def self_signed_certificate(
     c, k = shlex.quote(certificate), shlex.quote(key)
     subject, alternatives = shlex.quote(f"/CN={names[0]}"), shlex.quote(f"subjectAltName={','.join(entries)}")
     yield StringCommand(
-        f"set -e; umask 077; mkdir -p -m 755 $(dirname {c}); "
+        f"set -e; mkdir -p $(dirname {c}); umask 077; "
         f"openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 3650 "
         f"-subj {subject} -addext {alternatives} "
         f"-keyout {k} -out {c} 2>/dev/null; chmod 644 {c}"
@@ -81,6 +81,6 @@ def joined_certificate(certificate: str, key: str, path: str) -> Generator[Strin
         return
     c, k, p, new = map(shlex.quote, (certificate, key, path, f"{path}.new"))
     yield StringCommand(
-        f"set -e; umask 077; mkdir -p -m 755 $(dirname {p}); cat {c} {k} > {new} || "
+        f"set -e; mkdir -p $(dirname {p}); umask 077; cat {c} {k} > {new} || "
         f"{{ rm -f {new}; exit 1; }}; mv -f {new} {p}"
     )

@@ -163,6 +163,103 @@ class Paths(Joint[dict[str, tuple[str, str, str, str]]]):
         return found
 
 
+class Places(Joint[dict[str, list[tuple[int, str, str, str]]]]):
+    """What any number of directories are, in one command.
+
+    Returns ``{path: [(mode, user, group, path), ...]}``: the directory itself, and if its path is a symbolic
+    link, each directory on the way to where that leads. What isn't there is left out.
+    """
+
+    default = dict
+
+    def command(self, paths: Sequence[str]) -> str:
+        quoted = " ".join(map(shlex.quote, paths))
+        return (
+            f'export LC_ALL=C; set --; for d in {quoted}; do [ -d "$d" ] || continue; '
+            'if [ ! -L "$d" ]; then set -- "$@" "$d"; continue; fi; r=$(readlink -f "$d"); '
+            'while [ -n "$r" ]; do stat --printf "%a %U %G\\t$d\\t%n\\n" "$r"; r=${r%/*}; done; done; '
+            '[ $# = 0 ] || stat --printf "%a %U %G\\t%n\\t%n\\n" -- "$@"; true'
+        )
+
+    def process(self, output: Iterable[str]) -> dict[str, list[tuple[int, str, str, str]]]:
+        found: dict[str, list[tuple[int, str, str, str]]] = {}
+        for line in output:
+            access, asked, path = line.split("\t")
+            mode, user, group = access.split(" ")
+            found.setdefault(asked, []).append((int(mode, 8), user, group, path))
+        return found
+
+    def together(self, several: Sequence[Mapping[str, Any]]) -> str:
+        return self.command(list(dict.fromkeys(path for given in several for path in given["paths"])))
+
+    def parts(self, output: Sequence[str], several: Sequence[Mapping[str, Any]]) -> Iterable[list[str]]:
+        lines = list(output)
+        return [[line for line in lines if line.split("\t")[1] in given["paths"]] for given in several]
+
+
+def above(paths: Iterable[str]) -> list[str]:
+    """The directories that the paths are in, but `/`."""
+    return list(dict.fromkeys(str(up) for path in paths for up in list(Path(path).parents)[:-1]))
+
+
+def impassable(paths: Sequence[str]) -> dict[str, int]:
+    """The directories above the paths that keep others out or let others write, and the modes to be.
+
+    Only root's: what belongs to an account is that account's to close. One question.
+    """
+    found = host.get_fact(Places, paths=above(paths)) if paths else {}
+    wrong = {}
+    for mode, user, _, path in (place for places in found.values() for place in places):
+        open_to_write = mode & 0o002 and not mode & 0o1000
+        if user == "root" and path != "/root" and (not mode & 0o001 or open_to_write):
+            wrong[path] = (mode & ~0o022 if open_to_write else mode) | 0o555
+    return wrong
+
+
+@operation()
+def directory(
+    path: str, mode: str = "755", user: str = "", group: str = ""
+) -> Generator[StringCommand, None, None]:
+    """Makes a directory, or puts its mode and owner right; whatever umask made them, others can pass those
+    above it.
+
+    + path: the directory; a symbolic link to one will do
+    + mode: its mode, as `chmod` takes it
+    + user: its owner; by default whoever has it
+    + group: its group; likewise
+    """
+    found = host.get_fact(Places, paths=[path]).get(path, [])
+    wrong = impassable([path])
+    wanted = (int(mode, 8), user, group)
+    right = found and all(wish in ("", is_) for wish, is_ in zip(wanted, found[0], strict=False))
+    if right and not wrong:
+        host.noop(f"{path} is as it must be")
+        return
+    q = shlex.quote(path)
+    script = ["set -e", *_passable(wrong), f"[ -d {q} ] || {{ {_made_above(path)}; mkdir -m {mode} {q}; }}"]
+    owner = [f"chown {user}:{group} {q}"] if user or group else []
+    yield StringCommand("\n".join([*script, *owner, f"chmod {mode} {q}"]))
+
+
+def _passable(wrong: Mapping[str, int]) -> list[str]:
+    return [f"chmod {mode:o} {shlex.quote(path)}" for path, mode in wrong.items()]
+
+
+def _made_above(path: str) -> str:
+    """A command that makes the directories above a path; `mkdir -m` is about the last one only."""
+    return f"(umask 022; mkdir -p {shlex.quote(str(Path(path).parent))})"
+
+
+class RealPath(FactBase[str]):
+    """Where a path leads, symbolic links followed; it need not be there yet."""
+
+    def command(self, path: str) -> str:
+        return f"readlink -m {shlex.quote(path)}"
+
+    def process(self, output: Sequence[str]) -> str:
+        return output[0]
+
+
 class Contents(FactBase[list[tuple[str, bytes | None]]]):
     """What any number of paths are, in one command: for each, in their order, its kind and its content.
 
@@ -252,10 +349,15 @@ def tree(
     + trial: directory of a journal that records this change as well; see :mod:`extensions.journal`
     """
     wrong, too_many = stale(files), surplus(absent)
-    if not wrong and not too_many:
+    # Who may read a file must be able to get to it.
+    closed = impassable([file.path for file in files if int(file.mode, 8) & 0o004])
+    if not wrong and not too_many and not closed:
         host.noop(f"all {len(files)} files are as they must be")
         return
-    yield StringCommand(_install(wrong, too_many, root, check, trial), _stdin=_packed(wrong))
+    if closed:
+        yield StringCommand("; ".join(["set -e", *_passable(closed)]))
+    if wrong or too_many:
+        yield StringCommand(_install(wrong, too_many, root, check, trial), _stdin=_packed(wrong))
 
 
 def installation(files: Sequence[File]) -> tuple[str, str]:
@@ -283,7 +385,7 @@ def _install(
     # Only root gets as far as `$S`; below it, what a checker passes through is as open as it will be.
     script.append('(umask 022; base64 -d | tar -xz -C "$S/new")')
     if check:
-        script += [f"mkdir -p {q(root)}", f'cp -a {q(root)} "$S/root"']
+        script += [f"(umask 022; mkdir -p {q(root)})", f'cp -a {q(root)} "$S/root"']
         script += [f'rm -f "$S/root"{q(path.removeprefix(root))}' for path in surplus]
         script += [f'cp -a "$S/new"{q(root)}/. "$S/root/"'] if stale else []
         # Owner and mode as they will be: sshd's checker looks at them, Varnish's reads as another user.
@@ -298,7 +400,7 @@ def _install(
     for file in stale:
         new = q(file.path + ".bitrix-cdn-new")
         script += [
-            f"mkdir -p -m 755 {q(str(Path(file.path).parent))}",
+            _made_above(file.path),
             f'install -m {file.mode} -o {file.user} -g {file.group} "$S/new"{q(file.path)} {new}',
             f"mv -fT {new} {q(file.path)}",
         ]

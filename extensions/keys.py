@@ -53,7 +53,7 @@ def key_pair(path: str, comment: str) -> Generator[StringCommand, None, None]:
         return
     quoted = shlex.quote(path)
     yield StringCommand(
-        f"set -e; umask 077; install -d -m 700 $(dirname {quoted}); rm -f {quoted} {quoted}.pub; "
+        f"set -e; install -d -m 700 $(dirname {quoted}); umask 077; rm -f {quoted} {quoted}.pub; "
         f"ssh-keygen -q -t ed25519 -N '' -C {shlex.quote(comment)} -f {quoted}"
     )
 

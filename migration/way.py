@@ -141,8 +141,8 @@ class Way:
             _INSTALL.format(commands="rsync rrsync python3", packages="rsync python3")
             + f"""
             set -e
-            getent passwd {ACCOUNT} >/dev/null || useradd --non-unique --uid 33 --gid www-data \\
-                --no-create-home --home-dir {ACCOUNT_HOME} --shell /bin/sh \\
+            getent passwd {ACCOUNT} >/dev/null || useradd --non-unique --uid $(id -u www-data) \\
+                --gid www-data --no-create-home --home-dir {ACCOUNT_HOME} --shell /bin/sh \\
                 --comment "Bitrix CDN, while pictures move" {ACCOUNT} 2>/dev/null
             install -d -m 755 {ACCOUNT_HOME} {ACCOUNT_HOME}/.ssh
             cat > {ACCOUNT_HOME}/.ssh/authorized_keys

@@ -7,10 +7,10 @@ from collections.abc import Generator
 
 from pyinfra import host
 from pyinfra.api import StringCommand, deploy, operation
-from pyinfra.operations import apt, files
+from pyinfra.operations import apt
 
 from extensions.certificates import CertificateNames
-from extensions.files import rendered, tree
+from extensions.files import directory, rendered, tree
 from extensions.services import running
 from roles.nginx import ACME_ROOT, CERTIFICATE, KEY
 from settings import Settings
@@ -22,7 +22,7 @@ LINEAGE = "bitrix-cdn"
 @deploy("ACME")
 def acme(settings: Settings) -> None:
     apt.packages(name="Install certbot", packages=["certbot"], no_recommends=True)
-    files.directory(name="Make the place for the authority's questions", path=ACME_ROOT, mode="755")
+    directory(name="Make the place for the authority's questions", path=ACME_ROOT, mode="755")
     tree(
         name="Have nginx take each renewed certificate",
         files=rendered("acme", certificate=CERTIFICATE, key=KEY, owners={HOOK: ("755", "root", "root")}),

@@ -9,10 +9,10 @@ from typing import Any
 
 from pyinfra import host
 from pyinfra.api import FactBase, StringCommand, deploy, operation
-from pyinfra.operations import apt, files
+from pyinfra.operations import apt
 
 from backup.host.state import METRICS
-from extensions.files import Existing, File, rendered, tree
+from extensions.files import Existing, File, directory, rendered, tree
 from extensions.keys import key_pair
 from extensions.services import running
 from roles.nginx import CERTIFICATE
@@ -50,10 +50,10 @@ def backup(settings: Settings) -> None:
             name="Make the key that the repository's server lets in", path=KEY, comment=comment(host.name)
         )
     else:
-        files.directory(name="Make the repository's directory", path=settings.backup.repository, mode="700")
+        directory(name="Make the repository's directory", path=settings.backup.repository, mode="700")
     for path in (STATE, CACHE):
-        files.directory(name=f"Make {path}", path=path, mode="700")
-    files.directory(name="Make the directory of the metrics", path=metrics(settings), mode="755")
+        directory(name=f"Make {path}", path=path, mode="700")
+    directory(name="Make the directory of the metrics", path=metrics(settings), mode="755")
     written = command_files(settings, host.name, host.groups)
     tree(name="Write the command, its settings and units", files=written, root="/")
     units = [file.path for file in written if file.path.startswith("/etc/systemd/")]
@@ -83,7 +83,12 @@ def command_files(settings: Settings, name: str, groups: Collection[str]) -> lis
     sftp = (SSH_CONFIG, KNOWN_HOSTS)
     made = rendered(
         "backup",
-        owners={CONFIG: ("600", "root", "root"), COMMAND: ("755", "root", "root")},
+        owners={
+            CONFIG: ("600", "root", "root"),
+            COMMAND: ("755", "root", "root"),
+            # In the directory of the key, which is closed.
+            **dict.fromkeys(sftp if own.sftp else (), ("600", "root", "root")),
+        },
         only=[
             CONFIG,
             COMMAND,

@@ -11,14 +11,14 @@ from pyinfra import host
 from pyinfra.api import FileUploadCommand, StringCommand, deploy, operation
 from pyinfra.operations import apt, files
 
-from extensions.files import rendered, tree
+from extensions.files import directory, rendered, tree
 from extensions.journal import record_script
 from extensions.kernel import sysctl_applied
 from extensions.keys import token
 from extensions.services import running
 from extensions.wheels import Bundle, bundle
 from roles.preflight import PYTHONS, machine
-from roles.releases import CONFIG, HOME, TRIAL, Installed, pruned, running_release
+from roles.releases import CONFIG, HOME, TRIAL, Installed, pruned, readable, running_release
 from roles.watchers import LOOPBACK, askers, listening_address
 from settings import Settings
 
@@ -40,13 +40,14 @@ def converter(settings: Settings) -> None:
         f"{settings.cdn.variants}/.webp-converter",
         f"{settings.cdn.variants}/upload",
     ):
-        files.directory(name=f"Make {path}", path=path, mode=755, user="www-data", group="www-data")
-    files.directory(
+        directory(name=f"Make {path}", path=path, mode="755", user="www-data", group="www-data")
+    directory(
         name="Make the directory that the originals are mounted below, to hide it",
         path=settings.cdn.originals_parent,
     )
     daemon = bundle(PROJECT, python, here["machine"])
     release(name=f"Install release {daemon.id}", daemon=daemon, python=python)
+    readable(name="Let the converter's account read its releases")
     files.link(
         name="Put the command on everybody's path",
         path="/usr/local/bin/webp-converter",
@@ -127,6 +128,7 @@ def release(daemon: Bundle, python: str) -> Generator[StringCommand | FileUpload
             tar -xf {archive} -C "$wheels"
             rm -rf "$place"
             {record}
+            umask 022
             python3 -m venv "$place"
             "$place/bin/pip" install -q --disable-pip-version-check --no-index --require-hashes \\
                 --find-links "$wheels" -r "$wheels/requirements.txt"

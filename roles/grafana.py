@@ -285,7 +285,7 @@ def key_script(source: str, fingerprint: str, keyring: str, *, given: bool) -> s
             "keys --import $d/key 2>/dev/null || :",
             f"keys --export {fingerprint} > $d/one 2>/dev/null || :",
             f"[ -s $d/one ] || {{ echo {q(f'{origin} has no key {fingerprint}')} >&2; exit 1; }}",
-            f"mkdir -p -m 755 $(dirname {q(keyring)})",
+            f"(umask 022; mkdir -p $(dirname {q(keyring)}))",
             f"install -m 644 $d/one {q(keyring)}.new; mv -f {q(keyring)}.new {q(keyring)}",
         ]
     )

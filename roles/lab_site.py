@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from pyinfra.api import deploy
-from pyinfra.operations import apt, files
+from pyinfra.operations import apt
 
-from extensions.files import rendered, tree
+from extensions.files import directory, rendered, tree
 from extensions.services import running
 from roles.preflight import machine
 from settings import Settings
@@ -22,11 +22,11 @@ def lab_site(settings: Settings) -> None:
         packages=["nginx", f"php{php}-fpm", f"php{php}-gd"],
         no_recommends=True,
     )
-    for directory in (settings.site.root, settings.site.upload, f"{settings.site.upload}/iblock"):
-        owned = directory != settings.site.root
-        files.directory(
-            name=f"Make {directory}",
-            path=directory,
+    for path in (settings.site.root, settings.site.upload, f"{settings.site.upload}/iblock"):
+        owned = path != settings.site.root
+        directory(
+            name=f"Make {path}",
+            path=path,
             user=settings.site.user if owned else "root",
             group=settings.site.group if owned else "root",
             mode="755",

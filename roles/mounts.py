@@ -8,9 +8,9 @@ from pathlib import Path
 
 from pyinfra import host
 from pyinfra.api import FactBase, StringCommand, deploy, operation
-from pyinfra.operations import apt, files
+from pyinfra.operations import apt
 
-from extensions.files import File, rendered, tree
+from extensions.files import File, RealPath, directory, rendered, tree
 from extensions.services import running
 from roles.sftp import KEY, KNOWN_HOSTS, peer
 from settings import Settings
@@ -53,6 +53,7 @@ def mounts(settings: Settings) -> None:
         only=[path for path in inputs(name) if path != KNOWN_HOSTS and not path.startswith(LIBRARY)],
         settings=settings,
         mount_point=path,
+        place=host.get_fact(RealPath, path=path.rpartition("/")[0]),
         options=OPTIONS[name],
         peer=other,
         account=account,
@@ -65,7 +66,7 @@ def mounts(settings: Settings) -> None:
         root="/",
     )
     if settings.mounts.metrics:
-        files.directory(name="Make the directory of the metrics", path=settings.mounts.metrics, mode=755)
+        directory(name="Make the directory of the metrics", path=settings.mounts.metrics, mode="755")
     if "bitrix" in host.groups:
         # After the files are written: `make adopt` starts the mount with them.
         leave_local_pictures_alone(name="Refuse to hide pictures that are only here", path=path)
@@ -116,7 +117,7 @@ class LocalPictures(FactBase[int]):
         p = shlex.quote(path)
         return (
             f"[ -e /var/lib/mount-guard/{RESIZE_CACHE}/spool ] || findmnt -n --mountpoint {p} >/dev/null || "
-            f"find {p} -type f 2>/dev/null | head -n 1000 | wc -l"
+            f"find -H {p} -type f 2>/dev/null | head -n 1000 | wc -l"
         )
 
     def process(self, output: list[str]) -> int:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from pyinfra.api import deploy
-from pyinfra.operations import apt, files, systemd
+from pyinfra.operations import apt, systemd
 
-from extensions.files import rendered, tree
+from extensions.files import directory, rendered, tree
 from extensions.kernel import sysctl_applied
 from extensions.services import running
 from settings import Settings
@@ -34,10 +34,10 @@ def redis(settings: Settings) -> None:
     )
     sysctl_applied(name="Let Redis fork when memory is tight", path=sysctl)
     for instance in INSTANCES:
-        files.directory(
+        directory(
             name=f"Make the directory of the {instance}'s data",
             path=f"/var/lib/redis/{instance}",
-            mode=750,
+            mode="750",
             user="redis",
             group="redis",
         )

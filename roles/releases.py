@@ -74,6 +74,28 @@ class Releases:
         return before[-1]
 
 
+class Unreadable(FactBase[bool]):
+    """Whether something of the releases is closed to the account that runs them."""
+
+    default = bool
+
+    def command(self) -> str:
+        closed = r"\( ! -type l ! -perm -o=r -o -type d ! -perm -o=x \)"
+        return f"find {HOME} -xdev {closed} -print -quit 2>/dev/null; true"
+
+    def process(self, output: Iterable[str]) -> bool:
+        return bool(list(output))
+
+
+@operation()
+def readable() -> Generator[StringCommand, None, None]:
+    """Opens releases that were installed under a stricter umask to the account that runs them."""
+    if not host.get_fact(Unreadable):
+        host.noop("all of the releases can be read")
+        return
+    yield StringCommand(f"chmod -R go+rX {HOME}")
+
+
 class Installed(FactBase[Releases]):
     """The releases on the host."""
 

@@ -7,11 +7,10 @@ from collections.abc import Generator
 from pyinfra import host, inventory
 from pyinfra.api import StringCommand, deploy, operation
 from pyinfra.api.host import Host
-from pyinfra.operations import files
 
 from extensions import differences
 from extensions.accounts import account
-from extensions.files import File, rendered, tree
+from extensions.files import File, RealPath, directory, rendered, tree
 from extensions.keys import PublicKey, key_pair
 from extensions.services import running
 from settings import Settings
@@ -47,26 +46,26 @@ def sftp(settings: Settings) -> None:
         account(
             name="Add the account that writes resize_cache, with www-data's uid",
             user=settings.sftp.cache_account,
-            uid=33,
             group="www-data",
-            unique=False,
+            twin_of="www-data",
+            owns=[settings.cdn.root, settings.cdn.variants],
             home="/nonexistent",
             shell="/usr/sbin/nologin",
             comment="Bitrix CDN, writes resize_cache over sftp",
         )
         # sshd refuses a chroot that anyone but root may write to, parents included.
-        for directory in (settings.cdn.root, settings.cdn.upload):
-            files.directory(
-                name=f"Keep {directory} root's, as a chroot must be",
-                path=directory,
-                mode=755,
+        for path in (settings.cdn.root, settings.cdn.upload):
+            directory(
+                name=f"Keep {path} root's, as a chroot must be",
+                path=path,
+                mode="755",
                 user="root",
                 group="root",
             )
-        files.directory(
+        directory(
             name="Make resize_cache",
             path=settings.cdn.resize_cache,
-            mode=755,
+            mode="755",
             user="www-data",
             group="www-data",
         )
@@ -80,14 +79,16 @@ def sftp(settings: Settings) -> None:
             shell="/usr/sbin/nologin",
             comment="Bitrix CDN, reads upload over sftp",
         )
-        files.directory(
+        directory(
             name="Make the chroot of the originals",
             path=settings.sftp.export,
-            mode=755,
+            mode="755",
             user="root",
             group="root",
         )
-        unit = rendered("sftp", settings=settings)
+        # systemd takes paths as they are written: it doesn't see the disk behind a symbolic link.
+        places = [host.get_fact(RealPath, path=path) for path in (settings.site.upload, settings.sftp.export)]
+        unit = rendered("sftp", settings=settings, places=places)
         tree(name="Write the unit that exports upload", files=unit, root="/etc/systemd")
         running(
             name="Export upload, read-only and without the CDN's own mount in it",
@@ -124,6 +125,6 @@ def trust(account: str) -> Generator[StringCommand, None, None]:
     yield from tree._inner(
         files=[
             File(accepted, f"restrict {key} {other.name}\n"),
-            File(KNOWN_HOSTS, f"{other.name} {host_key}\n"),
+            File(KNOWN_HOSTS, f"{other.name} {host_key}\n", "600"),
         ]
     )

@@ -26,11 +26,11 @@ def test_what_php_writes_belongs_to_www_data_on_the_cdn_host(
 ) -> None:
     name = f"testinfra-{uuid4().hex}.txt"
     here, there = f"{settings.site.resize_cache}/{name}", f"{settings.cdn.resize_cache}/{name}"
-    bitrix.check_output("runuser -u %s -- sh -c 'echo picture > %s'", settings.site.user, here)
+    bitrix.check_output("runuser -u %s -- sh -c 'umask 022; echo picture > %s'", settings.site.user, here)
     try:
         found = cdn.file(there)
         assert found.content_string == "picture\n"
-        assert (found.uid, found.gid, found.mode) == (33, 33, 0o644)
+        assert (found.user, found.group, found.mode) == ("www-data", "www-data", 0o644)
         assert bitrix.file(here).user == settings.site.user
     finally:
         bitrix.check_output("rm %s", here)
@@ -87,7 +87,7 @@ def test_a_mount_that_is_gone_before_it_is_bound_leaves_nothing_over_the_real_pa
         host.check_output("rm /usr/local/bin/sshfs; systemctl kill -s HUP %s", f"mount-guard@{name}")
         wait_until(f"{path} mounted", lambda: host.run("mount-guard status").rc, (0).__eq__, timeout=30)
         over = "awk -v p=%s '$5 == p' /proc/self/mountinfo"
-        assert len(host.check_output(over, path).splitlines()) == 1
+        assert len(host.check_output(over, host.check_output("realpath %s", path)).splitlines()) == 1
         if group == "bitrix":
             wait_until(
                 "pushed", lambda: cdn.file(f"{settings.cdn.resize_cache}/waits").exists, bool, timeout=20
@@ -131,6 +131,62 @@ def test_a_stopped_guard_leaves_an_ordinary_directory_and_no_process(
     finally:
         host.check_output("systemctl start %s", f"mount-guard@{name}")
     wait_until(f"{path} mounted", lambda: host.run("mount-guard status").rc, (0).__eq__, timeout=20)
+
+
+def test_an_account_that_gets_another_number_while_it_is_mounted_can_go_on_writing(
+    bitrix: Host, cdn: Host, settings: Settings
+) -> None:
+    user, path = settings.site.user, settings.site.resize_cache
+    write = f"umask 022; echo picture > {path}/number && rm {path}/number"
+    before = bitrix.check_output("id -u %s", user)
+    try:
+        bitrix.check_output("sed -i 's/^%s:x:[0-9]*:/%s:x:4321:/' /etc/passwd", user, user)
+        wait_until(
+            "it writes through the mount",
+            lambda: (
+                bitrix.run("runuser -u %s -- sh -c %s", user, write).rc,
+                bitrix.run("mount-guard status").rc,
+                bitrix.run("stat -c %%u %s", path).stdout.strip(),
+            ),
+            (0, 0, "4321").__eq__,
+            timeout=30,
+        )
+    finally:
+        bitrix.check_output("sed -i 's/^%s:x:[0-9]*:/%s:x:%s:/' /etc/passwd", user, user, before)
+        wait_until(
+            "as before", lambda: bitrix.check_output("stat -c %%u %s", path), before.__eq__, timeout=30
+        )
+
+
+def test_a_mount_that_the_account_cannot_write_to_is_none(
+    bitrix: Host, cdn: Host, settings: Settings
+) -> None:
+    user, path = settings.site.user, settings.site.resize_cache
+    cdn.check_output("chown root %s", settings.cdn.resize_cache)
+    try:
+        bitrix.check_output("systemctl restart mount-guard@resize-cache")
+        status = bitrix.run("mount-guard status")
+        assert status.rc == 1
+        assert "not writable: the other host refuses" in status.stdout
+        # It goes on, into its spool.
+        bitrix.check_output("runuser -u %s -- sh -c 'echo picture > %s/unwritable'", user, path)
+        assert bitrix.run("findmnt -n --mountpoint %s", path).rc == 1
+        metrics = bitrix.file(f"{settings.mounts.metrics}/mount_guard_resize-cache.prom").content_string
+        assert 'mount_guard_refused{mount="resize-cache",reason="access"} 1.0' in metrics
+    finally:
+        cdn.check_output("chown www-data %s", settings.cdn.resize_cache)
+        bitrix.check_output("systemctl kill -s HUP mount-guard@resize-cache")
+    pushed = f"{settings.cdn.resize_cache}/unwritable"
+    wait_until("pushed", lambda: cdn.file(pushed).exists, bool, timeout=30)
+    bitrix.check_output("rm %s/unwritable", path)
+
+
+@pytest.mark.parametrize("group", ["bitrix", "cdn"])
+def test_everybody_may_ask_for_the_status_whatever_the_umask(group: str, inventory: Inventory) -> None:
+    host = inventory.host(group)
+    assert "mounted for" in host.check_output("umask 077; runuser -u nobody -- mount-guard status")
+    refused = host.run("runuser -u nobody -- mount-guard detach originals")
+    assert (refused.rc, refused.stderr) == (2, "mount-guard: detach is for root alone\n")
 
 
 def test_all_processes_of_the_host_see_the_mount(bitrix: Host, settings: Settings) -> None:

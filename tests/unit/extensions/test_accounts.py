@@ -45,9 +45,27 @@ def test_an_account_that_is_missing_is_added() -> None:
     assert commands(user="reader", system=True) == [
         "useradd -M -c 'For a test' -d /nonexistent -s /usr/sbin/nologin -r reader"
     ]
-    assert commands(user="writer", uid=33, group="www-data", unique=False) == [
-        "useradd -M -c 'For a test' -d /nonexistent -s /usr/sbin/nologin -u 33 -g www-data -o writer"
+    assert commands(user="writer", twin_of="root", group="www-data") == [
+        "useradd -M -c 'For a test' -d /nonexistent -s /usr/sbin/nologin -u 0 -g www-data -o writer"
     ]
+
+
+def test_an_account_follows_its_twin_to_another_number(monkeypatch: pytest.MonkeyPatch) -> None:
+    numbers = {"writer": "33", "www-data": "1001"}
+    entry = "{0}:x:{1}:33:For a test:/nonexistent:/usr/sbin/nologin"
+    monkeypatch.setattr(
+        Account, "command", lambda self, user: f"echo {entry.format(user, numbers[user])}; echo www-data"
+    )
+    [change] = commands(user="writer", twin_of="www-data", group="www-data", owns=["/var/www/cdn"])
+    assert "usermod -u 1001 -o writer" in change
+    assert "find /var/www/cdn -xdev -uid 33 -exec chown -h www-data {} +" in change
+    numbers["writer"] = "1001"
+    assert commands(user="writer", twin_of="www-data", group="www-data", owns=["/var/www/cdn"]) == []
+
+
+def test_an_account_without_its_twin_is_an_error() -> None:
+    [command] = commands(user="writer", twin_of="no-such-account")
+    assert "there is no account no-such-account" in command
 
 
 @pytest.mark.parametrize(
@@ -55,7 +73,6 @@ def test_an_account_that_is_missing_is_added() -> None:
     [
         ({}, []),
         ({"shell": "/bin/false"}, ["usermod -s /bin/false root"]),
-        ({"uid": 7, "unique": False}, ["usermod -u 7 -o root"]),
         ({"group": "www-data", "comment": "it's"}, ["usermod -c 'it'\"'\"'s' -g www-data root"]),
         # Only for a new one.
         ({"system": True}, []),

@@ -17,7 +17,17 @@ from hypothesis import strategies as st
 from pyinfra.api.exceptions import PyinfraError
 
 from extensions import files as module
-from extensions.files import File, _install, _packed, _toml, rendered
+from extensions.files import (
+    File,
+    Places,
+    _install,
+    _packed,
+    _toml,
+    directory,
+    impassable,
+    rendered,
+    tree,
+)
 from tests.unit.extensions.machines import machines
 
 OWNER = pwd.getpwuid(os.getuid()).pw_name
@@ -159,3 +169,82 @@ def test_files_asked_together_are_what_each_is_by_itself(tmp_path: Path) -> None
     ]
     owner, group = Path(paths[0]).owner(), Path(paths[0]).group()
     assert alone[4][paths[0]] == File(paths[0], f"{paths[0]}\n", "644", owner, group).state
+
+
+def places(monkeypatch: pytest.MonkeyPatch, *lines: str) -> None:
+    """Has hosts answer what their directories are."""
+    said = "\\n".join(line.replace(" ", "\\t").replace("\\t", " ", 2) for line in lines)
+    monkeypatch.setattr(Places, "command", lambda self, paths: f"printf '{said}\\n'" if lines else "true")
+
+
+def test_directories_are_seen_with_all_that_a_link_in_their_path_leads_through(tmp_path: Path) -> None:
+    disk, link = tmp_path / "disk" / "www", tmp_path / "www"
+    disk.mkdir(parents=True)
+    disk.parent.chmod(0o700)
+    disk.chmod(0o750)
+    link.symlink_to(disk)
+    command = Places().command([str(link), str(disk), str(tmp_path / "missing")])
+    found = Places().process(subprocess.check_output(command, shell=True, text=True).splitlines())
+    assert found[str(disk)] == [(0o750, OWNER, GROUP, str(disk))]
+    assert found[str(link)][:2] == [
+        (0o750, OWNER, GROUP, str(disk)),
+        (0o700, OWNER, GROUP, str(disk.parent)),
+    ]
+    assert found.keys() == {str(link), str(disk)}
+
+
+def test_roots_directories_that_keep_others_out_or_let_them_write_are_put_right(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    places(
+        monkeypatch,
+        "700 root root /a /a",
+        "755 root root /a/b /a/b",
+        "777 root root /a/c /a/c",
+        "1777 root root /tmp /tmp",
+        "700 somebody root /home/x /home/x",
+        "700 root root /root /root",
+        "700 root root /var/www /data",
+    )
+    with machines("one"):
+        assert impassable(["/a/b/file"]) == {"/a": 0o755, "/a/c": 0o755, "/data": 0o755}
+        closed, written = tree._inner(files=[File("/a/b/file", "text\n")])
+        assert "chmod 755 /a" in str(closed)
+        assert "/a/b/file" in str(written)
+        # What nobody else may read has nothing to ask for.
+        [written] = tree._inner(files=[File("/a/b/file", "text\n", "600")])
+        assert "chmod 755 /a" not in str(written)
+
+
+@pytest.mark.parametrize(
+    ("state", "right"),
+    [
+        ("755 root root", True),
+        ("700 root root", False),
+        ("755 www-data root", False),
+        ("2755 root root", False),
+    ],
+)
+def test_a_directory_is_changed_when_it_differs(
+    monkeypatch: pytest.MonkeyPatch, state: str, right: bool
+) -> None:
+    places(monkeypatch, f"{state} /a/b /a/b")
+    with machines("one"):
+        assert bool(list(directory._inner(path="/a/b", user="root"))) is not right
+
+
+def test_all_that_is_made_above_a_directory_can_be_passed_whatever_the_umask(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    places(monkeypatch)
+    path, file = tmp_path / "a/b/c", tmp_path / "d/e/f"
+    with machines("one"):
+        [script] = directory._inner(path=str(path), mode="750", user=OWNER, group=GROUP)
+    subprocess.run(["sh", "-c", f"umask 077\n{script}"], check=True)
+    assert [mode(place) for place in (tmp_path / "a", path.parent, path)] == [0o755, 0o755, 0o750]
+    install([File(str(file), "text\n", user=OWNER, group=GROUP)])
+    assert [mode(place) for place in (tmp_path / "d", file.parent, file)] == [0o755, 0o755, 0o644]
+
+
+def mode(path: Path) -> int:
+    return path.stat().st_mode & 0o7777
