@@ -66,7 +66,8 @@ def _state(board: Board) -> None:
     )
     board.timeline(
         "Full or refused",
-        "`full`: no room on the other host. `host_key`: it shows another key. `login`: it doesn't let us in.",
+        "`full`: no room on the other host. `host_key`: it shows another key. `login`: it doesn't let us in. "
+        "`access`: our account can't use its files.",
         Query(f"max by (mount) ({of('mount_guard_full')})", "{{mount}}: full"),
         Query(f"max by (mount, reason) ({of('mount_guard_refused')})", "{{mount}}: {{reason}}"),
         words=FAULT,
