@@ -10,7 +10,8 @@ import os
 from collections.abc import Collection
 
 _PICTURES = frozenset(("jpg", "jpeg", "jpe", "png", "gif", "bmp", "tif", "tiff", "webp", "avif"))
-_VARIANTS = ("webp", "avif")
+VARIANTS = ("webp", "avif")
+"""Extensions that originals and variants have."""
 
 SUFFIX_BYTES = 5
 """Of `.webp`, `.avif` and `.keep`."""
@@ -25,7 +26,7 @@ TOO_LONG = f"its name takes more than {LONGEST_BYTES} bytes, and leaves no room 
 def is_variant(name: str) -> bool:
     """Whether a name is that of a variant, whoever made it."""
     stem, _, extension = name.rpartition(".")
-    return extension in _VARIANTS and stem.rpartition(".")[2].lower() in _PICTURES and "." in stem
+    return extension in VARIANTS and stem.rpartition(".")[2].lower() in _PICTURES and "." in stem
 
 
 def is_original(name: str, extensions: Collection[str]) -> bool:
