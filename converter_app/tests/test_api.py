@@ -344,6 +344,8 @@ def one_line(answer: Answer) -> str:
         (b'{"paths": ["ROOT/a\\u0000.jpg"]}', "no picture"),
         (b'{"paths": ["ROOT/\\ud800.jpg"]}', ""),
         (b'{"paths": ["ROOT/text.txt"]}', "extensions"),
+        (b'{"paths": ["ROOT/photo.jpg.webp"]}', "variant"),
+        (b'{"paths": ["ROOT/%s.jpg"]}' % (b"a" * 247), "no room for a suffix"),
         (b'{"paths": ["ROOT/' + b"x" * 300 + b'.jpg"]}', "no picture"),
         (b'{"paths": ["ROOT' + b"/x" * 2100 + b'.jpg"]}', ""),
         (b'{"paths": ["VARIANTS/../x.jpg"]}', "no picture"),

@@ -720,6 +720,9 @@ MUTATED = {
     "APNG": samples.apng((80, 60), TestAnimatedPng.FRAMES),
     "BMP": pictures.encoded(SMALL, "BMP"),
     "TIFF": pictures.encoded(SMALL, "TIFF"),
+    "WEBP": pictures.encoded(SMALL, "WEBP"),
+    "animated WEBP": pictures.encoded(SMALL, "WEBP", save_all=True, append_images=[ImageChops.invert(SMALL)]),
+    "AVIF": pictures.encoded(SMALL, "AVIF"),
     "TIFF LZW": pictures.encoded(SMALL, "TIFF", compression="tiff_lzw"),
 }
 
