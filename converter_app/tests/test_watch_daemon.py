@@ -157,3 +157,26 @@ def test_directories_and_files_of_any_name(daemon: DaemonProcess) -> None:
 
 def has_decision(path: bytes) -> bool:
     return os.path.exists(path + b".webp") or os.path.exists(path + b".keep")
+
+
+def test_a_name_without_room_for_a_suffix_is_told_of_once_and_never_queued(
+    daemon: DaemonProcess, queue: redis.Redis
+) -> None:
+    path = daemon.root / ("a" * 247 + ".jpg")
+    for content in (b"one", b"other"):
+        path.write_bytes(content)
+    decided = daemon.root / "decided.jpg"
+    decided.write_bytes(b"no picture")
+    wait_until(decided.with_name("decided.jpg.keep").exists)
+    assert daemon.process
+    daemon.process.send_signal(signal.SIGTERM)
+    daemon.process.wait()
+    daemon.start()  # whose scan comes upon it
+    [first, second] = wait_until(lambda: len(daemon.log("name too long")) > 1 and daemon.log("name too long"))
+    assert first["path"] == second["path"] == str(path)
+    assert not [line for line in daemon.log("foreign") if line.get("path") == str(path)]
+    assert queue.xlen("webp:dead") == 0
+    assert sorted(entry.name for entry in daemon.root.iterdir()) == [
+        path.name,
+        *sorted(["decided.jpg", "decided.jpg.keep"]),
+    ]
