@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -250,14 +251,15 @@ def test_refusals(settings: DaemonProcess) -> None:
 
 
 def test_over_http(settings: DaemonProcess) -> None:
-    path = settings.root / "photo.jpg"
+    path = settings.root / os.fsdecode(b"\xff.jpg")
     path.write_bytes(b"<html>")
     command("convert", path, "--config", settings.config_file)
     settings.start()
     try:
-        query = urlencode({"target": "/upload/resize_cache/photo.jpg"})
+        query = urlencode({"target": "/upload/resize_cache/%FF.jpg"})
         with urlopen(f"http://127.0.0.1:{settings.api_port}/api/explain?{query}", timeout=30) as answer:
-            assert json.load(answer)["state"] == "original"
+            explained = json.load(answer)
+        assert (explained["state"], explained["original"]["path"]) == ("original", str(path))
     finally:
         settings.stop()
 
@@ -277,3 +279,30 @@ def test_convert_tells_of_what_was_decided_before(settings: DaemonProcess) -> No
         assert second[path] == {**first[path], "outcome": "fresh"}
     assert second[str(good)]["similarity"] >= 0.95
     assert (second[str(bad)]["similarity"], second[str(bad)]["verdict"]) == (None, "no-picture")
+
+
+def test_a_server_that_is_silent_is_waited_for_once(tmp_path: Path, redis_server: RedisServer) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        originals = {"variants": str(tmp_path), "url": url, "purge_url": url, "deadline_s": 0.5}
+        delivery = {"url": url, "deadline_s": 0.5}
+        settings = DaemonProcess(tmp_path / "cdn", redis_server.url, originals=originals, delivery=delivery)
+        started = time.monotonic()
+        explained = told(settings, "/upload/iblock/a.jpg", status=1)
+        assert time.monotonic() - started < 3
+    assert all("timed out" in answer["problem"] for answer in explained["varnish"] + explained["visitors"])
+
+
+def test_names_of_any_bytes(settings: DaemonProcess) -> None:
+    name = os.fsdecode(b"a \xff\n\xd0.jpg")
+    path = settings.root / name
+    path.write_bytes(b"no picture")
+    command("convert", path, "--config", settings.config_file)
+    for target in (str(path), "https://cdn/upload/resize_cache/a%20%FF%0A%D0.jpg"):
+        result = command("explain", "--json", target, "--config", settings.config_file)
+        assert (result.returncode, result.stderr) == (0, "")
+        explained = json.loads(result.stdout)
+        assert (explained["state"], explained["original"]["path"]) == ("original", str(path))
+    human = command("explain", path, "--config", settings.config_file)
+    assert (human.returncode, human.stderr) == (0, "")
+    assert "a \\xff\\n\\xd0.jpg.keep is fresh" in human.stdout

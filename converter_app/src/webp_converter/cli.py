@@ -172,7 +172,7 @@ def explain(
         except ValueError as error:
             raise _stop(str(error), 2) from error
     if as_json:
-        print(told.model_dump_json())
+        print(json.dumps(told.model_dump()))
     else:
         terminal.explain(told)
     raise typer.Exit(0 if is_well(told) else 1)

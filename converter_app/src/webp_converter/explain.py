@@ -12,7 +12,7 @@ import os
 import re
 import ssl
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 from urllib.parse import unquote_to_bytes, urlsplit
 
@@ -161,8 +161,8 @@ def explain(asked: str, config: Config, store: Store, originals: Originals, jobs
     varnish: list[AnswerModel] = []
     if place.kind == "original":
         cache = config.originals.purge_url
-        varnish = [_asked(cache, place, who, accept, config, "originals") for who, accept in _CLASSES]
-    visitors = [_asked(config.delivery.url, place, who, accept, config) for who, accept in VISITORS]
+        varnish = _answers(cache, place, _CLASSES, config, "originals")
+    visitors = _answers(config.delivery.url, place, VISITORS, config)
     state, why = _verdict(path, place, original, variants, queue, config)
     notes = list(place.notes)
     if any(answer.variant == "pending" for answer in visitors):
@@ -263,9 +263,23 @@ def _queue(path: bytes, jobs: Jobs) -> QueuedModel:
     try:
         queued, letter = jobs.queued(path), jobs.letter_of(path)
     except redis.RedisError as error:
-        return QueuedModel(state="unknown", problem=" ".join(f"Redis is away: {error}".split()))
+        reason = " ".join(f"Redis is away: {error}".split()).rstrip(".")
+        return QueuedModel(state="unknown", problem=reason)
     told = QueuedModel(state="none") if queued is None else QueuedModel(**queued._asdict())
     return told.model_copy(update={"dead": LetterSummary(**letter.summary()) if letter else None})
+
+
+def _answers(
+    url: str, place: Place, askers: Sequence[tuple[str, str]], config: Config, host: str = ""
+) -> list[AnswerModel]:
+    """What the server at `url` answers to each; one that didn't answer the first isn't waited for again."""
+    answers: list[AnswerModel] = []
+    for who, accept in askers:
+        if answers and answers[0].problem:
+            answers.append(answers[0].model_copy(update={"who": who, "accept": accept}))
+        else:
+            answers.append(_asked(url, place, who, accept, config, host))
+    return answers
 
 
 def _asked(url: str, place: Place, who: str, accept: str, config: Config, host: str = "") -> AnswerModel:
@@ -296,7 +310,8 @@ def _asked(url: str, place: Place, who: str, accept: str, config: Config, host: 
             age_s=_number(answer.getheader("Age")),
         )
     except (OSError, http.client.HTTPException, ValueError) as error:
-        return AnswerModel(who=who, accept=accept, problem=f"{url}: {error or type(error).__name__}")
+        reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
+        return AnswerModel(who=who, accept=accept, problem=f"{url} doesn't answer: {reason}")
     finally:
         connection.close()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import threading
 from collections.abc import Callable
@@ -100,7 +101,7 @@ def counted(what: str, work: Callable[[], Result], count: Callable[[], int], qui
 
 def explain(told: Explanation) -> None:
     """Shows why a picture is delivered as it is."""
-    lines = [Text(printable(told.url), style="bold"), text(told.why), Text()]
+    lines = [Text(printable(told.url), style="bold"), _sentence(told.why), Text()]
     where = "the CDN host" if told.kind == "resized" else "the site"
     parts = {
         "original": [_original(told.original, where)],
@@ -113,7 +114,7 @@ def explain(told: Explanation) -> None:
         "note": told.notes,
     }
     for name, sentences in parts.items():
-        lines += [field("" if place else name, sentence) for place, sentence in enumerate(sentences)]
+        lines += [field("" if place else name, _sentence(words)) for place, words in enumerate(sentences)]
     columns = ("who asks nginx", "status", "type", "bytes", "variant", "Cache-Control")
     answers = table("", *columns)
     for answer in told.visitors:
@@ -124,6 +125,11 @@ def explain(told: Explanation) -> None:
         said = (answer.status, answer.type, size_, answer.variant, answer.cache_control)
         answers.add_row(answer.who, *(text(str("" if value is None else value)) for value in said))
     show(*lines, answers)
+
+
+def _sentence(words: str) -> Text:
+    """Words that may have a path in them."""
+    return path(os.fsencode(words))
 
 
 def _original(original: OriginalModel, where: str) -> str:
