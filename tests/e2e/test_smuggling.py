@@ -1,0 +1,51 @@
+"""No body and no length of a client reaches an upstream, and nobody gets the answer to another request."""
+
+from __future__ import annotations
+
+import inspect
+import json
+
+import pytest
+
+from tests.e2e import smuggling
+from tests.e2e.conftest import OLD_BROWSER, Cdn, Shop
+from tests.support import Figure
+
+
+@pytest.fixture
+def paths(shop: Shop, cdn: Cdn) -> list[str]:
+    """Originals and resized pictures, decided, with bytes of their own each."""
+    pictures = [shop.upload(300, 200) for _ in range(4)]
+    pictures += [shop.site.resize(picture, 100, 100) for picture in pictures]
+    for picture in pictures:
+        cdn.as_webp(picture)
+        cdn.get(picture, OLD_BROWSER)
+    return [picture.url_path for picture in pictures]
+
+
+def test_visitors_get_their_own_pictures_between_requests_that_smuggle(
+    cdn: Cdn, paths: list[str], figure: Figure
+) -> None:
+    outcome = smuggling.run(cdn.remote.address, cdn.settings.nginx.http_port, paths, 2000)
+    assert outcome.wrong == []
+    figure(
+        f"{outcome.attacks} requests with bodies, {outcome.answers} answers between them, 0 of them wrong, "
+        f"slowest {outcome.slowest:.2f} s"
+    )
+
+
+@pytest.mark.parametrize("hop", ["varnish", "originals"])
+def test_nor_do_the_servers_behind_take_a_body_for_a_request(cdn: Cdn, paths: list[str], hop: str) -> None:
+    port = getattr(cdn.settings, hop).port
+    originals = [path for path in paths if "resize_cache" not in path]
+    arguments = {"host": "127.0.0.1", "port": port, "paths": originals, "answers": 1000}
+    script = inspect.getsource(smuggling)
+    said = cdn.remote.run("python3", "-c", script, input=json.dumps(arguments).encode(), timeout=120)
+    assert json.loads(said)["wrong"] == []
+
+
+@pytest.mark.long
+def test_of_ten_thousand_answers_each_is_the_one_that_was_asked_for(cdn: Cdn, paths: list[str]) -> None:
+    outcome = smuggling.run(cdn.remote.address, cdn.settings.nginx.http_port, paths, 10_000)
+    assert outcome.answers >= 10_000
+    assert outcome.wrong == []
