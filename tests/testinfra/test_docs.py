@@ -133,6 +133,12 @@ def test_so_do_those_for_edges_and_the_balancer(
     run_all(group, inventory, deployment, settings, figure)
 
 
+def test_what_the_docs_ask_says_which_release_runs(cdn: Host) -> None:
+    [asked] = [one.text for one in commands() if one.page == "docs/releases.md" and "status" in one.text]
+    said = json.loads(cdn.check_output(asked))
+    assert said.get("release") == cdn.file("/opt/webp-converter/current/release").content_string.strip()
+
+
 _GET = """
 import json, sys, urllib.request
 def get(url):
