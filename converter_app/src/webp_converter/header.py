@@ -22,15 +22,16 @@ def main() -> None:
     resource.setrlimit(resource.RLIMIT_AS, (_MEMORY_BYTES, _MEMORY_BYTES))
     resource.setrlimit(resource.RLIMIT_CPU, (_CPU_S, _CPU_S))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    from webp_converter import images  # within these limits
+    from webp_converter import inputs  # within these limits
 
     told: dict[str, object]
     try:
-        found = images.opened(sys.stdin.buffer.read(), Encoding())
-        if isinstance(found, images.Keep):
-            told = {"problem": f"{found.reason.value} {found.detail}".strip()}
+        data = sys.stdin.buffer.read()
+        name = inputs.signature(data)
+        if name is None or not inputs.is_decoded(name):
+            told = {"problem": f"{name or 'no picture'}: left alone"}
         else:
-            header = found.header
+            header = inputs.opened(data, name, Encoding().maximum_frames).header
             told = {"format": header.format, "width": header.width, "height": header.height}
     except Exception as error:  # whatever a stranger's bytes cause
         told = {"problem": f"{type(error).__name__}: {error}"}
