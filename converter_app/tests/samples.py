@@ -74,6 +74,9 @@ def chunk(kind: bytes, data: bytes) -> bytes:
     return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
 
+PNG = b"\x89PNG\r\n\x1a\n"
+
+
 class PngFrame(NamedTuple):
     """A frame of one RGBA colour."""
 
@@ -94,7 +97,7 @@ def apng(
     announced: int | None = None,
 ) -> bytes:
     """An animated PNG; with `default`, a default image that is no frame."""
-    parts = [b"\x89PNG\r\n\x1a\n", chunk(b"IHDR", struct.pack(">IIBBBBB", *size, 8, 6, 0, 0, 0))]
+    parts = [PNG, chunk(b"IHDR", struct.pack(">IIBBBBB", *size, 8, 6, 0, 0, 0))]
     parts.append(chunk(b"acTL", struct.pack(">II", len(frames) if announced is None else announced, plays)))
     if default is not None:
         parts.append(chunk(b"IDAT", _rows(default, *size)))

@@ -8,13 +8,14 @@ place transparent, whatever background colour a GIF names.
 from __future__ import annotations
 
 import struct
-import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from enum import Enum, auto
 from io import BytesIO
 from typing import NamedTuple
 
 from PIL import Image
+
+from webp_converter import png
 
 _FOREVER = 0
 _SHORTEST_MS = 10
@@ -188,6 +189,7 @@ class _Reader:
 
 _GIF_EXTENSION, _GIF_IMAGE, _GIF_END = 0x21, 0x2C, 0x3B
 _GIF_CONTROL, _GIF_APPLICATION = 0xF9, 0xFF
+_GIF_OF_FRAMES = (_GIF_CONTROL, _GIF_APPLICATION)
 _GIF_HAS_COLOURS = 0x80
 
 
@@ -205,7 +207,10 @@ def parse_gif(data: bytes, maximum_frames: int) -> Animation:
     while len(frames) <= maximum_frames:
         kind = reader.byte() if reader.left or not frames else _GIF_END
         if kind == _GIF_EXTENSION:
-            label, blocks = reader.byte(), _blocks(reader)
+            label = reader.byte()
+            if label not in _GIF_OF_FRAMES and frames and not _is_whole(reader):
+                break
+            blocks = _blocks(reader)
             if label == _GIF_CONTROL and len(blocks[1:5]) == 4:
                 control = blocks[1:5]
             elif label == _GIF_APPLICATION and blocks[1:12] in (b"NETSCAPE2.0", b"ANIMEXTS1.0"):
@@ -214,7 +219,7 @@ def parse_gif(data: bytes, maximum_frames: int) -> Animation:
             left, top, frame_width, frame_height, image_flags = struct.unpack("<HHHHB", reader.take(9))
             if not frames:  # encoders that leave the screen too small are believed by browsers
                 width, height = max(width, frame_width), max(height, frame_height)
-            image = bytes([image_flags]) + reader.take(_colour_bytes(image_flags) + 1) + _blocks(reader)
+            image = bytes([image_flags]) + reader.take(_colour_bytes(image_flags) + 1) + _pixels(reader)
             size = struct.pack("<HH", frame_width, frame_height)
             file = b"".join(
                 (
@@ -249,6 +254,27 @@ def _blocks(reader: _Reader) -> bytes:
     return reader.data[start : reader.position]
 
 
+def _is_whole(reader: _Reader) -> bool:
+    """Whether the row of data blocks that comes has its end."""
+    position = reader.position
+    while position < len(reader.data) and reader.data[position]:
+        position += 1 + reader.data[position]
+    return position < len(reader.data)
+
+
+def _pixels(reader: _Reader) -> bytes:
+    """The data blocks of a frame. Where they are cut off, as many as there are: its decoder knows whether
+    something is missing of its pixels."""
+    if _is_whole(reader):
+        return _blocks(reader)
+    found = b""
+    while reader.left > 1:
+        length = min(reader.byte(), reader.left)
+        found += bytes([length]) + reader.take(length)
+    reader.position = len(reader.data)
+    return found + b"\0"
+
+
 def _gif_plays(blocks: bytes, plays: int) -> int:
     """How often a GIF is shown: it says how often it is *repeated*, 0 meaning for ever."""
     if len(blocks) < 4 or blocks[0] < 3 or blocks[1] & 7 != 1:
@@ -259,21 +285,14 @@ def _gif_plays(blocks: bytes, plays: int) -> int:
 
 # Animated PNG: https://www.w3.org/TR/png-3/#apng-frame-based-animation
 
-_PNG = b"\x89PNG\r\n\x1a\n"
-_PNG_OF_EACH_FRAME = {b"PLTE", b"tRNS", b"iCCP", b"sRGB", b"gAMA", b"cHRM", b"sBIT"}
 
-
-def parse_apng(data: bytes, maximum_frames: int) -> Animation:
+def parse_apng(found: png.Png, maximum_frames: int) -> Animation:
     """The frames of an animated PNG, one more than `maximum_frames` at most. Its default image is none of
     them, unless it says so.
 
     Raises EOFError when it is cut off, ValueError when a checksum is wrong, UnsupportedError when its frames
     aren't what it says.
     """
-    reader = _Reader(data)
-    reader.take(len(_PNG))
-    shared: list[bytes] = []
-    header = b""
     announced = plays = 0
     control = b""
     pixels: list[bytes] = []
@@ -281,35 +300,30 @@ def parse_apng(data: bytes, maximum_frames: int) -> Animation:
 
     def finish() -> None:
         if control and pixels:
-            frames.append(_apng_frame(header, shared, control, pixels))
+            frames.append(_apng_frame(found.header, found.shared, control, pixels))
             pixels.clear()
 
-    while len(frames) <= maximum_frames:
-        length, kind = struct.unpack(">I4s", reader.take(8))
-        content = reader.take(length)
-        if reader.take(4) != _checksum(kind, content):
+    for kind, content, is_right in found.parts:
+        if not is_right:
             raise ValueError(f"checksum of {kind!r}")
-        if kind == b"IHDR":
-            header = content
-        elif kind in _PNG_OF_EACH_FRAME:
-            shared.append(_chunk(kind, content))
-        elif kind == b"acTL":
+        if kind == b"acTL":
             announced, plays = struct.unpack(">II", content)
         elif kind == b"fcTL":
             finish()
             control = content
-        elif kind == b"IDAT":
-            pixels.append(content)
         elif kind == b"fdAT":
             pixels.append(content[4:])
-        elif kind == b"IEND":
-            finish()
+        elif control:
+            pixels.append(content)
+        if len(frames) > maximum_frames:
             break
-        if kind == b"IDAT" and not control:
-            pixels.clear()  # the default image
+    else:
+        finish()
+    if not found.has_end and len(frames) < min(announced, maximum_frames):
+        raise EOFError("cut off")
     if not frames or len(frames) < min(announced, maximum_frames):
         raise UnsupportedError(f"png of {len(frames)} frames instead of {announced}")
-    width, height = struct.unpack(">II", header[:8])
+    width, height = struct.unpack(">II", found.header[:8])
     if any(f.left + f.width > width or f.top + f.height > height for f in frames):
         raise UnsupportedError("png with a frame outside of the canvas")
     return playable(Animation(width, height, frames[: max(1, announced)], min(plays, _MAXIMUM_PLAYS)))
@@ -318,15 +332,7 @@ def parse_apng(data: bytes, maximum_frames: int) -> Animation:
 def _apng_frame(header: bytes, shared: list[bytes], control: bytes, pixels: list[bytes]) -> Frame:
     _, width, height, left, top, delay, per_second, disposal, blend = struct.unpack(">IIIIIHHBB", control)
     return Frame(
-        file=b"".join(
-            (
-                _PNG,
-                _chunk(b"IHDR", struct.pack(">II", width, height) + header[8:]),
-                *shared,
-                *(_chunk(b"IDAT", content) for content in pixels),
-                _chunk(b"IEND", b""),
-            )
-        ),
+        file=png.still(struct.pack(">II", width, height) + header[8:], shared, b"".join(pixels)),
         left=left,
         top=top,
         width=width,
@@ -335,11 +341,3 @@ def _apng_frame(header: bytes, shared: list[bytes], control: bytes, pixels: list
         disposal={1: Disposal.CLEAR, 2: Disposal.RESTORE}.get(disposal, Disposal.LEAVE),
         blended=blend == 1,
     )
-
-
-def _chunk(kind: bytes, content: bytes) -> bytes:
-    return struct.pack(">I", len(content)) + kind + content + _checksum(kind, content)
-
-
-def _checksum(kind: bytes, content: bytes) -> bytes:
-    return struct.pack(">I", zlib.crc32(content, zlib.crc32(kind)))

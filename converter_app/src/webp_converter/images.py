@@ -44,6 +44,9 @@ WEBP_MAXIMUM_SIDE = 16383
 SIMILARITY_MARGIN = 0.001
 """Added to the target, since the similarity is sampled."""
 
+_ZEROS = 512
+"""Bytes that no picture begins with."""
+
 _LOSSLESS_PROSPECT = 2.0
 """A quick lossless trial larger than this many times the lossy variant is not worth a thorough one."""
 
@@ -117,6 +120,8 @@ def opened(data: bytes, encoding: Encoding) -> Opened | Keep:
     if not data:
         raise DamagedError("no bytes")
     name = inputs.signature(data)
+    if name is None and not data[:_ZEROS].strip(b"\0"):
+        raise DamagedError("nothing but zeros")  # what a crash leaves of a file
     if name is None:
         return Keep(Reason.NO_PICTURE)
     if not inputs.is_decoded(name):
