@@ -17,19 +17,65 @@ STAMPS = "/var/lib/bitrix-cdn/applied"
 
 _ENABLED = {"enabled", "static", "generated", "indirect"}
 
+Which = Literal["start", "reload"]
+_STAMPED: dict[Which, str] = {"start": "started", "reload": "reloaded"}
+
+# Two lines for each unit. Its life is another whenever systemd or a signal has had it take its files:
+# processes that read them anew have new children, or another stack once they have executed themselves.
+# Taken: its start and its last start or reload, as microseconds of uptime; 0: it can't be told.
+_LIVES = r"""
+lives() {
+    systemctl show -p MainPID,InvocationID,StateChangeTimestampMonotonic,ActiveEnterTimestampMonotonic \
+        -p InactiveExitTimestampMonotonic,ReloadResult,NeedDaemonReload -- "$@" 2>/dev/null | awk '
+        BEGIN { RS = ""; FS = "\n" }
+        {
+            split("", p)
+            for (i = 1; i <= NF; i++) { at = index($i, "="); p[substr($i, 1, at - 1)] = substr($i, at + 1) }
+            start = p["InactiveExitTimestampMonotonic"] + 0
+            change = p["StateChangeTimestampMonotonic"] + 0
+            reload = change > p["ActiveEnterTimestampMonotonic"] + 0 ? change : start
+            if (p["ReloadResult"] != "" && p["ReloadResult"] != "success") reload = 0
+            if (p["NeedDaemonReload"] == "yes") start = 0
+            printf "%d %.0f %.0f %s/%.0f\n", p["MainPID"], start, reload, p["InvocationID"], change
+        }' |
+    while read -r pid start reload life; do
+        echo life $life $(
+            [ "$pid" != 0 ] && cd /proc/$pid/task/$pid && for p in $pid $(cat children); do
+                cat /proc/$p/stat; done 2>/dev/null | awk '{ sub(/^.*[)] /, ""); print $20 "/" $26 }')
+        echo taken $start $reload
+    done 2>/dev/null
+}
+"""
+
 
 class Applied(Joint[dict[str, str]]):
     """What a service is, and what it was last started and reloaded with.
 
-    Returns ``active``, ``enabled``, ``ready`` (``yes`` or ``no``), ``start`` and ``reload`` (checksums of
-    the files as they are) and ``started`` and ``reloaded`` (checksums when the service last took them;
-    empty: never).
+    Returns ``active``, ``enabled``, ``ready`` (``yes`` or ``no``), and of its files as they are:
+
+    - ``start`` and ``reload``: checksums of those that it takes at its start, and at a reload,
+    - ``start_files`` and ``reload_files``: of each the inode and when it was last changed, as Unix time.
+
+    Of the unit as it runs ``life`` and ``taken``, as told above, ``told`` and ``runs`` (checksums of what
+    those commands print), and ``clock``: Unix time and uptime of the host.
+
+    Of the stamp ``started`` and ``reloaded``, the checksums when a deploy last had the unit take them
+    (missing: never); of that moment also ``then_life`` and so on.
     """
 
     default = dict
 
-    def command(self, unit: str, start: Sequence[str], reload: Sequence[str], ready: str) -> str:
-        return self.together([{"unit": unit, "start": start, "reload": reload, "ready": ready}])
+    def command(
+        self,
+        unit: str,
+        start: Sequence[str],
+        reload: Sequence[str],
+        ready: str,
+        told: str = "",
+        runs: str = "",
+    ) -> str:
+        given = {"unit": unit, "start": start, "reload": reload, "ready": ready}
+        return self.together([{**given, "told": told, "runs": runs}])
 
     def process(self, output: Iterable[str]) -> dict[str, str]:
         return {key: value for key, _, value in (line.partition(" ") for line in output)}
@@ -42,13 +88,20 @@ class Applied(Joint[dict[str, str]]):
             'enabled() { systemctl is-enabled "$@" 2>/dev/null; }',
             'e=$(enabled "$@"); [ $(echo "$e" | wc -l) = $# ] || e=$(for u; do echo $(enabled "$u"); done)',
             'echo "$e" | sed "s/^/enabled /"',
+            _LIVES,
+            'lives=$(lives "$@")',
+            "clock=\"$(date +%s.%N) $(cut -d' ' -f1 /proc/uptime)\"",
         ]
-        for given in several:
-            ready, start, reload = given["ready"], _checksum(given["start"]), _checksum(given["reload"])
+        for place, given in enumerate(several):
+            start, reload = given["start"], given["reload"]
+            of_files = {"start": _checksum(start), "reload": _checksum(reload)}
+            of_files |= {"start_files": _touched(start), "reload_files": _touched(reload)}
             script += [
-                f"echo ready $({{ {ready} ; }} >/dev/null 2>&1 && echo yes || echo no)",
-                f"echo start $({start})",
-                f"echo reload $({reload})",
+                f"echo ready $({{ {given['ready']} ; }} >/dev/null 2>&1 && echo yes || echo no)",
+                *(f"echo {key} $({command})" for key, command in of_files.items()),
+                f'echo "$lives" | sed -n {2 * place + 1},{2 * place + 2}p',
+                "echo clock $clock",
+                *(f"echo {key} $({_digest(given[key])})" for key in ("told", "runs") if given.get(key)),
                 f"cat {STAMPS}/{shlex.quote(given['unit'])} 2>/dev/null",
             ]
         return "\n".join([*script, "true"])
@@ -74,6 +127,15 @@ def _checksum(paths: Sequence[str]) -> str:
     return f'for f in {quoted}; do echo "$f"; cat "$f" 2>/dev/null; done | sha256sum | cut -c1-64'
 
 
+def _touched(paths: Sequence[str]) -> str:
+    """A command that prints something else once any of the files was replaced or changed in any way."""
+    return f"stat -L -c %i/%.Z -- {' '.join(map(shlex.quote, paths))} 2>/dev/null" if paths else "true"
+
+
+def _digest(command: str) -> str:
+    return f"{{ {command} ; }} 2>/dev/null | sha256sum | cut -c1-64"
+
+
 @operation()
 def running(
     unit: str,
@@ -82,11 +144,14 @@ def running(
     ready: str = "true",
     explain: str = "",
     trial: str = "",
+    told: str = "",
+    runs: str = "",
 ) -> Generator[StringCommand, None, None]:
     """Makes sure that a unit is enabled, runs with its files as they are now, and is ready.
 
     A checksum of those files is stamped when the unit has taken them. So a change is applied even if
     the run that made it failed before it came to this operation, and nothing restarts without a reason.
+    A unit that somebody restarted or reloaded meanwhile, with other files than these, takes them again.
     A unit that runs and isn't ready is reloaded and waited for: its cause may have been put right since.
     A masked one is unmasked, as a disabled one is enabled: what the deploy says, the host does.
 
@@ -96,15 +161,13 @@ def running(
     + ready: a command that must succeed, within 20 s after a start or reload; it never waits for long
     + explain: a command that says why it is not ready; by default the last lines of the unit's journal
     + trial: directory of a journal that records this change as well; see :mod:`extensions.journal`
+    + told: a command that prints something else once the unit has read its files again, where neither
+      systemd nor the unit's processes show that
+    + runs: a command that prints what the unit runs with, the same whenever its files are the same
     """
-    action: Literal["restart", "reload"] | None
-    now = host.get_fact(Applied, unit=unit, start=start, reload=reload, ready=ready)
+    now = host.get_fact(Applied, unit=unit, start=start, reload=reload, ready=ready, told=told, runs=runs)
     differences.manage(units=[unit])
-    if now.get("active") == "active" and now.get("started") == now.get("start"):
-        settled = now.get("reloaded") == now.get("reload") and now.get("ready") == "yes"
-        action = None if settled else "reload"
-    else:
-        action = "restart"
+    action = action_for(now)
     if action is None and now.get("enabled") in _ENABLED:
         host.noop(f"{unit} runs with its files as they are")
         return
@@ -112,9 +175,57 @@ def running(
         differences.tell(unit=unit, faults=faults(now))
     yield StringCommand(
         start_script(
-            unit, start=start, reload=reload, ready=ready, explain=explain, action=action, trial=trial
+            unit,
+            start=start,
+            reload=reload,
+            ready=ready,
+            explain=explain,
+            action=action,
+            trial=trial,
+            told=told,
+            runs=runs,
         )
     )
+
+
+def action_for(now: Mapping[str, str]) -> Literal["restart", "reload"] | None:
+    """What has a unit run with its files as they are; see :class:`Applied`."""
+    if now.get("active") != "active" or not settled(now, "start"):
+        return "restart"
+    if not settled(now, "reload") or not _runs_as_then(now) or now.get("ready") != "yes":
+        return "reload"
+    return None
+
+
+def settled(now: Mapping[str, str], which: Which) -> bool:
+    """Whether a unit runs with its files of one kind as they are.
+
+    They have the stamped checksum, and that isn't all: somebody may have had the unit take others since,
+    which a deploy then put right. So either nobody touched the files since the stamp, or the unit has taken
+    nothing since, or what it has taken since is younger than all of them.
+    """
+    if now.get(_STAMPED[which]) != now.get(which):
+        return False
+    files = f"{which}_files"
+    return now.get(f"then_{files}", "") == now.get(files, "") or _same_life(now) or not _newer(now, which)
+
+
+def _same_life(now: Mapping[str, str]) -> bool:
+    return all(now.get(f"then_{key}") == now.get(key) for key in ("life", "told"))
+
+
+def _newer(now: Mapping[str, str], which: Which) -> bool:
+    """Whether a file was changed after the unit last took it."""
+    changed = [float(one.partition("/")[2]) for one in now.get(f"{which}_files", "").split()]
+    start, reload = (int(one) / 1e6 for one in now.get("taken", "0 0").split())
+    clock, uptime = map(float, now.get("clock", "0 0").split())
+    # By the clock as it is now: it may have been set since.
+    return max(changed, default=0.0) > clock - uptime + {"start": start, "reload": reload}[which]
+
+
+def _runs_as_then(now: Mapping[str, str]) -> bool:
+    """Whether what a unit runs with is what it was; earlier releases didn't stamp it."""
+    return now.get("then_runs", now.get("runs")) == now.get("runs")
 
 
 def faults(now: dict[str, str]) -> list[str]:
@@ -128,10 +239,19 @@ def faults(now: dict[str, str]) -> list[str]:
     if now.get("active") != "active":
         found.append(f"is {now.get('active') or 'unknown'}, must be active")
         return found
-    if now.get("started") != now.get("start"):
+    other = next((which for which in _STAMPED if not settled(now, which)), None)
+    if other and now.get(_STAMPED[other]) == now.get(other):
+        found.append(
+            "runs with other settings than its files: they were others when somebody restarted or reloaded it"
+        )
+    elif other and not _same_life(now) and not _newer(now, other):
+        found.append("runs with its files as somebody changed them: it was restarted or reloaded since")
+    elif other == "start":
         found.append("runs with other files than it was started with")
-    elif now.get("reloaded") != now.get("reload"):
+    elif other == "reload":
         found.append("has not taken its files as they are now")
+    elif not _runs_as_then(now):
+        found.append("runs with other settings than its files: somebody changed them while it runs")
     if now.get("ready") != "yes":
         found.append("is not ready")
     return found
@@ -146,6 +266,8 @@ def start_script(
     explain: str = "",
     action: Literal["restart", "reload"] | None = "restart",
     trial: str = "",
+    told: str = "",
+    runs: str = "",
 ) -> str:
     """A shell script that enables a unit, starts it and stamps with which files, as :func:`running` does.
 
@@ -160,20 +282,50 @@ def start_script(
         "systemctl daemon-reload",
         unmasked,
         f"systemctl enable -q {u}",
+        # Before the unit takes them: who changes one just then is noticed the next time.
+        f"taking=$({_stamp_of_files(start, reload)})",
     ]
     if action:
         # `reload-or-restart`: a unit without ExecReload takes its files by a restart.
         verb = "restart" if action == "restart" else "reload-or-restart"
         script += [
+            # Until it is ready, nobody knows what it runs with.
+            f"rm -f {STAMPS}/{u}",
             f"fail() {{ {{ {explain or f'journalctl -u {u} -n 15 --no-pager -o cat'} ; }} >&2; exit 1; }}",
             f"systemctl reset-failed {u} 2>/dev/null || :",
             f"systemctl {verb} {u} || fail",
             f"for i in $(seq 100); do if {{ {ready} ; }} >/dev/null 2>&1; then break; fi; sleep 0.2; done",
             f"{{ {ready} ; }} >/dev/null 2>&1 || {{ echo {u} does not get ready: >&2; fail; }}",
         ]
-    script += [
-        f"mkdir -p {STAMPS}",
-        f"{{ echo started $({_checksum(start)}); echo reloaded $({_checksum(reload)}); }} > {STAMPS}/{u}.new",
-        f"mv -f {STAMPS}/{u}.new {STAMPS}/{u}",
-    ]
+    script.append(_stamp(unit, told=told, runs=runs))
     return "\n".join(script)
+
+
+def stamp_script(unit: str, *, start: Sequence[str] = (), reload: Sequence[str] = ()) -> str:
+    """A shell script that stamps a unit that has taken its files by other means than :func:`running`."""
+    return f"taking=$({_stamp_of_files(start, reload)})\n{_stamp(unit)}"
+
+
+def _stamp_of_files(start: Sequence[str], reload: Sequence[str]) -> str:
+    commands = {
+        "started": _checksum(start),
+        "reloaded": _checksum(reload),
+        "then_start_files": _touched(start),
+        "then_reload_files": _touched(reload),
+    }
+    return "; ".join(f"echo {key} $({command})" for key, command in commands.items())
+
+
+def _stamp(unit: str, *, told: str = "", runs: str = "") -> str:
+    """The part of a script that writes the stamp; `taking` is what it says of the files."""
+    u = shlex.quote(unit)
+    said = [f"echo then_{key} $({_digest(of)})" for key, of in (("told", told), ("runs", runs)) if of]
+    written = "; ".join(['echo "$taking"', f"lives {u} | sed -n 's/^life /then_&/p'", *said])
+    return "\n".join(
+        [
+            _LIVES,
+            f"mkdir -p {STAMPS}",
+            f"{{ {written}; }} > {STAMPS}/{u}.new",
+            f"mv -f {STAMPS}/{u}.new {STAMPS}/{u}",
+        ]
+    )

@@ -10,6 +10,7 @@ from pyinfra.operations import apt
 from extensions.accounts import account
 from extensions.files import File, rendered, tree
 from extensions.services import running
+from roles.watchers import reloads
 from settings.alerting import AlertmanagerSettings, secret
 
 ACCOUNT = "alertmanager"
@@ -111,6 +112,7 @@ def alertmanager(settings: AlertmanagerSettings) -> None:
         start=[DROP_IN],
         reload=list(files),
         ready=f"amtool --alertmanager.url=http://127.0.0.1:{settings.port} --timeout=2s alert query",
+        told=reloads("alertmanager", settings.port),
     )
 
 

@@ -12,7 +12,7 @@ from extensions.files import File, rendered, tree
 from extensions.services import running
 from roles.preflight import machine
 from roles.redis import INSTANCES
-from roles.watchers import askers, bracketed, listening_address
+from roles.watchers import askers, bracketed, listening_address, reloads
 from settings import Settings
 
 MTAIL = "/etc/mtail/edge.mtail"
@@ -179,6 +179,7 @@ def _on_the_monitoring_host(settings: Settings, written: dict[str, File]) -> Non
         start=[unit],
         reload=[BLACKBOX],
         ready=listens(settings.monitoring.exporters.blackbox_port),
+        told=reloads("blackbox_exporter", settings.monitoring.exporters.blackbox_port),
     )
 
 

@@ -64,6 +64,7 @@ def firewall(settings: Settings) -> None:
         start=[UNIT, DROP_IN],
         reload=[RULES],
         ready="nft list chain inet bitrix_cdn exporters",
+        runs="nft -s list table inet bitrix_cdn",
     )
 
 

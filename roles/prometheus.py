@@ -12,7 +12,7 @@ from pyinfra.operations import apt
 from extensions.files import rendered, tree
 from extensions.services import running
 from roles.exporters import drop_in, listens, probe_picture
-from roles.watchers import LOOPBACK, asked_at, bracketed, everybody, members
+from roles.watchers import LOOPBACK, asked_at, bracketed, everybody, members, reloads
 from settings import Settings
 
 CONFIG = "/etc/prometheus/prometheus.yml"
@@ -60,6 +60,7 @@ def prometheus(settings: Settings) -> None:
         start=[unit.path],
         reload=list(files),
         ready=listens(own.port),
+        told=reloads("prometheus", own.port),
     )
 
 

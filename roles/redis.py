@@ -11,6 +11,8 @@ from extensions.services import running
 from settings import Settings
 
 INSTANCES = ("cache", "queue")
+KEYS = ("bind", "port", "dir", "maxmemory", "maxmemory-policy", "appendonly", "appendfsync", "save")
+"""What its files set and anybody can change while it runs."""
 
 
 @deploy("Redis")
@@ -34,6 +36,7 @@ def redis(settings: Settings) -> None:
     )
     sysctl_applied(name="Let Redis fork when memory is tight", path=sysctl)
     for instance in INSTANCES:
+        socket = f"/run/redis-{instance}/redis.sock"
         directory(
             name=f"Make the directory of the {instance}'s data",
             path=f"/var/lib/redis/{instance}",
@@ -45,5 +48,7 @@ def redis(settings: Settings) -> None:
             name=f"Run the {instance}",
             unit=f"redis-server@{instance}.service",
             start=[configuration[instance]],
-            ready=f"redis-cli -s /run/redis-{instance}/redis.sock ping | grep -qx PONG",
+            ready=f"redis-cli -s {socket} ping | grep -qx PONG",
+            # Anybody who can ask it can change it while it runs.
+            runs=f"redis-cli -s {socket} config get {' '.join(KEYS)}",
         )

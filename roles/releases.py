@@ -18,7 +18,7 @@ from pyinfra.api.exceptions import PyinfraError
 
 from extensions import differences
 from extensions.journal import JOURNAL, record_script, recorded, undo_script
-from extensions.services import STAMPS, Applied, faults, start_script
+from extensions.services import STAMPS, Applied, action_for, faults, start_script
 
 HOME = "/opt/webp-converter"
 CONFIG = "/etc/webp-converter/config.toml"
@@ -129,16 +129,16 @@ def running_release(release: str, healthy_within_s: int) -> Generator[StringComm
     + release: id of the release, which is installed
     + healthy_within_s: seconds until it must be healthy, once systemd has started it
     """
-    right = f'[ "$(cat {HOME}/current/release)" = {release} ] && [ ! -d {TRIAL} ]'
-    now = host.get_fact(Applied, unit=UNIT, start=START, reload=(), ready=right)
+    ready = f'[ "$(cat {HOME}/current/release)" = {release} ] && [ ! -d {TRIAL} ]'
+    now = host.get_fact(Applied, unit=UNIT, start=START, reload=(), ready=ready)
     differences.manage(units=[UNIT])
-    settled = (now.get("active"), now.get("started"), now.get("ready")) == ("active", now.get("start"), "yes")
-    if settled and now.get("enabled") == "enabled":
+    right = action_for(now) is None
+    if right and now.get("enabled") == "enabled":
         host.noop(f"{UNIT} runs release {release} with its files as they are")
         return
     if differences.wanted():
         differences.tell(unit=UNIT, faults=faults(now))
-    yield StringCommand(switch_script(release, healthy_within_s=healthy_within_s, restart=not settled))
+    yield StringCommand(switch_script(release, healthy_within_s=healthy_within_s, restart=not right))
 
 
 @operation()

@@ -10,12 +10,15 @@ from pyinfra import host, logger
 from pyinfra.api import FunctionCommand, Host, State, StringCommand, deploy, operation
 from pyinfra.api.exceptions import ConnectError
 
+from extensions import differences
 from extensions.files import File, rendered, stale, tree
 from extensions.journal import record_script
+from extensions.services import STAMPS, Applied, faults, settled, stamp_script
 from extensions.ssh import new_connection
 from settings import Settings
 
 DROP_IN = "/etc/ssh/sshd_config.d/10-bitrix-cdn.conf"
+UNIT = "ssh.service"
 ROLLBACK = "bitrix-cdn-sshd-rollback"
 
 
@@ -44,9 +47,15 @@ def confirmed_sshd_config(drop_in: File, timeout: int) -> Generator[Any, None, N
     + drop_in: the file below `/etc/ssh/sshd_config.d/`
     + timeout: seconds until the host takes the change back by itself
     """
-    if not stale([drop_in]):
-        host.noop(f"{drop_in.path} is as it must be")
+    wrong = stale([drop_in])
+    now = host.get_fact(Applied, unit=UNIT, start=(), reload=[drop_in.path], ready="true")
+    # Where a socket starts one for each login, each has the file as it is.
+    taken = settled(now, "reload") or now.get("active") != "active"
+    if not wrong and taken:
+        host.noop(f"the SSH server has {drop_in.path} as it must be")
         return
+    if not taken and differences.wanted():
+        differences.tell(unit=UNIT, faults=faults({**now, "enabled": "enabled"}))
     path = shlex.quote(drop_in.path)
     old = f"/run/{ROLLBACK}.conf"
     restore = (
@@ -65,10 +74,10 @@ def confirmed_sshd_config(drop_in: File, timeout: int) -> Generator[Any, None, N
         # sshd's own check wants the directory that its unit makes.
         check="mkdir -p /run/sshd && sshd -t",
     )
-    yield StringCommand(
-        f"set -e\n{record_script(unit='ssh.service', action='reload')}\nsystemctl reload-or-restart ssh"
-    )
+    record = record_script(late=[f"{STAMPS}/{UNIT}"], unit=UNIT, action="reload")
+    yield StringCommand(f"set -e\n{record}\nrm -f {STAMPS}/{UNIT}\nsystemctl reload-or-restart ssh")
     yield FunctionCommand(_confirm, (timeout,), {})
+    yield StringCommand(f"set -e\n{stamp_script(UNIT, reload=[drop_in.path])}")
 
 
 def _confirm(state: State, host: Host, timeout: int) -> bool:

@@ -110,10 +110,13 @@ def varnish(settings: Settings) -> None:
         # It prints the program that it made of the VCL, or what is wrong with it, on the same stream.
         check=f'said=$(umask 022; varnishd -C -f {VCL} 2>&1) || {{ echo "$said" | tail -n 20 >&2; false; }}',
     )
+    console = f"varnishadm -T {LOOPBACK}:{settings.varnish.console_port} -S /etc/varnish/secret"
     running(
         name="Run Varnish",
         unit="varnish.service",
         start=[DROP_IN],
         reload=[VCL],
-        ready=f"varnishadm -T {LOOPBACK}:{settings.varnish.console_port} -S /etc/varnish/secret ping",
+        ready=f"{console} ping",
+        # Anybody with the console can have it use another one.
+        runs=f"{console} vcl.show $({console} vcl.list | awk '$1 == \"active\" {{ print $NF }}')",
     )

@@ -105,3 +105,9 @@ def bracketed(address: str) -> str:
         return f"[{address}]" if ipaddress.ip_address(address).version == 6 else address
     except ValueError:
         return address
+
+
+def reloads(program: str, port: int) -> str:
+    """A command that prints when a program of Prometheus' last read its files again."""
+    metric = f"{program}_config_last_reload_success_timestamp_seconds"
+    return f"curl -s -m 5 http://{LOOPBACK}:{port}/metrics | grep ^{metric}"

@@ -13,6 +13,7 @@ from lab import state
 from tests.conftest import Deployment
 from tests.deployment import ROOT, Run, pyinfra
 from tests.e2e.conftest import Cdn
+from tests.e2e.test_drift import check
 from tests.support import Remote, wait_until
 
 BOTH = {"bitrix", "cdn"}
@@ -79,6 +80,50 @@ def test_what_was_broken_is_repaired_and_the_rest_left_alone(
     }
     assert cdn.remote.run("systemctl", "show", "-p", "MainPID", "--value", "redis-server@cache") == redis
     assert pyinfra("--dry", "--json", lab=lab.name).planned() == {}
+
+
+_BY_HAND = """set -e
+echo 'server { listen 127.0.0.1:8998; }' >> /etc/nginx/conf.d/cdn.conf
+systemctl reload nginx
+sed -i '/^http {/a server { listen 127.0.0.1:8999; }' /etc/nginx-originals/nginx.conf
+kill -HUP $(systemctl show -p MainPID --value nginx-originals)
+sed -i 's/^maxmemory .*/maxmemory 99mb/' /etc/redis/redis-cache.conf
+systemctl restart redis-server@cache
+redis-cli -s /run/redis-queue/redis.sock config set maxmemory 98mb
+nft insert rule inet bitrix_cdn exporters accept
+sed 's/^vcl 4.1;/&\\n# by hand/' /etc/varnish/default.vcl > /etc/varnish/mine.vcl
+varnishadm vcl.load mine$$ /etc/varnish/mine.vcl
+varnishadm vcl.use mine$$
+rm /etc/varnish/mine.vcl
+sed -i 's/scrape_interval: .*/scrape_interval: 77s/' /etc/prometheus/prometheus.yml
+systemctl kill -s HUP --kill-whom=main prometheus
+sed -i '1i LoginGraceTime 77' /etc/ssh/sshd_config.d/10-bitrix-cdn.conf
+systemctl reload ssh
+"""
+_RUNS = """
+ss -Hltn | grep -o -e :8998 -e :8999 || :
+redis-cli -s /run/redis-cache/redis.sock config get maxmemory
+redis-cli -s /run/redis-queue/redis.sock config get maxmemory
+nft -s list table inet bitrix_cdn
+varnishadm vcl.show $(varnishadm vcl.list | awk '$1 == "active" { print $NF }') | grep hand || :
+curl -s http://127.0.0.1:9090/api/v1/status/config
+"""
+
+
+def test_what_somebody_had_services_take_by_hand_is_told_and_taken_back(
+    lab: state.Lab, cdn: Cdn, deployment: Deployment
+) -> None:
+    before = cdn.remote.run("sh", "-c", _RUNS)
+    cdn.remote.run("sh", "-c", _BY_HAND)
+    wait_until("Prometheus to take it", lambda: cdn.remote.run("sh", "-c", _RUNS), lambda now: "77s" in now)
+    told = {what for kind, what in check(deployment, lab).found("cdn") if kind == "service"}
+    changed = pyinfra("-y", "--json", lab=lab.name)
+    assert changed.status == 0, changed.output
+    assert cdn.remote.run("sh", "-c", _RUNS) == before
+    assert pyinfra("--dry", "--json", lab=lab.name).planned() == {}
+    units = {"nginx", "nginx-originals", "redis-server@cache", "redis-server@queue", "varnish"}
+    units |= {"bitrix-cdn-firewall", "prometheus", "ssh"}
+    assert {f"{unit}.service" for unit in units} <= told
 
 
 @pytest.fixture

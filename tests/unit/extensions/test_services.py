@@ -8,7 +8,7 @@ from pyinfra.context import host
 
 from extensions import services
 from extensions.ahead import look_ahead
-from extensions.services import Applied, running
+from extensions.services import Applied, action_for, faults, running
 from tests.unit.extensions.machines import machines, ran
 from tests.unit.extensions.test_ahead import add, changed, execute, host_of
 
@@ -22,6 +22,7 @@ for unit; do
         is-enabled-missing*) [ {newer} = yes ] && echo not-found || exit 1 ;;
         is-enabled-off*) echo disabled ;;
         is-enabled-*) echo enabled ;;
+        show-*.*) printf 'MainPID=0\nInvocationID=%s\nStateChangeTimestampMonotonic=5\n\n' "$unit" ;;
     esac
 done
 """
@@ -63,7 +64,9 @@ def test_units_asked_together_are_what_each_is_by_itself(tmp_path: Path) -> None
         alone = [host.get_fact(Applied, **question) for question in asked]
         _, output = host_of(state).run_shell_command(fact.together(asked))
         parts = fact.parts(output.stdout_lines, asked)
-        assert [fact.process(part) for part in parts] == alone
+        together = [fact.process(part) for part in parts]
+        assert all(float(one.pop("clock").split()[0]) > 0 for one in (*together, *alone))
+        assert together == alone
     assert [one["active"] for one in alone] == ["active", "inactive", "active", "active"]
     assert [one["enabled"] in {"enabled", "disabled"} for one in alone] == [True, False, True, True]
     assert [one["ready"] for one in alone] == ["no", "yes", "", "yes"]
@@ -91,3 +94,83 @@ def test_an_output_of_other_units_is_no_answer() -> None:
     asked = [{"unit": "a.service"}, {"unit": "b.service"}]
     with pytest.raises(ValueError, match="1 units of 2"):
         Applied().parts(["active x", "active y", "enabled x", "enabled y", "ready yes"], asked)
+
+
+# Started 100 s after boot with files as old as boot, and stamped then; it is 1000 s after boot now.
+STAMPED = {
+    "active": "active",
+    "enabled": "enabled",
+    "ready": "yes",
+    "start": "s",
+    "started": "s",
+    "reload": "r",
+    "reloaded": "r",
+    "start_files": "1/5000.5",
+    "then_start_files": "1/5000.5",
+    "reload_files": "2/5000.5",
+    "then_reload_files": "2/5000.5",
+    "life": "a/100",
+    "then_life": "a/100",
+    "taken": "100000000 100000000",
+    "clock": "6000.25 1000.25",
+}
+RESTARTED = {"life": "b/500", "taken": "500000000 500000000"}
+RELOADED = {"life": "a/500", "taken": "100000000 500000000"}
+
+
+@pytest.mark.parametrize(
+    ("since", "action"),
+    [
+        ({}, None),
+        ({"active": "failed"}, "restart"),
+        ({"ready": "no"}, "reload"),
+        ({"started": "x"}, "restart"),
+        ({"reloaded": "x"}, "reload"),
+        # Nobody changed a file, whatever became of the process.
+        (RESTARTED, None),
+        (RELOADED, None),
+        # Changed and put back, while the process ran on as it was.
+        ({"reload_files": "3/5800"}, None),
+        # Changed, taken by hand, and put back.
+        ({**RELOADED, "reload_files": "3/5800"}, "reload"),
+        ({**RESTARTED, "reload_files": "3/5800"}, "reload"),
+        ({**RESTARTED, "start_files": "3/5800"}, "restart"),
+        # Put back before it was taken; a reload doesn't take what only a start does.
+        ({**RELOADED, "reload_files": "3/5400"}, None),
+        ({**RESTARTED, "start_files": "3/5400"}, None),
+        ({**RELOADED, "start_files": "3/5400"}, "restart"),
+        # A reload that failed took nothing; systemd hasn't read a unit's file yet.
+        ({**RELOADED, "reload_files": "3/5400", "taken": "100000000 0"}, "reload"),
+        ({**RESTARTED, "start_files": "3/5400", "taken": "0 500000000"}, "restart"),
+        # The clock was set back an hour after the restart: its time goes with it.
+        ({**RESTARTED, "reload_files": "3/2300", "clock": "2400 1000"}, "reload"),
+        ({**RESTARTED, "reload_files": "3/1800", "clock": "2400 1000"}, None),
+        # By a signal: systemd knows nothing, the unit's processes or the unit do.
+        ({"life": "a/100 7/8", "reload_files": "3/5800"}, "reload"),
+        ({"told": "x", "then_told": "y", "reload_files": "3/5800"}, "reload"),
+        # Its files are right, and it runs with others.
+        ({"runs": "x", "then_runs": "y"}, "reload"),
+        ({"runs": "x", "then_runs": "x"}, None),
+    ],
+)
+def test_what_a_unit_needs_to_run_with_its_files(since: dict[str, str], action: str | None) -> None:
+    now = STAMPED | since
+    assert action_for(now) == action
+    assert bool(faults(now)) == (action is not None)
+
+
+def test_a_stamp_of_an_earlier_release_restarts_nothing() -> None:
+    old = {key: value for key, value in STAMPED.items() if not key.startswith("then_")}
+    assert action_for(old | {"runs": "x", "told": "y"}) is None
+
+
+def test_drift_says_what_runs() -> None:
+    assert faults(STAMPED | RELOADED | {"reload_files": "3/5800"}) == [
+        "runs with other settings than its files: they were others when somebody restarted or reloaded it"
+    ]
+    assert faults(STAMPED | RELOADED | {"reload": "edited", "reload_files": "3/5400"}) == [
+        "runs with its files as somebody changed them: it was restarted or reloaded since"
+    ]
+    assert faults(STAMPED | {"reload": "edited", "reload_files": "3/5400"}) == [
+        "has not taken its files as they are now"
+    ]
