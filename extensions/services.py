@@ -192,7 +192,10 @@ def action_for(now: Mapping[str, str]) -> Literal["restart", "reload"] | None:
     """What has a unit run with its files as they are; see :class:`Applied`."""
     if now.get("active") != "active" or not settled(now, "start"):
         return "restart"
-    if not settled(now, "reload") or not _runs_as_then(now) or now.get("ready") != "yes":
+    # What was changed while it runs may outlive a reload: Varnish's takes the file that is in use.
+    if not _runs_as_then(now):
+        return "restart"
+    if not settled(now, "reload") or now.get("ready") != "yes":
         return "reload"
     return None
 

@@ -37,10 +37,27 @@ class DpkgInterrupted(FactBase[bool]):
         return any(line.strip() for line in output)
 
 
+# Half-installed (`H`) or to be installed again (`R`): only its archive helps. The first try fails for what
+# needs one of those.
+FINISH = r"""
+export DEBIAN_FRONTEND=noninteractive
+dpkg --configure -a --force-confold || :
+broken=$(dpkg-query -W -f '${db:Status-Abbrev}\t${binary:Package}\n' |
+    awk -F '\t' '$1 ~ /^(.H|..R)/ { print $2 }')
+set -e
+if [ -n "$broken" ]; then
+    apt-get -qq update || :
+    apt-get -qq -y -o Dpkg::Options::=--force-confold --no-install-recommends --reinstall install $broken
+fi
+apt-get -qq -y -o Dpkg::Options::=--force-confold --no-install-recommends --fix-broken install
+dpkg --configure -a
+"""
+
+
 @operation()
 def dpkg_finished() -> Generator[StringCommand, None, None]:
-    """Configures the packages that an interrupted dpkg unpacked."""
+    """Configures what an interrupted dpkg unpacked, and installs again what it didn't unpack whole."""
     if not host.get_fact(DpkgInterrupted):
         host.noop("dpkg has nothing left to do")
         return
-    yield StringCommand("DEBIAN_FRONTEND=noninteractive dpkg --configure -a")
+    yield StringCommand(FINISH)

@@ -132,7 +132,9 @@ def _of_redis(settings: Settings, written: dict[str, File]) -> None:
     instances = {name: f"/etc/bitrix-cdn/redis-exporter-{name}.env" for name in INSTANCES}
     tree(
         name="Write the sandbox of the exporters of Redis",
-        files=[written[path] for path in (REDIS_UNIT, *instances.values())],
+        files=[
+            written[path] for path in (REDIS_UNIT, drop_in("prometheus-redis-exporter"), *instances.values())
+        ],
         root="/etc",
     )
     apt.packages(

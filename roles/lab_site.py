@@ -6,6 +6,7 @@ from pyinfra.api import deploy
 from pyinfra.operations import apt
 
 from extensions.files import directory, rendered, tree
+from extensions.packages import held_back
 from extensions.services import running
 from roles.preflight import machine
 from settings import Settings
@@ -17,6 +18,7 @@ PHPS = {"12": "8.2", "13": "8.4"}
 @deploy("Lab site")
 def lab_site(settings: Settings) -> None:
     php = PHPS[machine(settings)["version"]]
+    held_back(name="Have nginx wait for its configuration", unit="nginx.service")
     apt.packages(
         name="Install nginx and PHP",
         packages=["nginx", f"php{php}-fpm", f"php{php}-gd"],

@@ -8,6 +8,7 @@ from pyinfra.operations import apt
 
 from extensions.certificates import self_signed_certificate
 from extensions.files import rendered, tree
+from extensions.packages import held_back
 from extensions.services import running
 from roles.converter import SOCKET
 from roles.preflight import machine
@@ -75,6 +76,7 @@ def behind_balancer() -> bool:
 
 @deploy("nginx")
 def nginx(settings: Settings) -> None:
+    held_back(name="Have nginx wait for its configuration", unit="nginx.service")
     apt.packages(name="Install nginx", packages=["nginx", "openssl"], no_recommends=True)
     tls, proxies, real_ip_header = settings.tls, settings.nginx.proxies, settings.nginx.real_ip_header
     on_edge = "edge" in host.groups

@@ -90,7 +90,6 @@ def source_of_edge(settings: Settings, shield: str) -> Source:
 
 @deploy("Varnish")
 def varnish(settings: Settings) -> None:
-    apt.packages(name="Install Varnish", packages=["varnish"], no_recommends=True)
     on_edge = "edge" in host.groups
     files = {
         file.path: file
@@ -103,12 +102,16 @@ def varnish(settings: Settings) -> None:
         )
     }
     tree(name="Write the unit's addresses and memory", files=[files[DROP_IN]], root="/etc/systemd")
+    # After them: the package starts the service, which must never listen where it shouldn't.
+    apt.packages(name="Install Varnish", packages=["varnish"], no_recommends=True)
     tree(
         name="Write the VCL, if Varnish agrees",
         files=[files[VCL]],
         root="/etc/varnish",
         # It prints the program that it made of the VCL, or what is wrong with it, on the same stream.
-        check=f'said=$(umask 022; varnishd -C -f {VCL} 2>&1) || {{ echo "$said" | tail -n 20 >&2; false; }}',
+        # Where it loads what it has compiled from: in /tmp a host may forbid that.
+        check=f"said=$(umask 022; TMPDIR=/var/lib/varnish varnishd -C -f {VCL} 2>&1) || "
+        '{ echo "$said" | tail -n 20 >&2; false; }',
     )
     console = f"varnishadm -T {LOOPBACK}:{settings.varnish.console_port} -S /etc/varnish/secret"
     running(

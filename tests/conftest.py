@@ -12,7 +12,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NoReturn
 
 import pytest
@@ -20,6 +20,7 @@ import pytest
 from lab import state
 from lab.errors import LabError
 from tests.deployment import INVENTORY, INVENTORY_OF_EDGES, ROOT, Run, deploy, pyinfra
+from tests.ports import listening
 from tests.support import Figure
 
 SUITES = ("trixie", "bookworm")
@@ -50,6 +51,8 @@ class Deployment:
     """The deploy onto the bare hosts."""
     second: Run | None = None
     """The same again."""
+    ports: dict[str, set[tuple[str, str, int]]] = field(default_factory=dict)
+    """What listened on each host during the first deploy; see :func:`tests.ports.listening`."""
 
     def lacks(self, what: str) -> NoReturn:
         """Ends a test of what these hosts don't have: skipped on somebody's, failed in a lab made for it."""
@@ -123,7 +126,8 @@ def deployment(request: pytest.FixtureRequest, figure: Figure) -> Iterator[Deplo
     try:
         rehearsal = pyinfra("--dry", "--json", inventory=inventory, lab=lab)
         try:
-            first = deploy(lab, inventory)
+            with listening(lab, [host.name for host in _loaded().hosts]) as ports:
+                first = deploy(lab, inventory)
             second = deploy(lab, inventory)
         except AssertionError as error:
             # Once, and not for each of the tests that need it.
@@ -135,7 +139,7 @@ def deployment(request: pytest.FixtureRequest, figure: Figure) -> Iterator[Deplo
             f"the same deploy again {second.seconds:.1f} s{'' if edges else ' (figure: 15)'} "
             f"with {sum(map(len, second.changed().values()))} changes (figure: 0)"
         )
-        yield Deployment(inventory, _loaded(), rehearsal, first, second)
+        yield Deployment(inventory, _loaded(), rehearsal, first, second, ports)
     finally:
         _lab("down")
 

@@ -14,6 +14,7 @@ from tests.conftest import Deployment
 from tests.deployment import ROOT, Run, pyinfra
 from tests.e2e.conftest import Cdn
 from tests.e2e.test_drift import check
+from tests.ports import beyond_loopback
 from tests.support import Remote, wait_until
 
 BOTH = {"bitrix", "cdn"}
@@ -42,6 +43,43 @@ def test_bare_hosts_can_be_rehearsed(deployment: Deployment) -> None:
         pytest.skip("these hosts were deployed before")
     assert run.status == 0, run.output
     assert {host for hosts in run.planned().values() for host in hosts} == BOTH
+
+
+@pytest.mark.both
+def test_no_package_listens_before_it_is_configured(deployment: Deployment, bitrix: Remote, cdn: Cdn) -> None:
+    if deployment.first is None:
+        pytest.skip("these hosts were deployed before")
+    for host in (bitrix, cdn.remote):
+        now = host.run(
+            "sh", "-c", 'cat /proc/net/tcp /proc/net/tcp6 | awk \'$4 == "0A" { print "now", $2 }\''
+        )
+        last = {(address, port) for _, address, port in beyond_loopback(now.splitlines())}
+        seen = deployment.ports[host.name]
+        assert ("0.0.0.0", 22) in {(address, port) for _, address, port in seen}
+        assert {(address, port) for _, address, port in seen} <= last, host.name
+        assert {port for when, _, port in seen if when == "before" and port in {80, 443}} == set(), host.name
+
+
+@pytest.mark.both
+def test_a_package_that_was_half_unpacked_is_installed_again(lab: state.Lab, cdn: Cdn) -> None:
+    cdn.remote.run(
+        *("sed", "-i", "/^Package: logrotate$/,/^$/s/^Status: .*/Status: install reinstreq half-installed/"),
+        "/var/lib/dpkg/status",
+    )
+    # On a host that runs nothing from /tmp, the VCL is judged all the same.
+    cdn.remote.run(
+        *(
+            "sh",
+            "-c",
+            "mount -t tmpfs -o noexec,mode=1777 tmpfs /tmp; echo '# by hand' >> /etc/varnish/default.vcl",
+        )
+    )
+    with put_right(cdn.remote, "umount /tmp"):
+        run = pyinfra("-y", "--json", "--limit", "cdn", lab=lab.name)
+    assert run.status == 0, run.output
+    assert "Base | Finish what an interrupted dpkg left" in run.changed()
+    assert cdn.remote.run("dpkg", "--audit") == ""
+    assert pyinfra("--dry", "--json", lab=lab.name).planned() == {}
 
 
 @pytest.mark.both
@@ -92,7 +130,7 @@ systemctl restart redis-server@cache
 redis-cli -s /run/redis-queue/redis.sock config set maxmemory 98mb
 nft insert rule inet bitrix_cdn exporters accept
 sed 's/^vcl 4.1;/&\\n# by hand/' /etc/varnish/default.vcl > /etc/varnish/mine.vcl
-varnishadm vcl.load mine$$ /etc/varnish/mine.vcl
+varnishadm -t 60 vcl.load mine$$ /etc/varnish/mine.vcl
 varnishadm vcl.use mine$$
 rm /etc/varnish/mine.vcl
 sed -i 's/scrape_interval: .*/scrape_interval: 77s/' /etc/prometheus/prometheus.yml
@@ -115,7 +153,7 @@ def test_what_somebody_had_services_take_by_hand_is_told_and_taken_back(
 ) -> None:
     before = cdn.remote.run("sh", "-c", _RUNS)
     cdn.remote.run("sh", "-c", _BY_HAND)
-    wait_until("Prometheus to take it", lambda: cdn.remote.run("sh", "-c", _RUNS), lambda now: "77s" in now)
+    wait_until("Prometheus to take it", lambda: cdn.remote.run("sh", "-c", _RUNS), lambda now: "1m17s" in now)
     told = {what for kind, what in check(deployment, lab).found("cdn") if kind == "service"}
     changed = pyinfra("-y", "--json", lab=lab.name)
     assert changed.status == 0, changed.output

@@ -149,7 +149,7 @@ RELOADED = {"life": "a/500", "taken": "100000000 500000000"}
         ({"life": "a/100 7/8", "reload_files": "3/5800"}, "reload"),
         ({"told": "x", "then_told": "y", "reload_files": "3/5800"}, "reload"),
         # Its files are right, and it runs with others.
-        ({"runs": "x", "then_runs": "y"}, "reload"),
+        ({"runs": "x", "then_runs": "y"}, "restart"),
         ({"runs": "x", "then_runs": "x"}, None),
     ],
 )
