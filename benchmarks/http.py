@@ -40,6 +40,8 @@ class Load:
     name: str
     url: str
     accept: str = BROWSER
+    etag: str = ""
+    """Of what the client has already."""
 
 
 def wrk(load: Load, connections: int) -> float:
@@ -47,7 +49,7 @@ def wrk(load: Load, connections: int) -> float:
     result = subprocess.run(
         [
             *("wrk", f"-d{SECONDS}", "-t1", f"-c{connections}", "--latency"),
-            *("-H", f"Accept: {load.accept}", load.url),
+            *("-H", f"Accept: {load.accept}", "-H", f"If-None-Match: {load.etag}", load.url),
         ],
         capture_output=True,
         text=True,
@@ -116,12 +118,22 @@ def show(console: Console, site: Site, client: httpx.Client, address: str) -> No
     source = next(iter(photographs()))
     original = site.upload(source.name, source.content)
     resized = site.resize(original, 450, 450, PROPORTIONAL)
-    size = len(as_webp(client, resized).content)
+    variant = as_webp(client, resized)
+    size = len(variant.content)
+    unchanged = client.get(
+        resized.url_path, headers={"Accept": BROWSER, "If-None-Match": variant.headers["ETag"]}
+    )
+    assert unchanged.status_code == 304, unchanged.status_code
     big = len(as_webp(client, original).content)
 
     loads = [
         Load("the same .webp by its name", f"{address}{resized.url_path}.webp"),
         Load("negotiated WebP", f"{address}{resized.url_path}"),
+        Load(
+            "negotiated WebP, which the client has: 304",
+            f"{address}{resized.url_path}",
+            etag=unchanged.headers["ETag"],
+        ),
         Load("an original's WebP, Varnish warm", f"{address}{original.url_path}"),
     ]
     table = Table(title=f"requests/s, median of {ROUNDS} rounds of {SECONDS} s; ratio to the first line")
@@ -142,7 +154,11 @@ def show(console: Console, site: Site, client: httpx.Client, address: str) -> No
         cells = [f"{column[index][n]:,.{digits}f}" for column in columns for n, digits in ((0, 0), (1, 2))]
         table.add_row(load.name, *cells)
     console.print(table)
-    console.print(f"resized: {size:,} bytes; original: {big:,} bytes, of which each answer is the WebP\n")
+    console.print(f"resized: {size:,} bytes; original: {big:,} bytes, of which each answer is the WebP")
+    heads = [
+        sum(len(name) + len(value) + 4 for name, value in one.headers.raw) for one in (variant, unchanged)
+    ]
+    console.print(f"headers: {heads[0]} bytes with a picture, {heads[1]} with a 304\n")
 
     misses, hits = [], []
     for number in range(MISSES):

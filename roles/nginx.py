@@ -16,17 +16,17 @@ from roles.watchers import LOOPBACK, addresses_of, bracketed, members, own_addre
 from settings import Settings
 from settings.model import TlsSettings
 
-PICTURES = "jpe?g|png|gif|bmp|tiff?|webp|avif|svg"
+PICTURES = "jpe?g|jpe|png|gif|bmp|tiff?|webp|avif|svg"
 """Extensions that are ever served, as a regular expression."""
 
 REFUSED = ("1c_exchange", "1c_catalog", "tmp", "support/not_image")
 """Directories of `upload/` that are no visitor's business."""
 
-# Not those of a request that couldn't be read (400, 414): it has no path that a location could be found for.
 ERRORS = {
     403: "Forbidden",
     404: "Not found",
     405: "Method not allowed",
+    412: "Changed",
     413: "Too large",
     416: "No such range",
     429: "Too many requests",
@@ -36,10 +36,30 @@ ERRORS = {
     504: "Unavailable",
 }
 
+# nginx's own number of what couldn't be read as a request, what is answered, and its text.
+UNREADABLE = {
+    400: (400, "Bad request"),
+    414: (414, "Too long"),
+    421: (421, "Misdirected"),
+    494: (431, "Too long"),
+    495: (400, "Bad request"),
+    496: (400, "Bad request"),
+    497: (400, "Bad request"),
+    501: (501, "Not implemented"),
+    505: (505, "Unknown version"),
+}
+
+# Seconds that a browser keeps a picture for, and then shows it once more while it asks. With twice
+# `varnish.fresh_s` and `edges.fresh_s` before it, a picture that is replaced is right everywhere within 60 s.
+SHORT_LIVED = "public, max-age=15, stale-while-revalidate=10"
+
 # Debian's certbot copies to the same place, so that nginx runs before the first certificate is there.
 CERTIFICATE = "/etc/nginx/tls/certificate.pem"
 KEY = "/etc/nginx/tls/key.pem"
 ACME_ROOT = "/var/lib/bitrix-cdn/acme"
+
+# The module changes headers of answers that are written twice, and takes headers of requests away.
+PACKAGES = ("nginx", "libnginx-mod-http-headers-more-filter", "openssl")
 
 DRAIN = "/var/lib/bitrix-cdn/drain"
 """As long as it exists, the host tells balancers not to send it visitors; it answers those that come."""
@@ -49,13 +69,14 @@ SHIELD_PROBE = "/bitrix-cdn/shield"
 SHIELD_SITE = "/etc/nginx/conf.d/shield.conf"
 
 # Of what comes through Varnish; nginx says them itself, for all answers alike.
-SAID = ("Vary", "X-Image-Variant", "Cache-Control", "X-Content-Type-Options", "Via", "X-Varnish")
+SAID = ("Vary", "X-Image-Variant", "Cache-Control", "X-Content-Type-Options", "Via", "X-Varnish", "X-Version")
 # The CDN host's nginx has said these to an edge as well.
 SAID_BY_SHIELD = (
     "Content-Security-Policy",
     "Access-Control-Allow-Origin",
     "Cross-Origin-Resource-Policy",
     "Timing-Allow-Origin",
+    "Content-Disposition",
 )
 
 
@@ -77,7 +98,7 @@ def behind_balancer() -> bool:
 @deploy("nginx")
 def nginx(settings: Settings) -> None:
     held_back(name="Have nginx wait for its configuration", unit="nginx.service")
-    apt.packages(name="Install nginx", packages=["nginx", "openssl"], no_recommends=True)
+    apt.packages(name="Install nginx", packages=[*PACKAGES], no_recommends=True)
     tls, proxies, real_ip_header = settings.tls, settings.nginx.proxies, settings.nginx.real_ip_header
     on_edge = "edge" in host.groups
     shield: list[str] = []
@@ -122,6 +143,8 @@ def nginx(settings: Settings) -> None:
         refused=REFUSED,
         misses=SOCKET,
         errors=ERRORS,
+        unreadable=UNREADABLE,
+        short_lived=SHORT_LIVED,
         certificate=certificate,
         key=key,
         acme_root=ACME_ROOT,

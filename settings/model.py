@@ -303,10 +303,11 @@ class VarnishSettings(Section):
     memory: Memory = "256mb"
     """What it keeps pictures in; some MB more are its own."""
 
-    fresh_s: Annotated[int, Field(ge=10, le=86_400)] = 600
-    """Seconds (10 to 86400) before a picture that is asked for is compared with the site's."""
+    fresh_s: Annotated[int, Field(ge=5, le=86_400)] = 10
+    """Seconds (5 to 86400) before a picture that is asked for is compared with the site's; for as many more a
+    visitor still gets it as it was. With 10, a replaced original is right everywhere within a minute."""
 
-    pending_s: Annotated[int, Field(ge=1, le=3600)] = 60
+    pending_s: Annotated[int, Field(ge=1, le=3600)] = 10
     """The same for an original whose variant is still to come. Its arrival ends it at once."""
 
     absent_s: Annotated[int, Field(ge=1, le=3600)] = 5
@@ -326,7 +327,7 @@ class EdgesSettings(Section):
     shield_port: Port = 8083
     """The port on the CDN host's private address that edges fetch from; closed to everybody else."""
 
-    fresh_s: Annotated[int, Field(ge=2, le=3600)] = 60
+    fresh_s: Annotated[int, Field(ge=2, le=3600)] = 10
     """Seconds (2 to 3600) that an edge may lag behind the CDN host, as nobody tells it of changes: a picture
     that is asked for later than that was compared with the CDN host's first."""
 

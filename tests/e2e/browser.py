@@ -113,17 +113,26 @@ def proxy(accept: str | None = None) -> Iterator[Proxy]:
         server.server_close()
 
 
-def visit(url: str, through: Proxy, screenshot: Path, *, width: int = 1280, height: int = 2000) -> None:
-    """Opens a page in a browser without a past, and takes a picture of it once it is loaded.
+def visit(
+    url: str,
+    through: Proxy,
+    screenshot: Path,
+    *,
+    width: int = 1280,
+    height: int = 2000,
+    profile: Path | None = None,
+) -> None:
+    """Opens a page in a browser, and takes a picture of it once it is loaded.
 
+    :param profile: a directory in which the browser keeps what it has seen; by default it has no past.
     :raises AssertionError: the browser fails, or takes longer than two minutes.
     """
-    with TemporaryDirectory() as profile:
+    with TemporaryDirectory() as no_past:
         result = subprocess.run(
             [
                 "chromium",
                 *_FLAGS,
-                f"--user-data-dir={profile}",
+                f"--user-data-dir={profile or no_past}",
                 f"--proxy-server=http://127.0.0.1:{through.port}",
                 # The lab's addresses are no exception.
                 "--proxy-bypass-list=<-loopback>",

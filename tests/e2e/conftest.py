@@ -24,6 +24,9 @@ CONVERTER = "webp-converter.service"
 BROWSER = "image/webp,image/apng,image/*,*/*;q=0.8"
 """`Accept` of a client that takes WebP."""
 
+SHORT_LIVED = "public, max-age=15, stale-while-revalidate=10"
+"""`Cache-Control` of a name that may be used again for another picture."""
+
 OLD_BROWSER = "image/png,image/jpeg,image/*;q=0.8,*/*;q=0.5"
 """`Accept` of one that doesn't name it."""
 

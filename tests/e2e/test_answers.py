@@ -9,10 +9,8 @@ import httpx
 import pytest
 
 from lab.site import EXACT, PROPORTIONAL
-from tests.e2e.conftest import BROWSER, CONVERTER, OLD_BROWSER, Cdn, Shop
+from tests.e2e.conftest import BROWSER, CONVERTER, OLD_BROWSER, SHORT_LIVED, Cdn, Shop
 from tests.support import opened, wait_until
-
-FOREVER = "public, max-age=31536000, immutable"
 
 
 @pytest.mark.both
@@ -29,7 +27,7 @@ def test_a_photograph_written_by_php_through_the_mount_is_answered_as_webp_to_a_
     assert len(answer.content) < picture.bytes
     assert answer.headers["Vary"] == "Accept"
     assert answer.headers["X-Image-Variant"] == "webp"
-    assert answer.headers["Cache-Control"] == FOREVER
+    assert answer.headers["Cache-Control"] == SHORT_LIVED
     assert answer.headers["X-Content-Type-Options"] == "nosniff"
     assert answer.headers["Access-Control-Allow-Origin"] == "*"
     assert {"ETag", "Last-Modified"} <= {name.title().replace("Etag", "ETag") for name in answer.headers}
@@ -48,7 +46,7 @@ def test_it_is_answered_as_the_untouched_original_to_a_client_that_does_not(shop
     assert hashlib.sha256(answer.content).digest() == hashlib.sha256(written).digest()
     assert answer.headers["Vary"] == "Accept"
     assert answer.headers["X-Image-Variant"] == "original"
-    assert answer.headers["Cache-Control"] == FOREVER
+    assert answer.headers["Cache-Control"] == SHORT_LIVED
     assert answer.headers["X-Content-Type-Options"] == "nosniff"
 
 
@@ -95,11 +93,11 @@ def test_what_is_still_to_come_is_answered_at_once_and_not_for_long(
     assert answer.status_code == 200
     assert answer.content == shop.site.get(picture)
     assert answer.headers["X-Image-Variant"] == "pending"
-    assert answer.headers["Cache-Control"] == "public, max-age=60"
+    assert answer.headers["Cache-Control"] == SHORT_LIVED
     assert answer.headers["Vary"] == "Accept"
 
     cdn.remote.run("systemctl", "start", CONVERTER)
-    assert cdn.as_webp(picture).headers["Cache-Control"] == FOREVER
+    assert cdn.as_webp(picture).headers["Cache-Control"] == SHORT_LIVED
 
 
 def test_a_picture_that_is_not_there_is_404_and_kept_by_nobody(shop: Shop, cdn: Cdn) -> None:

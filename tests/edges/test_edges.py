@@ -10,7 +10,7 @@ import pytest
 
 from lab import state
 from tests.conftest import Deployment
-from tests.e2e.conftest import BROWSER, OLD_BROWSER, Cdn, Shop
+from tests.e2e.conftest import BROWSER, OLD_BROWSER, SHORT_LIVED, Cdn, Shop
 from tests.e2e.test_drift import CLEAN, DRIFT, check
 from tests.edges.conftest import (
     EDGES,
@@ -179,7 +179,7 @@ def test_a_new_variant_is_at_the_edges_in_time(
     # The edge's question is what queues the conversion: nobody has asked the CDN host.
     first = balancer.get(original)
     assert first.headers["X-Image-Variant"] == "pending"
-    assert first.headers["Cache-Control"] == "public, max-age=60"
+    assert first.headers["Cache-Control"] == SHORT_LIVED
     assert first.content == shop.site.get(original)
     cdn.as_webp(original)
     there = time.monotonic()

@@ -75,7 +75,7 @@ def test_accept_decides_what_a_visitor_gets(site: Site, accept: str | None, body
     assert answer.headers["Content-Type"] == ("image/webp" if body == "variant" else "image/jpeg")
     assert answer.headers["X-Image-Variant"] == ("webp" if body == "variant" else "original")
     assert answer.headers["Vary"] == "Accept"
-    assert answer.headers["Cache-Control"] == "public, max-age=31536000, immutable"
+    assert answer.headers["Cache-Control"] == "public, max-age=15, stale-while-revalidate=10"
     assert answer.headers["X-Content-Type-Options"] == "nosniff"
     assert answer.headers["Access-Control-Allow-Origin"] == "*"
 

@@ -139,7 +139,7 @@ class Watch(Section):
     """What becomes a job, and when."""
 
     extensions: list[Extension] = Field(
-        default=["jpg", "jpeg", "png", "gif", "bmp", "tif", "tiff", "webp", "avif"], min_length=1
+        default=["jpg", "jpeg", "jpe", "png", "gif", "bmp", "tif", "tiff", "webp", "avif"], min_length=1
     )
     """Extensions of file names that are looked at, lower case, compared without regard to case. What a file
     really is, its signature decides. Names of variants, such as `photo.jpg.webp`, are no originals'."""
