@@ -4,6 +4,8 @@ import sys
 
 from pyinfra import config
 
+import extensions.ssh  # noqa: F401 -- before any connection is made
+
 # pyinfra turns this off, and with it all that is imported here would be compiled anew in every run.
 sys.dont_write_bytecode = False
 

@@ -9,7 +9,6 @@ operations apart by the lines that they were called from.
 from pyinfra import host
 
 from extensions.ahead import look_ahead, make_plan
-from extensions.ssh import send_at_once
 from roles.acme import acme
 from roles.alertmanager import alertmanager
 from roles.backup import backup
@@ -32,7 +31,6 @@ from roles.sshd import sshd
 from roles.varnish import varnish
 
 settings = settings_of(host)
-send_at_once(host)
 look_ahead(host)
 preflight(settings)
 

@@ -5,12 +5,10 @@ make rollback INVENTORY=inventories/production.py [RELEASE=id]
 
 from pyinfra import host
 
-from extensions.ssh import send_at_once
 from roles.preflight import refuse_if_held, settings_of
 from roles.releases import Installed, rolled_back, target_of
 
 settings = settings_of(host)
-send_at_once(host)
 
 if "cdn" in host.groups:
     refuse_if_held(settings)

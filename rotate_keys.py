@@ -5,12 +5,10 @@ pyinfra inventories/production.py rotate_keys.py
 
 from pyinfra import host
 
-from extensions.ssh import send_at_once
 from roles.preflight import refuse_if_held, settings_of
 from roles.rotation import rotation
 
 settings = settings_of(host)
-send_at_once(host)
 if {"bitrix", "cdn"} & set(host.groups):
     refuse_if_held(settings)
     rotation(settings=settings)

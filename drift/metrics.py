@@ -7,10 +7,8 @@ from pyinfra import host
 
 from drift.publish import NAME, SOURCE
 from extensions.files import File, tree
-from extensions.ssh import send_at_once
 from roles.preflight import settings_of
 
-send_at_once(host)
 tree(
     name="Tell Prometheus what the last drift check found",
     files=[File(f"{settings_of(host).mounts.metrics}/{NAME}", Path(os.environ[SOURCE]).read_text())],

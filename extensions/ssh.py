@@ -1,27 +1,130 @@
-"""The operator's own SSH connection."""
+"""The operator's own SSH connections: quick, and ended when the other side falls silent.
+
+Importing this module makes it so for every connection of the process; `config.py` does, for pyinfra.
+"""
 
 from __future__ import annotations
 
+import errno
+import functools
+import logging
 import socket
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
+from typing import Any
 
+import paramiko.client
+from paramiko import Message, SSHClient, SSHException, Transport
+from paramiko.common import cMSG_GLOBAL_REQUEST
 from pyinfra.api import Host
 from pyinfra.connectors.ssh import SSHConnector
 
+# Seconds without a word after which the other side is asked for one, and questions without an answer after
+# which it is given up: 20 to 25 s.
+_ASK_AFTER = 5
+_UNANSWERED = 3
+# Milliseconds after which the kernel gives up what the other side doesn't confirm.
+_UNCONFIRMED = 20_000
+# Seconds until a server must have said what it is, have agreed on keys, and have let one in.
+_GREETING = 6
+_LOGIN = 20
 
-def send_at_once(host: Host) -> None:
-    """Sets TCP_NODELAY on the connection, which halves the time of each command.
 
-    paramiko leaves Nagle's algorithm on, and every command waits for the other side's delayed
-    acknowledgement (about 40 ms).
+class SilentError(ConnectionError):
+    """A connection ended because nothing came from its other side any more."""
+
+
+class PatientTransport(Transport):
+    """A connection that is not waited for endlessly.
+
+    paramiko's own keep-alive asks for no answer, so it never notices that none comes. Two watch instead: this
+    class counts its questions, which also finds a server that hangs, and the kernel counts what it sent,
+    which also ends a write that is stuck.
     """
-    connector = host.connector
-    if not isinstance(connector, SSHConnector) or connector.client is None:
-        return
-    transport = connector.client.get_transport()
-    if transport is not None and isinstance(transport.sock, socket.socket):
-        transport.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.banner_timeout = self.handshake_timeout = _GREETING
+        self.auth_timeout = _LOGIN
+        self.ended_because = ""
+        """Why this side has ended it, in words."""
+        self._questions = 0
+        read = self.packetizer.read_message
+
+        def heard() -> Any:
+            message = read()
+            self._questions = 0
+            return message
+
+        self.packetizer.read_message = heard  # type: ignore[method-assign]
+        if isinstance(self.sock, socket.socket):
+            # paramiko leaves Nagle's algorithm on, and every command waits for the other side's delayed
+            # acknowledgement (about 40 ms).
+            self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            if hasattr(socket, "TCP_USER_TIMEOUT"):
+                self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, _UNCONFIRMED)
+        self.set_keepalive(_ASK_AFTER)
+
+    def set_keepalive(self, interval: float) -> None:
+        self.packetizer.set_keepalive(min(interval or _ASK_AFTER, _ASK_AFTER), self._ask)
+
+    def _ask(self) -> None:
+        """Called when nothing was sent or read for a while."""
+        if not self.authenticated:
+            return  # the login has a limit of its own
+        if self._questions >= _UNANSWERED:
+            self.ended_because = f"has been silent for {(_UNANSWERED + 1) * _ASK_AFTER} s"
+            raise SilentError(errno.ETIMEDOUT, self.ended_because)
+        self._questions += 1
+        question = Message()
+        question.add_byte(cMSG_GLOBAL_REQUEST)
+        question.add_string("keepalive@openssh.com")
+        question.add_boolean(True)
+        self._send_user_message(question)  # type: ignore[attr-defined]
+
+    def end(self, because: str) -> None:
+        """Ends the connection, and with it whatever waits for it."""
+        self.ended_because = because
+        self.close()
+
+
+def lost(client: SSHClient | None) -> SilentError | None:
+    """Why a connection is of no use any more, in words; None: it is."""
+    transport = client and client.get_transport()
+    if not transport or transport.is_active():
+        return None
+    because = getattr(transport, "ended_because", "")
+    return SilentError(
+        f"{because or 'the connection is lost'}; what ran there may be half done, run it again"
+    )
+
+
+def _told(original: Callable[..., Any]) -> Callable[..., Any]:
+    """Has a method of pyinfra's connector say that its connection is lost, where it would say nothing."""
+
+    @functools.wraps(original)
+    def method(self: SSHConnector, *args: Any, **kwargs: Any) -> Any:
+        try:
+            result = original(self, *args, **kwargs)
+        except (EOFError, OSError, SSHException) as error:
+            raise lost(self.client) or (
+                SilentError("the connection is lost") if isinstance(error, EOFError) else error
+            ) from None
+        failed = not (result[0] if isinstance(result, tuple) else result)
+        if failed and (error_ := lost(self.client)):
+            raise error_
+        return result
+
+    return method
+
+
+if paramiko.client.Transport is not PatientTransport:  # type: ignore[attr-defined]
+    paramiko.client.Transport = PatientTransport  # type: ignore[attr-defined]
+    for _name in ("run_shell_command", "put_file", "get_file"):
+        setattr(SSHConnector, _name, _told(getattr(SSHConnector, _name)))
+    if not logging.getLogger().handlers:
+        # Where nobody asked to see it: a traceback for each connection that fails, which is told in one line.
+        logging.getLogger("paramiko").setLevel(logging.CRITICAL)
 
 
 @contextmanager

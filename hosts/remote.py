@@ -15,10 +15,7 @@ from pyinfra.api.exceptions import ConnectError
 from pyinfra.connectors.ssh import SSHConnector
 from pyinfra.connectors.util import make_unix_command_for_host
 
-from extensions.ssh import send_at_once
-
-# A silent connection is given up after about a minute.
-_KEEP_ALIVE = 20.0
+from extensions.ssh import lost
 
 
 class HostError(Exception):
@@ -88,11 +85,7 @@ class Remote:
                     raise HostError(f"{self.name}: {error}") from None
                 time.sleep(2)
         self._host.connector = connector
-        send_at_once(self._host)
         self._client = connector.client
-        transport = self._client and self._client.get_transport()
-        if transport:
-            transport.set_keepalive(int(_KEEP_ALIVE))
 
     def close(self) -> None:
         if self._client is not None:
@@ -127,7 +120,7 @@ class Remote:
             status = channel.recv_exit_status()
         output = Output(status, bytes(out), "".join(errors))
         if status == -1:
-            raise HostError(f"{self.name}: the connection is lost")
+            raise self._lost()
         if check and status:
             raise HostError(f"{self.name}: {output.reason}")
         return output
@@ -152,8 +145,12 @@ class Remote:
             reader.join()
             status = channel.recv_exit_status()
         if status == -1:
-            raise HostError(f"{self.name}: the connection is lost")
+            raise self._lost()
         end.append(Output(status, b"", "".join(errors)))
+
+    def _lost(self, error: BaseException | None = None) -> HostError:
+        why = lost(self._client) or f"the connection is lost ({error or 'closed'})"
+        return HostError(f"{self.name}: {why}")
 
     @contextlib.contextmanager
     def _channel(
@@ -176,7 +173,7 @@ class Remote:
         except TimeoutError:
             raise HostError(f"{self.name}: has not answered for {silence:.0f} s") from None
         except (OSError, EOFError, paramiko.SSHException) as error:
-            raise HostError(f"{self.name}: the connection is lost ({error or 'closed'})") from None
+            raise self._lost(error) from None
 
 
 def _drain_errors(channel: paramiko.Channel, errors: list[str]) -> None:

@@ -25,11 +25,9 @@ CONFIG = "/etc/webp-converter/config.toml"
 CONVERTER = """\
 from pyinfra import host
 
-from extensions.ssh import send_at_once
 from roles.converter import converter
 from roles.preflight import settings_of
 
-send_at_once(host)
 converter(settings=settings_of(host))
 """
 
