@@ -69,6 +69,11 @@ rollback: .venv/installed ## back to the converter's release before, or to a nam
 	@test -n "$(INVENTORY)" || { echo "name the inventory: make rollback INVENTORY=inventories/shop.py" >&2; exit 2; }
 	@pyinfra -y --limit cdn $(if $(RELEASE),--data release=$(RELEASE)) $(INVENTORY) rollback.py
 
+.PHONY: unlock
+unlock: .venv/installed ## take the hosts' lock from whoever has it, and say from whom: INVENTORY=inventories/shop.py
+	@test -n "$(INVENTORY)" || { echo "name the inventory: make unlock INVENTORY=inventories/shop.py" >&2; exit 2; }
+	@python -m hosts unlock $(INVENTORY)
+
 .PHONY: rollout
 rollout: .venv/installed ## change deployed hosts one by one, under load: INVENTORY=... [BATCH=1] [CANARY=host]
 	@test -n "$(INVENTORY)" || { echo "name the inventory: make rollout INVENTORY=inventories/shop.py" >&2; exit 2; }

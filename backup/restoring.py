@@ -12,6 +12,7 @@ from pathlib import Path
 from backup import fleet
 from backup.fleet import Fleet, Member
 from backup.host.errors import BackupError, Status
+from hosts import keep_others_away
 from migration.progress import Display
 
 ROOT = Path(__file__).parent.parent
@@ -36,6 +37,7 @@ def restore(
     :raises BackupError: the host is in use, there is no such snapshot, or a step fails; run again to go on.
     """
     started = time.monotonic()
+    keep_others_away([member.remote], "restore")
     fleet.connect(member, fingerprint)
     fleet.end_what_runs(member)
     begun = _judge(member, force=force)

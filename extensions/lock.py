@@ -1,16 +1,26 @@
 """The lock on the hosts that keeps two operators from changing them at once.
 
-A file on each host says who holds it. What reads or writes it there holds the directory's `flock` meanwhile,
-so that of two who come at the same moment one is second.
+A rollout takes it for as long as it needs, over interruptions: a file on each host says who holds it. What
+reads or writes it there holds the directory's `flock` meanwhile, so that of two who come at the same moment
+one is second. Everything else takes it for one run: a process on the host holds the `flock` of a second file,
+and ends with the SSH connection, so that a run that crashes leaves nothing behind.
 """
 
 from __future__ import annotations
 
+import getpass
 import json
+import os
+import secrets
 import shlex
+import socket
 from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
 
 LOCK = "/var/lib/bitrix-cdn/lock"
+
+# Seconds without a word from the operator's machine after which a run's lock is free.
+LEASE = 20
 
 VARIABLE = "BITRIX_CDN_LOCK"
 """Environment of a deploy that the holder started: the token, which lets it through."""
@@ -53,8 +63,56 @@ def parse(text: str) -> Holder | None:
 
 
 def look_script() -> str:
-    """A command that prints the lock file in one line, or nothing."""
-    return f"tr -d '\\n' < {LOCK} 2>/dev/null"
+    """A command that prints in one line who holds the host, or nothing."""
+    return (
+        f"if [ -s {LOCK} ]; then tr -d '\\n' < {LOCK}; "
+        f"elif [ -e {LOCK}.run ] && ! flock -s -n {LOCK}.run true; then head -n 1 {LOCK}.run; fi 2>/dev/null"
+    )
+
+
+def hold_script(holder: Holder) -> str:
+    """A script for bash that takes the lock for one run, says so, and holds it until its input ends or is
+    silent for longer than `LEASE`.
+
+    Its line is `lock: taken`, `lock: ours` where a run with the same token holds it already, and else
+    `lock: held by` with what is written there.
+    """
+    token = shlex.quote(json.dumps(holder.token))
+    return f"""
+        set -eu
+        umask 022
+        d=$(dirname {LOCK})
+        mkdir -p "$d"
+        exec 9<"$d"
+        flock -w 10 9
+        if [ -s {LOCK} ] && ! grep -qF {token} {LOCK}; then
+            echo "lock: held by $(tr -d '\\n' < {LOCK})"; exit
+        fi
+        exec 7>>{LOCK}.run
+        if ! flock -w 1 7; then
+            if grep -qF {token} {LOCK}.run; then echo "lock: ours"
+            else echo "lock: held by $(head -n 1 {LOCK}.run)"; fi
+            exit
+        fi
+        printf '%s\\n%s\\n' {shlex.quote(holder.written())} $$ > {LOCK}.run
+        exec 9<&-
+        echo "lock: taken"
+        while read -r -t {LEASE} _; do :; done
+        : > {LOCK}.run
+    """
+
+
+def break_script() -> str:
+    """A shell script that takes the lock from whoever has it; a run that holds it loses its connection."""
+    return f"""
+        exec 9<$(dirname {LOCK}) || exit 0
+        flock -w 10 9 || exit 1
+        rm -f {LOCK}
+        if [ -e {LOCK}.run ] && ! flock -s -n {LOCK}.run true; then
+            kill $(sed -n 2p {LOCK}.run)
+            flock -s -w 10 {LOCK}.run true
+        fi
+    """
 
 
 def take_script(holder: Holder, *, instead_of: Holder | None = None) -> str:
@@ -75,6 +133,9 @@ def take_script(holder: Holder, *, instead_of: Holder | None = None) -> str:
         exec 9<"$d"
         flock -w 10 9 || {{ echo "{LOCK} is being changed by somebody" >&2; exit 1; }}
         if [ -s {LOCK} ] && ! grep -qF {patterns} {LOCK} && ! {broken}; then cat {LOCK}; exit {HELD}; fi
+        if [ -e {LOCK}.run ] && ! flock -s -w 1 {LOCK}.run true && ! grep -qF {patterns} {LOCK}.run; then
+            head -n 1 {LOCK}.run; exit {HELD}
+        fi
         printf '%s\\n' {shlex.quote(holder.written())} > {LOCK}.new
         mv -f {LOCK}.new {LOCK}
     """
@@ -102,5 +163,26 @@ def refusal(host: str, lock: str, token: str) -> str | None:
         return None
     return (
         f"{host}: held by {holder}; wait for its end, or take it over with "
-        "`python -m rollout INVENTORY --break-lock` if nobody works there any more"
+        "`make unlock INVENTORY=...` if nobody works there any more"
     )
+
+
+def for_run(what: str) -> Holder:
+    """This process, as the holder of a lock; with the token of the run that started it, if one did."""
+    token = os.environ.get(VARIABLE) or secrets.token_hex(16)
+    return Holder(operator(), machine(), now(), what, token)
+
+
+def now() -> str:
+    """Date and time, UTC, to the second."""
+    return f"{datetime.now(UTC):%Y-%m-%d %H:%M:%S} UTC"
+
+
+def operator() -> str:
+    """Who runs this: the account before `sudo`, if there was one."""
+    return os.environ.get("SUDO_USER") or getpass.getuser()
+
+
+def machine() -> str:
+    """The name of the operator's machine."""
+    return socket.gethostname()

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +16,8 @@ from pyinfra.api.exceptions import ConnectError
 from pyinfra.connectors.ssh import SSHConnector
 from pyinfra.connectors.util import make_unix_command_for_host
 
+from extensions.hold import HeldError, hold
+from extensions.lock import VARIABLE, Holder, for_run
 from extensions.ssh import lost
 
 
@@ -48,6 +51,8 @@ class Remote:
         self.name = host.name
         self._host = host
         self._client: paramiko.SSHClient | None = None
+        self.holder: Holder | None = None
+        """Whose lock each connection made from now on takes: that of what changes the host."""
 
     @property
     def login(self) -> tuple[str, int]:
@@ -86,6 +91,11 @@ class Remote:
                 time.sleep(2)
         self._host.connector = connector
         self._client = connector.client
+        if self.holder:
+            try:
+                hold(self._host, self.holder)
+            except HeldError as error:
+                raise HostError(str(error)) from None
 
     def close(self) -> None:
         if self._client is not None:
@@ -180,3 +190,11 @@ def _drain_errors(channel: paramiko.Channel, errors: list[str]) -> None:
     with contextlib.suppress(TimeoutError):  # then nothing came on the other stream either, and it says so
         while chunk := channel.recv_stderr(1 << 16):
             errors.append(chunk.decode(errors="replace"))
+
+
+def keep_others_away(remotes: Iterable[Remote], what: str) -> None:
+    """Has these hosts locked for this process, and for the deploys that it starts, once it connects."""
+    holder = for_run(what)
+    os.environ[VARIABLE] = holder.token
+    for remote in remotes:
+        remote.holder = holder

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from rich.console import Console
 
-from hosts import HostError
+from hosts import HostError, keep_others_away
 from migration import hosts, rsync
 from migration.adopt import adopt
 from migration.leave import leave
@@ -55,6 +55,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     way: Way | None = None
     try:
         way = Way(hosts.load(options.inventory), display, options.bandwidth)
+        if not options.dry_run:
+            keep_others_away((way.bitrix, way.cdn), options.command)
         run = adopt if options.command == "adopt" else leave
         return run(way, dry_run=options.dry_run)
     except HostError as error:

@@ -8,9 +8,10 @@ from collections.abc import Iterable
 
 from pyinfra import host
 from pyinfra.api import FactBase, Host
-from pyinfra.api.exceptions import PyinfraError
 
 from extensions import differences
+from extensions.errors import OneLineError
+from extensions.hold import hold_while_changing
 from extensions.lock import VARIABLE, look_script, refusal
 from settings import Settings
 
@@ -24,11 +25,11 @@ MACHINES = ("x86_64", "aarch64")
 def settings_of(host: Host) -> Settings:
     """The settings that the inventory checked.
 
-    :raises PyinfraError: the host comes from something else than such an inventory.
+    :raises OneLineError: the host comes from something else than such an inventory.
     """
     data = host.data.get("settings")
     if data is None:
-        raise PyinfraError(
+        raise OneLineError(
             f"{host.name}: has no settings; deploy with an inventory made like inventories/production.py"
         )
     return Settings.model_validate(data)
@@ -77,43 +78,46 @@ def machine(settings: Settings) -> dict[str, str]:
 
 
 def refuse_if_held(settings: Settings) -> None:
-    """Stops what would change this host, with one line, while somebody else's rollout is at work on it.
+    """Stops what would change this host, with one line, while somebody else is at work on it; and keeps
+    others away from when this run begins to change anything.
 
-    :raises PyinfraError: nothing has been changed.
+    :raises OneLineError: nothing has been changed.
     """
+    # The one of the inventory rather than that of the context.
+    hold_while_changing(host.state.inventory.get_host(host.name).state)
     held = refusal(host.name, machine(settings).get("lock", ""), os.environ.get(VARIABLE, ""))
     if held:
-        raise PyinfraError(held)
+        raise OneLineError(held)
 
 
 def preflight(settings: Settings) -> None:
     """Stops the deploy, with one line, if this host can't become what it should.
 
-    :raises PyinfraError: nothing has been changed on any host yet.
+    :raises OneLineError: nothing has been changed on any host yet.
     """
     # A drift check changes nothing, and tells of each host what it can.
     if host.state.failed_hosts and not differences.wanted():
         away = ", ".join(sorted(other.name for other in host.state.failed_hosts))
-        raise PyinfraError(
+        raise OneLineError(
             f"{away}: can't be reached, and the hosts need each other's keys; nothing was changed"
         )
     refuse_if_held(settings)
     here = machine(settings)
     if here.get("id") != "debian" or here.get("version") not in PYTHONS:
-        raise PyinfraError(
+        raise OneLineError(
             f"{host.name}: {here.get('id', 'unknown')} {here.get('version') or '(no version)'} is not "
             f"supported; Debian {' or '.join(PYTHONS)} is"
         )
     if here["systemd"] != "yes":
-        raise PyinfraError(f"{host.name}: systemd does not run here; a host booted by systemd is needed")
+        raise OneLineError(f"{host.name}: systemd does not run here; a host booted by systemd is needed")
     if "cdn" in host.groups:
         if here["machine"] not in MACHINES:
-            raise PyinfraError(
+            raise OneLineError(
                 f"{host.name}: {here['machine']}: the converter has no wheels for it; "
                 f"it has for {' and '.join(MACHINES)}"
             )
         if "noatime" in here["options"].split(","):
-            raise PyinfraError(
+            raise OneLineError(
                 f"{host.name}: {settings.cdn.root} is mounted noatime, which hides what visitors read; "
                 "mount it relatime"
             )
@@ -121,7 +125,7 @@ def preflight(settings: Settings) -> None:
         site = settings.site
         missing = host.get_fact(Shop, upload=site.upload, user=site.user, group=site.group)
         if missing:
-            raise PyinfraError(
+            raise OneLineError(
                 f"{host.name}: there is no {', no '.join(missing)}; "
                 "settings.site must say where the shop is and what it runs as"
             )

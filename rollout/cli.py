@@ -11,12 +11,12 @@ from collections.abc import Callable, Sequence
 from rich.console import Console
 
 import hosts
-from extensions.lock import Holder
+from extensions.lock import Holder, machine, now, operator
 from hosts import HostError, Inventory
 from rollout import deploys, plan
 from rollout.errors import RefusedError
 from rollout.fleet import Fleet
-from rollout.record import Record, machine, now, operator
+from rollout.record import Record
 from rollout.run import Options, Rollout
 
 

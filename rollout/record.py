@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import fcntl
-import getpass
 import hashlib
 import json
 import os
 import secrets
-import socket
 import time
 from collections.abc import Callable, Iterable
 from contextlib import suppress
@@ -17,6 +15,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from extensions.lock import now
 from rollout.errors import RefusedError, RolloutError
 
 HOME = Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state") / "bitrix-cdn" / "rollout"
@@ -33,7 +32,7 @@ class Progress:
     """Of the tree and the settings that it brings."""
     token: str = field(default_factory=lambda: secrets.token_hex(16))
     """Of its lock on the hosts."""
-    began: str = field(default_factory=lambda: now())
+    began: str = field(default_factory=now)
     finished: dict[str, str] = field(default_factory=dict)
     """The hosts that have the state, each with when."""
     batch: list[str] = field(default_factory=list)
@@ -155,18 +154,3 @@ class Record:
             return None
         except (ValueError, TypeError):
             raise RolloutError(f"{self._file}: can't be read; remove it to begin anew") from None
-
-
-def now() -> str:
-    """Date and time, UTC, to the second."""
-    return f"{datetime.now(UTC):%Y-%m-%d %H:%M:%S} UTC"
-
-
-def operator() -> str:
-    """Who runs this: the account before `sudo`, if there was one."""
-    return os.environ.get("SUDO_USER") or getpass.getuser()
-
-
-def machine() -> str:
-    """The name of the operator's machine."""
-    return socket.gethostname()

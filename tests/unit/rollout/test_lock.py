@@ -103,3 +103,51 @@ def test_a_deploy_is_let_through_with_the_holders_token_only() -> None:
         assert "\n" not in said
     # One that can't be read has no token, and an empty one opens nothing.
     assert refusal("cdn", "{", "") is not None
+
+
+def holds(holder: Holder) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        ["bash", "-c", lock.hold_script(holder)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+
+
+def said(run: subprocess.Popen[str]) -> str:
+    assert run.stdout
+    return run.stdout.readline().strip()
+
+
+def test_a_run_keeps_all_others_away_and_ends_with_its_connection() -> None:
+    first = holds(ANN)
+    assert said(first) == "lock: taken"
+    assert said(holds(BOB)) == f"lock: held by {ANN.written()}"
+    assert said(holds(ANN)) == "lock: ours"
+    assert parse(run(lock.look_script()).stdout) == ANN
+    refused = run(lock.take_script(BOB))
+    assert (refused.returncode, parse(refused.stdout)) == (HELD, ANN)
+    assert first.stdin
+    first.stdin.close()
+    first.wait(5)
+    assert parse(run(lock.look_script()).stdout) is None
+    assert said(holds(BOB)) == "lock: taken"
+
+
+def test_a_rollout_keeps_runs_away_but_those_that_it_starts() -> None:
+    run(lock.take_script(ANN))
+    assert said(holds(BOB)) == f"lock: held by {ANN.written()}"
+    assert said(holds(ANN)) == "lock: taken"
+
+
+def test_a_run_that_falls_silent_holds_nothing_any_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lock, "LEASE", 1)
+    first = holds(ANN)
+    assert said(first) == "lock: taken"
+    first.wait(5)
+    assert said(holds(BOB)) == "lock: taken"
+
+
+def test_a_living_run_can_be_broken() -> None:
+    first = holds(ANN)
+    assert said(first) == "lock: taken"
+    assert run(lock.break_script()).returncode == 0
+    first.wait(5)
+    assert said(holds(BOB)) == "lock: taken"
