@@ -55,7 +55,7 @@ class Bulkhead:
         self.bitrix.check_output(
             "runuser -u %s -- sh -c %s",
             self.settings.site.user,
-            f"mkdir -p \"$(dirname '{place}')\" && printf %s '{content}' > '{place}'",
+            f"umask 022 && mkdir -p \"$(dirname '{place}')\" && printf %s '{content}' > '{place}'",
         )
         return f"/upload/{self.name}/{name}"
 
