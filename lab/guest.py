@@ -255,11 +255,7 @@ def _start(files: Layout, record: Record, host: HostRecord, lock: int) -> None:
             stderr=console,
             cwd="/",
             start_new_session=True,
-            env={
-                "PATH": "/usr/sbin:/usr/bin:/sbin:/bin",
-                "LC_ALL": "C.UTF-8",
-                "SYSTEMD_NSPAWN_UNIFIED_HIERARCHY": "1",
-            },
+            env=_NSPAWN_ENVIRONMENT,
         )
 
 

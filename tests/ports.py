@@ -11,12 +11,12 @@ from contextlib import contextmanager
 
 from tests.deployment import ROOT
 
-# A bare host may not have `ss`. What a package brings must not listen before nginx has files of ours.
+# A bare host may not have `ss`. What a package brings must not listen before nginx has files of ours. What
+# does so listens for seconds; looking more often would slow down the deploy.
 _LOOP = """
-while sleep 0.1; do
+while sleep 0.3; do
     t=before; for f in /etc/nginx/conf.d/*.conf; do [ ! -e "$f" ] || t=after; done
-    cat /proc/net/tcp /proc/net/tcp6 | awk -v t=$t '$4 == "0A" { print t, $2 }' >> /run/listening
-    sort -u -o /run/listening /run/listening
+    awk -v t=$t '$4 == "0A" { print t, $2 }' /proc/net/tcp /proc/net/tcp6 >> /run/listening
 done
 """
 

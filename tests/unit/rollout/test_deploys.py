@@ -10,7 +10,7 @@ from typing import Any, cast
 import pytest
 
 from hosts import Inventory
-from rollout.deploys import Failure, by_host, failure, state
+from rollout.deploys import Failure, by_host, failure, sources, state
 
 ROOT = Path(__file__).parents[3]
 
@@ -79,6 +79,26 @@ def test_the_same_tree_with_the_same_settings_is_the_same_state(tree: Path, tmp_
     (copy / "roles" / "__pycache__").mkdir()
     (copy / "roles" / "__pycache__" / "nginx.pyc").write_text("neither is this")
     assert state(inventory(a=1), tree) == state(inventory(a=1), copy)
+
+
+def test_all_that_roles_bring_to_hosts_belongs_to_the_state() -> None:
+    names = {file.relative_to(ROOT).as_posix() for file in sources()}
+    assert names >= {
+        "backup/host/restic.py",
+        "config.py",
+        "converter_app/requirements-3.13.lock",
+        "converter_app/src/webp_converter/daemon.py",
+        "dashboards/board.py",
+        "deploy.py",
+        "mount_guard/guard.py",
+        "probe/picture.py",
+        "roles/nginx.py",
+        "settings/model.py",
+        "templates/nginx/etc/nginx/nginx.conf.j2",
+    }
+    assert not [
+        name for name in names if name.startswith(("lab/", "demo/", "docs/", "tests/", "rollout/run"))
+    ]
 
 
 def test_a_template_a_role_or_a_setting_makes_another(tree: Path) -> None:
