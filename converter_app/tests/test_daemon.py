@@ -13,6 +13,7 @@ from urllib.parse import quote
 from urllib.request import urlopen
 
 import pytest
+import redis
 from converter_app.tests import pictures, samples
 from converter_app.tests.harness import DaemonProcess, RedisServer, StartDaemon, children_of, wait_until
 
@@ -533,6 +534,35 @@ def test_other_kinds_of_pictures(resized: Path, extension: str) -> None:
     path.write_bytes(pictures.encoded(pictures.photograph().quantize(64), form))
     wait_until(lambda: decided(path))
     assert pictures.decoded(variant_of(path).read_bytes()).size == pictures.photograph().size
+
+
+@pytest.mark.parametrize("data", [bytes(5000), pictures.jpeg()[:20_000]], ids=["zeros", "cut off"])
+def test_the_same_damaged_bytes_are_removed_once(
+    start_daemon: StartDaemon, redis_server: RedisServer, data: bytes
+) -> None:
+    """Whatever Redis forgets, and whoever starts meanwhile."""
+    daemon = start_daemon(watch={"damaged_rest_s": 1.0})
+    path = daemon.root / "iblock/1a2/450_450_1/photo.jpg"
+    path.parent.mkdir(parents=True)
+    path.write_bytes(data)
+    wait_until(lambda: not path.exists())
+    daemon.stop()
+    redis.Redis.from_url(redis_server.url).flushall()
+    daemon.start()
+    other = path.with_name("other.jpg")
+    for again in (path, other):
+        again.parent.mkdir(parents=True, exist_ok=True)
+        again.write_bytes(data)
+    wait_until(lambda: decided(path) and not other.exists())
+    assert path.read_bytes() == data
+    assert os.getxattr(verdict_of(path), MARK).split(b" ")[3] == b"damaged"
+    assert os.access(verdict_of(path), os.X_OK)  # which tells nginx that it may change soon
+    [line] = daemon.log("damaged picture came back and stays")
+    assert line["path"] == str(path)
+    with urlopen(f"http://127.0.0.1:{daemon.metrics_port}/metrics", timeout=10) as answer:
+        assert b"webp_converter_damaged_returned_total 1.0" in answer.read()
+    path.write_bytes(pictures.jpeg())
+    wait_until(lambda: variant_of(path).exists() and not verdict_of(path).exists())
 
 
 def test_a_gif_cut_off_is_removed_once_at_rest(resized: Path) -> None:

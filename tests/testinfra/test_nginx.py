@@ -14,6 +14,7 @@ from settings import Settings
 from tests.support import wait_until
 from tests.testinfra.conftest import Inventory, gixy
 
+SHORT_LIVED = "public, max-age=15, stale-while-revalidate=10"
 BROWSER = "image/avif,image/webp,image/apng,*/*;q=0.8"
 
 
@@ -75,7 +76,7 @@ def test_accept_decides_what_a_visitor_gets(site: Site, accept: str | None, body
     assert answer.headers["Content-Type"] == ("image/webp" if body == "variant" else "image/jpeg")
     assert answer.headers["X-Image-Variant"] == ("webp" if body == "variant" else "original")
     assert answer.headers["Vary"] == "Accept"
-    assert answer.headers["Cache-Control"] == "public, max-age=15, stale-while-revalidate=10"
+    assert answer.headers["Cache-Control"] == SHORT_LIVED
     assert answer.headers["X-Content-Type-Options"] == "nosniff"
     assert answer.headers["Access-Control-Allow-Origin"] == "*"
 
@@ -128,6 +129,15 @@ def test_a_name_without_room_for_a_suffix_is_never_pending(site: Site, name: str
     assert (
         answer.headers["Cache-Control"] == site.get(site.pair("decided.jpg"), "*/*").headers["Cache-Control"]
     )
+
+
+def test_a_damaged_picture_is_kept_as_briefly_as_a_pending_one(site: Site) -> None:
+    # First: the converter leaves alone what has a verdict of somebody else's.
+    verdict = site.write("damaged.jpg.keep", "")
+    site.run("chmod", "744", f"{site.disk}/damaged.jpg.keep")
+    answer = site.get(site.write("damaged.jpg", "original") + "?v=1")
+    assert (answer.text, answer.headers["Cache-Control"]) == ("original", SHORT_LIVED)
+    assert site.get(verdict).status_code == 404
 
 
 def test_every_allowed_extension_has_its_type(site: Site) -> None:

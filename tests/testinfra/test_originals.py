@@ -104,6 +104,14 @@ def test_a_verdict_settles_it(bulkhead: Bulkhead) -> None:
     assert bulkhead.get(path, accept="image/webp").headers["X-Image-Variant"] == "original"
 
 
+def test_a_damaged_original_is_kept_as_briefly_as_a_pending_one(bulkhead: Bulkhead) -> None:
+    path = bulkhead.write("photo.jpg", "original")
+    bulkhead.write_variant("photo.jpg.keep", "")
+    bulkhead.cdn.check_output("chmod 744 %s", f"{bulkhead.variants}/photo.jpg.keep")
+    answer = bulkhead.get(path, accept="image/webp")
+    assert (answer.body, answer.headers["X-Image-Variant"]) == ("original", "pending")
+
+
 def test_a_name_without_room_for_a_suffix_is_never_pending(bulkhead: Bulkhead) -> None:
     name = "\u0444" * 124 + ".jpg"
     answer = bulkhead.get(quote(bulkhead.write(name, "original")), accept="image/webp")

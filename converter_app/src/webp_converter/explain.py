@@ -165,7 +165,7 @@ def explain(asked: str, config: Config, store: Store, originals: Originals, jobs
     visitors = _answers(config.delivery.url, place, VISITORS, config)
     state, why = _verdict(path, place, original, variants, queue, config)
     notes = list(place.notes)
-    if any(answer.variant == "pending" for answer in visitors):
+    if state == "pending" and any(answer.variant == "pending" for answer in visitors):
         notes.append("Asking for it, as was done here, has it converted before all others.")
     return Explanation(
         asked=asked,

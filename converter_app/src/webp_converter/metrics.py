@@ -68,6 +68,9 @@ class Metrics:
         self.dead = counter("dead_letters", "Pictures given up after the last try")
         self.stale = counter("stale_removed", "Variants removed because their original changed or went")
         self.damaged = counter("damaged_removed", "Damaged resized pictures removed for Bitrix to make again")
+        self.returned = counter(
+            "damaged_returned", "Damaged resized pictures that came back with the same bytes, and stay"
+        )
         self.copies = counter("copies_removed", "Full originals removed from the names of resized pictures")
         self.replaced = counter("workers_replaced", "Workers that died or took too long, and were replaced")
         self.lost = counter("watch_lost", "Times events were lost and a scan had to make up for them")

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import queue
+import sqlite3
 import threading
 import time
 from collections.abc import Callable
@@ -21,6 +22,7 @@ from webp_converter.metrics import Metrics
 from webp_converter.originals import Originals, Reach
 from webp_converter.pool import Answered, Failure
 from webp_converter.recent import Recent
+from webp_converter.removals import Removals
 from webp_converter.statistics import Picture, Statistics
 from webp_converter.store import FAILED, FULL, KEEP, WEBP, Finished, Mark, Result, Store
 from webp_converter.worker import LEFT_ALONE, Outcome, Report
@@ -86,6 +88,7 @@ class Publisher:
         self._jobs = jobs
         self._metrics, self._statistics, self._recent, self._reach, self._to_refine = records
         self._ties = ties
+        self._removals = Removals(config.store.temporary / "removed")
         self._answers: queue.SimpleQueue[Answered] = queue.SimpleQueue()
         self._publishing: dict[str, Job] = {}
 
@@ -218,6 +221,15 @@ class Publisher:
             rested = f"{report.identity}@{report.rest_s:g}" if report.identity else ""
             return Done(job, job._replace(rested=rested), report.wait_s)
         if report.outcome is Outcome.DAMAGED and report.identity:
+            try:
+                is_first = self._removals.is_first(report.fingerprint)
+            except sqlite3.OperationalError as error:
+                log.warning("removal not noted", path=job.path, reason=str(error))
+                return Done(job, job, _FULL_PAUSE_S)
+            if not is_first:
+                self._metrics.returned.inc()
+                log.warning("damaged picture came back and stays", path=job.path, detail=report.detail)
+                return Done(job, job._replace(rested=f"{report.identity}@{LEFT_ALONE}"), 0)
             if self._trees.resized.remove_original(job.path, report.identity):
                 self._metrics.damaged.inc()
                 log.warning("damaged picture removed", path=job.path, detail=report.detail)

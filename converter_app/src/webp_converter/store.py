@@ -383,9 +383,13 @@ class Store:
                 raise BlockingIOError(errno.EAGAIN, "changed while it was read", path)
         return Original(data, before)
 
-    def write(self, data: bytes, mtime_ns: int = 0) -> bytes:
+    def write(self, data: bytes, mtime_ns: int = 0, for_long: bool = True) -> bytes:
         """Writes a file into the temporary directory, with mode, owner and time as it will be published, and
-        has the kernel start to write it to disk; its name there."""
+        has the kernel start to write it to disk; its name there.
+
+        nginx sees no marks. A verdict that isn't `for_long` is executable, and it has the original kept only
+        as long as one that is to be converted yet.
+        """
         name = b"%d-%d" % (os.getpid(), next(self._names))
         fd = os.open(
             os.path.join(self.temporary, name), os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600
@@ -395,7 +399,7 @@ class Store:
                 view = memoryview(data)
                 while view:
                     view = view[file.write(view) :]
-                os.fchmod(fd, 0o644)
+                os.fchmod(fd, 0o644 if for_long else 0o744)
                 if self._owner:
                     os.fchown(fd, *self._owner)
                 os.utime(fd, ns=(time.time_ns(), mtime_ns))

@@ -19,6 +19,7 @@ from webp_converter import images, linux
 from webp_converter.bitrix import source_of
 from webp_converter.config import Config
 from webp_converter.originals import Originals, OriginAwayError
+from webp_converter.removals import fingerprint
 from webp_converter.store import (
     FULL,
     KEEP,
@@ -99,6 +100,9 @@ class Report(NamedTuple):
     encodes: int = 0
     avif_bytes: int = 0
     """0: there is no AVIF variant."""
+
+    fingerprint: bytes = b""
+    """DAMAGED: of the path and its bytes."""
 
 
 class Order(NamedTuple):
@@ -223,8 +227,9 @@ def convert_with(config: Config, store: Store, order: Order) -> Report:
         needed = config.watch.damaged_rest_s
         if wait := rest.lacks(needed):
             return Report(Outcome.UNREST, path, identity, rest_s=needed, wait_s=wait, detail=str(error))
-        if box:
-            return Report(Outcome.DAMAGED, path, identity, detail=str(error))
+        if box and not rest.is_over_for_good:
+            known = fingerprint(path, original.data)
+            return Report(Outcome.DAMAGED, path, identity, detail=str(error), fingerprint=known)
         decision = images.Keep(images.Reason.DAMAGED, str(error))
 
     encode_ms = round((time.monotonic() - started) * 1000)
@@ -316,7 +321,8 @@ def _finished(
         beside = mark._replace(verdict=f"q{decision.avif.quality}", similarity=decision.avif.similarity)
         avif = Unfinished(beside, store.write(decision.avif.data, identity.mtime_ns))
         encodes += decision.avif.encodes
-    temporary = store.write(data, identity.mtime_ns)
+    is_damaged = mark.verdict == images.Reason.DAMAGED.value
+    temporary = store.write(data, identity.mtime_ns, for_long=not is_damaged)
     return Report(
         Outcome.FINISHED,
         order.path,
@@ -351,6 +357,11 @@ class _Rest:
             return 0.0
         return min(needed_s, max(0.05, needed_s - max(0.0, self._age_s)))
 
+    @property
+    def is_over_for_good(self) -> bool:
+        """Whether it is to be left as it is, whatever it is."""
+        return self._seen_s == LEFT_ALONE
+
     def is_recent(self, seconds: float) -> bool:
         """Whether it was written within that time, and is still to be looked at."""
-        return self._written_s < seconds and self._seen_s < LEFT_ALONE
+        return self._written_s < seconds and not self.is_over_for_good
