@@ -9,4 +9,4 @@ class OneLineError(PyinfraError):
     """Ends a run with its message alone."""
 
     # pyinfra would put the file and the line that raised it before the message.
-    __traceback__ = None
+    __traceback__ = property(lambda self: None, lambda self, traceback: None)

@@ -26,7 +26,7 @@ _UNANSWERED = 3
 # Milliseconds after which the kernel gives up what the other side doesn't confirm.
 _UNCONFIRMED = 20_000
 # Seconds until a server must have said what it is, have agreed on keys, and have let one in.
-_GREETING = 6
+_GREETING = 10
 _LOGIN = 20
 
 
@@ -64,6 +64,18 @@ class PatientTransport(Transport):
             if hasattr(socket, "TCP_USER_TIMEOUT"):
                 self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, _UNCONFIRMED)
         self.set_keepalive(_ASK_AFTER)
+
+    def start_client(self, event: Any = None, timeout: float | None = None) -> None:
+        """Agrees with the server on keys, within limits of its own.
+
+        paramiko goes on when `timeout` is over, and fails later for another reason.
+        """
+        try:
+            super().start_client(event)
+        except SSHException as error:
+            if "banner" not in str(error):
+                raise
+            raise SSHException(f"no SSH server answered there within {_GREETING} s") from None
 
     def set_keepalive(self, interval: float) -> None:
         self.packetizer.set_keepalive(min(interval or _ASK_AFTER, _ASK_AFTER), self._ask)
