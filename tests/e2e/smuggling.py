@@ -6,29 +6,32 @@ Only the standard library: hosts run it as well, against what listens on their o
 # ruff: noqa: E501 (the requests are as they go over the wire)
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import http.client
 import io
 import json
 import random
 import socket
+import struct
 import sys
 import threading
 import time
-from collections import Counter
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
+from typing import BinaryIO
 
 ACCEPTS = ("image/webp,image/*,*/*;q=0.8", "image/png,image/jpeg,*/*;q=0.5")
 
-_NEXT = "GET {other} HTTP/1.1\r\nHost: a\r\nX: "
+_NEXT = "GET {other} HTTP/1.1\r\nHost: a\r\n\r\n"
 
 # A head without its end, and what comes behind that. `{path}` is the picture asked for, `{other}` one that nobody
-# on this connection asked for: the bytes of its request are a body's, or nothing at all.
+# on this connection asked for: the bytes of its request are a body's, of `{length}` bytes, or nothing at all.
 ATTACKS: dict[str, tuple[str, str]] = {
     "a length and its bytes": ("GET {path} HTTP/1.1\r\nHost: a\r\nContent-Length: 5", "12345"),
     "HEAD with a length": ("HEAD {path} HTTP/1.1\r\nHost: a\r\nContent-Length: 5", "12345"),
     "a length without bytes": ("GET {path} HTTP/1.1\r\nHost: a\r\nContent-Length: 50", ""),
-    "a request for a body": ("GET {path} HTTP/1.1\r\nHost: a\r\nContent-Length: 64", _NEXT),
+    "a request for a body": ("GET {path} HTTP/1.1\r\nHost: a\r\nContent-Length: {length}", _NEXT),
     "chunks": ("GET {path} HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked", "5\r\n12345\r\n0\r\n\r\n"),
     "an empty chunk": ("GET {path} HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked", "0\r\n\r\n"),
     "HEAD with chunks": (
@@ -46,7 +49,7 @@ ATTACKS: dict[str, tuple[str, str]] = {
     ),
     "chunks, then length": (
         "GET {path} HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\nContent-Length: 4",
-        "40\r\n" + _NEXT,
+        "400\r\n" + _NEXT,
     ),
     "two lengths": ("GET {path} HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\nContent-Length: 5", "12345"),
     "a list of lengths": ("GET {path} HTTP/1.1\r\nHost: a\r\nContent-Length: 0, 5", "12345"),
@@ -94,19 +97,20 @@ ATTACKS: dict[str, tuple[str, str]] = {
             "GET {path} HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
             "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA=="
         ),
-        _NEXT,
+        "",
     ),
     "headers named by Connection": (
         "GET {path} HTTP/1.1\r\nHost: a\r\nConnection: close, Content-Length, Host, Accept\r\nContent-Length: 5",
         "12345",
     ),
     "a zero in a header": ("GET {path} HTTP/1.1\r\nHost: a\r\nX: a\0b\r\nContent-Length: 5", "12345"),
-    "POST with a request": ("POST {path} HTTP/1.1\r\nHost: a\r\nContent-Length: 64", _NEXT),
-    "OPTIONS with a request": ("OPTIONS {path} HTTP/1.1\r\nHost: a\r\nContent-Length: 64", _NEXT),
+    "POST with a request": ("POST {path} HTTP/1.1\r\nHost: a\r\nContent-Length: {length}", _NEXT),
+    "OPTIONS with a request": ("OPTIONS {path} HTTP/1.1\r\nHost: a\r\nContent-Length: {length}", _NEXT),
     "PURGE with chunks": (
         "PURGE {path}x HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked",
         "1\r\n1\r\n0\r\n\r\n",
     ),
+    "two requests at once": ("GET {path} HTTP/1.1\r\nHost: a", _NEXT),
     "an empty length": ("GET {path} HTTP/1.1\r\nHost: a\r\nContent-Length: 0", ""),
     "what is too long for a server behind": (
         "GET /upload/"
@@ -119,8 +123,82 @@ ATTACKS: dict[str, tuple[str, str]] = {
     ),
 }
 
-# Both are asked for, one right behind the other, and answered in their order.
-PIPELINED = "GET {path} HTTP/1.1\r\nHost: a\r\n\r\nGET {other} HTTP/1.1\r\nHost: a\r\n\r\n"
+# What a server of each kind answers: a status, or which picture it was. The last is what one more request for `path`
+# on the same connection gets: `closed` where a body was refused. All others are `413 closed`.
+_MALFORMED = dict.fromkeys(
+    (
+        "two lengths",
+        "a list of lengths",
+        "a length that is none",
+        "a negative length",
+        "a space before the colon",
+        "a zero in a header",
+    ),
+    "400 closed",
+)
+_HARMLESS = {
+    "two requests at once": "path other path",
+    "an empty length": "path path",
+    "an upgrade to a socket": "path path",
+}
+EXPECTED: dict[str, dict[str, str]] = {
+    "nginx": {
+        **_MALFORMED,
+        **_HARMLESS,
+        "length, then chunks": "400 closed",
+        "chunks, then length": "400 closed",
+        "a folded length": "400 closed",
+        "a folded encoding": "400 closed",
+        "two encodings": "400 closed",
+        "an encoding in HTTP/1.0": "400 closed",
+        "a chunk's size that is too large": "400 closed",
+        "another encoding": "501 closed",
+        "a tab before the encoding": "501 closed",
+        "expecting something else": "path path",
+        "an upgrade to HTTP/2": "path 400",
+        "POST with a request": "405 path",
+        "PURGE with chunks": "405 path",
+        "what is too long for a server behind": "414 closed",
+    },
+    "haproxy": {
+        **_MALFORMED,
+        **_HARMLESS,
+        # One header, with its lines joined: no length, and what follows is no request.
+        "a folded length": "path 400",
+        "another encoding": "400 closed",
+        "two encodings": "400 closed",
+        "chunks with an extension": "400 closed",
+        "a chunk's size that is too large": "400 closed",
+        "expecting something else": "path path",
+        "an upgrade to HTTP/2": "path 400",
+        "POST with a request": "405 path",
+        "PURGE with chunks": "405 path",
+        "what is too long for a server behind": "400 closed",
+    },
+    "varnish": {
+        **_MALFORMED,
+        **_HARMLESS,
+        "POST with a request": "405 closed",
+        "OPTIONS with a request": "405 closed",
+        "HEAD with a length": "400 closed",
+        "HEAD with chunks": "400 closed",
+        "length, then chunks": "400 closed",
+        "chunks, then length": "400 closed",
+        "a folded length": "path 405",
+        "another encoding": "400 closed",
+        "headers named by Connection": "400 closed",
+        "expecting something else": "417 closed",
+        "an upgrade to HTTP/2": "path closed",
+        "what is too long for a server behind": "404 path",
+    },
+}
+# It has one method less, and takes longer heads.
+EXPECTED["originals"] = {
+    **EXPECTED["nginx"],
+    "OPTIONS with a request": "405 path",
+    "a chunk's size that is too large": "413 closed",
+    "what is too long for a server behind": "404 path",
+}
 
 
 @dataclass
@@ -131,14 +209,19 @@ class Outcome:
     attacks: int = 0
     slowest: float = 0.0
     wrong: list[str] = field(default_factory=list)
-    statuses: dict[str, dict[str, int]] = field(default_factory=dict)
+    statuses: dict[str, str] = field(default_factory=dict)
+    """What was last said to each attack, as :func:`attack` has it."""
 
 
-def run(host: str, port: int, paths: list[str], answers: int, only: str = "") -> Outcome:
-    """Have honest visitors ask for `answers` pictures, on connections that they keep, between attacks.
+Right = dict[tuple[str, str], tuple[int, str]]
+"""Status and digest of the answer to a path and an `Accept`."""
+
+
+@contextlib.contextmanager
+def visitors(host: str, port: int, paths: list[str]) -> Iterator[tuple[Outcome, Right]]:
+    """Honest visitors who compare each answer, on connections that they keep, while the body runs.
 
     :param paths: pictures with bytes of their own each, none of them pending.
-    :param only: an attack's name; empty: all of them in turn.
     """
     expected = {(path, accept): _honest(host, port, path, accept) for path in paths for accept in ACCEPTS}
     digests = [digest for _, digest in expected.values()]
@@ -163,80 +246,145 @@ def run(host: str, port: int, paths: list[str], answers: int, only: str = "") ->
                 if got != expected[path, accept]:
                     whose = [which for which, one in expected.items() if one == got]
                     outcome.wrong.append(f"{path} ({accept}): {got} {whose}")
-                if outcome.answers >= answers:
-                    over.set()
             # So that attacks get their turn on a machine with few cores.
             time.sleep(0.001)
 
     threads = [threading.Thread(target=visitor, args=(seed,)) for seed in range(4)]
     for thread in threads:
         thread.start()
-    chance = random.Random(4)
-    names = [only] if only else list(ATTACKS)
-    while not over.is_set() or (not only and outcome.attacks < len(ATTACKS)):
-        name = names[outcome.attacks % len(names)]
-        path, other = chance.sample(paths, 2)
-        statuses, wrong = _attack(host, port, name, path, other, {expected[path, one] for one in ACCEPTS})
-        outcome.attacks += 1
-        seen = Counter(outcome.statuses.get(name, {}))
-        seen.update(statuses)
-        outcome.statuses[name] = dict(seen)
-        with lock:
-            outcome.wrong += [f"{name}: {one}" for one in wrong]
-    for thread in threads:
-        thread.join()
+    try:
+        yield outcome, expected
+    finally:
+        over.set()
+        for thread in threads:
+            thread.join()
+
+
+def run(host: str, port: int, paths: list[str], answers: int, server: str = "nginx") -> Outcome:
+    """Attack between what honest visitors ask for, until they had so many answers, and each attack at least once.
+
+    :param server: whose answers to the attacks are expected: a key of :data:`EXPECTED`.
+    """
+    with visitors(host, port, paths) as (outcome, right):
+        chance = random.Random(4)
+        while outcome.answers < answers or outcome.attacks < len(ATTACKS):
+            name = list(ATTACKS)[outcome.attacks % len(ATTACKS)]
+            path, other = chance.sample(paths, 2)
+            wanted = EXPECTED[server].get(name, "413 closed")
+            said = attack(host, port, name, path, other, wanted, right)
+            outcome.attacks += 1
+            outcome.statuses[name] = said
+            if said != wanted:
+                outcome.wrong.append(f"{name}: {said}, not {wanted}")
     return outcome
 
 
-def _attack(
-    host: str, port: int, name: str, path: str, other: str, right: set[tuple[int, str]]
-) -> tuple[list[str], list[str]]:
-    """The statuses of the answers, and what is wrong with them."""
+def attack(host: str, port: int, name: str, path: str, other: str, wanted: str, right: Right) -> str:
+    """What is answered, in the words of :data:`EXPECTED`; `wanted` tells after how many answers to ask once more."""
     head, body = (text.replace("{path}", path).replace("{other}", other) for text in ATTACKS[name])
-    sent = (f"{head}\r\n\r\n{body}").encode("latin-1")
-    said = exchange(host, port, sent)
-    statuses, wrong = [], []
-    for status, content in answered(said, head.startswith("HEAD")):
-        statuses.append(str(status))
-        if status >= 500 and status not in {501, 505}:
-            wrong.append(f"{status}, as if a server were away")
-        if status == 200 and not head.startswith("HEAD") and content not in {one for _, one in right}:
-            wrong.append("another picture than the one asked for")
-    return statuses, wrong
-
-
-def exchange(host: str, port: int, sent: bytes, wait_s: float = 0.3) -> bytes:
-    """All that comes back until the server has nothing more to say for a while."""
-    said = b""
-    with socket.create_connection((host, port), timeout=10) as connection:
-        connection.sendall(sent)
+    head = head.replace("{length}", str(len(body)))
+    names = {
+        right[which, accept]: word for which, word in ((path, "path"), (other, "other")) for accept in ACCEPTS
+    }
+    said: list[str] = []
+    with (
+        socket.create_connection((host, port), timeout=5) as connection,
+        connection.makefile("rb") as answers,
+    ):
+        connection.sendall(f"{head}\r\n\r\n{body}".encode("latin-1"))
         try:
-            while more := connection.recv(1 << 16):
-                said += more
-                connection.settimeout(wait_s)
-        except OSError:
-            pass
-    return said
+            for number in range(len(wanted.split()) - 1, -1, -1):
+                status, digest, stays = answer(answers, head.startswith("HEAD") and not said)
+                said.append(names.get((status, digest), str(status)))
+                if number == 1:
+                    connection.sendall(f"GET {path} HTTP/1.1\r\nHost: a\r\n\r\n".encode())
+                if not stays:
+                    # It may wait for the rest of the body, but answers nothing more.
+                    connection.shutdown(socket.SHUT_WR)
+        except TimeoutError:
+            said.append("silent")
+        except (EOFError, OSError):
+            said.append("closed")
+    return " ".join(said)
 
 
-def answered(said: bytes, head: bool = False) -> list[tuple[int, str]]:
-    """Status and digest of each answer in what a server said."""
-    found, left = [], said
-    while left.startswith(b"HTTP/"):
-        start, _, left = left.partition(b"\r\n\r\n")
-        lines = start.split(b"\r\n")
-        status = int(lines[0].split()[1])
-        headers = {
-            line.partition(b":")[0].strip().lower(): line.partition(b":")[2].strip() for line in lines[1:]
-        }
-        if status == 100:
-            continue
-        length = 0 if head or status in {204, 304} else int(headers.get(b"content-length", 0))
-        content, left = left[:length], left[length:]
-        if headers.get(b"transfer-encoding") == b"chunked" and not head:
-            left = b""
-        found.append((status, hashlib.sha256(content).hexdigest()))
-    return found
+def answer(answers: BinaryIO, head: bool = False) -> tuple[int, str, bool]:
+    """Status and digest of the next answer, and whether the connection stays open by what it says.
+
+    :raises EOFError: there is none.
+    """
+    status = 100
+    while status == 100:
+        line = answers.readline()
+        if not line:
+            raise EOFError
+        status = int(line.split()[1])
+        headers = http.client.parse_headers(answers)
+    stays = headers.get("Connection", "").lower() != "close"
+    if head or status in {204, 304}:
+        return status, "", stays
+    content = b""
+    if headers.get("Transfer-Encoding") == "chunked":
+        while size := int(answers.readline(), 16):
+            content += answers.read(size)
+            answers.readline()
+        answers.readline()
+    elif "Content-Length" in headers:
+        content = answers.read(int(headers["Content-Length"]))
+    else:
+        content = answers.read()
+    return status, hashlib.sha256(content).hexdigest(), stays
+
+
+# What clients do that go away: each gets the connection and the path of a picture that isn't there, so that it is
+# asked for at the servers behind.
+def _half_a_request(connection: socket.socket, path: str) -> None:
+    connection.sendall(f"GET {path} HTTP/1.1\r\nHost".encode())
+
+
+def _no_ear(connection: socket.socket, path: str) -> None:
+    connection.sendall(f"GET {path} HTTP/1.1\r\nHost: a\r\n\r\n".encode())
+
+
+def _half_a_body(connection: socket.socket, path: str) -> None:
+    connection.sendall(f"GET {path} HTTP/1.1\r\nHost: a\r\nContent-Length: 900\r\n\r\n12345".encode())
+
+
+def _many(connection: socket.socket, path: str) -> None:
+    connection.sendall(f"GET {path} HTTP/1.1\r\nHost: a\r\n\r\n".encode() * 20)
+
+
+def _no_request(connection: socket.socket, path: str) -> None:
+    connection.sendall(b"\x16\x03\x01" + path.encode() + b"\r\n\r\n")
+
+
+RUDE: list[Callable[[socket.socket, str], None]] = [
+    _half_a_request,
+    _no_ear,
+    _half_a_body,
+    _many,
+    _no_request,
+]
+
+
+def abandon(host: str, port: int, paths: list[str], clients: int = 200) -> Outcome:
+    """Clients that go away amid their request or its answer, or stay and read nothing, between honest visitors."""
+    with visitors(host, port, paths) as (outcome, _), contextlib.ExitStack() as staying:
+        for number in range(clients):
+            connection = staying.enter_context(socket.create_connection((host, port), timeout=10))
+            # Answers have no room, of what isn't read.
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1)
+            RUDE[number % len(RUDE)](connection, f"/upload/{time.time_ns()}.jpg" if number % 4 else paths[0])
+            if number % 3:
+                # Without a word: what is on its way meets a reset.
+                connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                connection.close()
+            outcome.attacks += 1
+        asked = outcome.answers
+        deadline = time.monotonic() + 30
+        while outcome.answers < asked + 100 and time.monotonic() < deadline:
+            time.sleep(0.01)
+    return outcome
 
 
 def _honest(host: str, port: int, path: str, accept: str) -> tuple[int, str]:
