@@ -109,8 +109,9 @@ def varnish(settings: Settings) -> None:
         files=[files[VCL]],
         root="/etc/varnish",
         # It prints the program that it made of the VCL, or what is wrong with it, on the same stream.
-        # Where it loads what it has compiled from: in /tmp a host may forbid that.
-        check=f"said=$(umask 022; TMPDIR=/var/lib/varnish varnishd -C -f {VCL} 2>&1) || "
+        # In /tmp a host may forbid to load what it has compiled, and it may be its own account that writes.
+        check="said=$(umask 022; TMPDIR=$(mktemp -d /var/lib/varnish/check.XXXXXX) || exit; export TMPDIR; "
+        f"trap 'rm -rf $TMPDIR' EXIT; chmod 1777 $TMPDIR; varnishd -C -f {VCL} 2>&1) || "
         '{ echo "$said" | tail -n 20 >&2; false; }',
     )
     console = f"varnishadm -T {LOOPBACK}:{settings.varnish.console_port} -S /etc/varnish/secret"
