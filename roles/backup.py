@@ -16,7 +16,7 @@ from extensions.files import Existing, File, directory, rendered, tree
 from extensions.keys import key_pair
 from extensions.services import running
 from roles.nginx import CERTIFICATE
-from roles.redis import INSTANCES
+from roles.redis import INSTANCES, TEXTFILES
 from settings import Settings
 from settings.backup import password_of
 
@@ -30,7 +30,6 @@ LIBRARY = "/usr/local/lib/bitrix-cdn-backup"
 COMMAND = "/usr/local/bin/bitrix-cdn-backup"
 STATE = "/var/lib/bitrix-cdn/backup"
 CACHE = "/var/cache/bitrix-cdn-backup"
-TEXTFILES = "/var/lib/prometheus/node-exporter"
 PROMETHEUS = "/var/lib/prometheus/metrics2"
 PACKAGES = ("restic", "python3", "openssh-client")
 UNITS = ("bitrix-cdn-backup", "bitrix-cdn-backup-check")

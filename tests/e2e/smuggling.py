@@ -6,6 +6,7 @@ Only the standard library: hosts run it as well, against what listens on their o
 # ruff: noqa: E501 (the requests are as they go over the wire)
 from __future__ import annotations
 
+import argparse
 import contextlib
 import hashlib
 import http.client
@@ -403,6 +404,7 @@ def _ask(connection: http.client.HTTPConnection, path: str, accept: str) -> tupl
 
 def main() -> None:
     """Run with JSON arguments on standard input; print the outcome as JSON."""
+    argparse.ArgumentParser(description=__doc__, epilog=main.__doc__).parse_args()
     outcome = run(**json.load(io.TextIOWrapper(sys.stdin.buffer)))
     json.dump(asdict(outcome), sys.stdout)
 

@@ -27,6 +27,44 @@ result = done()
 """
 
 
+# What a power cut leaves at the end of a file: zeros, garbage, or a hole in the middle of it.
+_DAMAGE = """
+import glob, os
+for path in glob.glob(f"/var/lib/redis/{arguments[0]}/appendonlydir/*.incr.aof"):
+    size = os.path.getsize(path)
+    with open(path, "r+b") as file:
+        if arguments[1] == "hole":
+            file.seek(max(0, size - 400))
+            file.write(bytes(200))
+        else:
+            file.seek(size)
+            file.write(bytes(4096) if arguments[1] == "zeros" else b"*3\\r\\n$9" + os.urandom(500))
+    result = size
+"""
+
+
+@pytest.mark.both
+@pytest.mark.parametrize(
+    ("instance", "damage"), [("queue", "zeros"), ("cache", "garbage"), ("queue", "hole")]
+)
+def test_redis_starts_again_after_a_power_cut(cdn: Cdn, instance: str, damage: str) -> None:
+    unit, socket = f"redis-server@{instance}", f"/run/redis-{instance}/redis.sock"
+    for number in range(50):
+        cdn.remote.run("redis-cli", "-s", socket, "set", f"test:{number}", "x" * 40, "EX", "60")
+    cdn.remote.run("systemctl", "kill", "-s", "KILL", unit)
+    cdn.remote.run("systemctl", "stop", unit)
+    assert cdn.remote.python(_DAMAGE, instance, damage)
+
+    cdn.remote.run("systemctl", "start", unit)
+
+    assert cdn.remote.run("redis-cli", "-s", socket, "ping").strip() == "PONG"
+    kept = cdn.remote.run("find", f"/var/lib/redis/damaged/{instance}", "-name", "*.incr.aof")
+    assert kept
+    metric = f"/var/lib/prometheus/node-exporter/redis-mended-{instance}.prom"
+    assert f'redis_mended_lost_bytes{{redis="{instance}"}}' in cdn.remote.run("cat", metric)
+    wait_until("the daemon to be healthy again", cdn.daemon_ready)
+
+
 @pytest.mark.both
 def test_the_daemon_killed_in_the_middle_of_a_hundred_conversions_finishes_them_after_its_restart(
     shop: Shop, cdn: Cdn
