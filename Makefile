@@ -69,6 +69,11 @@ rollback: .venv/installed ## back to the converter's release before, or to a nam
 	@test -n "$(INVENTORY)" || { echo "name the inventory: make rollback INVENTORY=inventories/shop.py" >&2; exit 2; }
 	@pyinfra -y --limit cdn $(if $(RELEASE),--data release=$(RELEASE)) $(INVENTORY) rollback.py
 
+.PHONY: check
+check: .venv/installed ## tell what is wrong with an inventory, or which hosts it has: INVENTORY=inventories/shop.py
+	@test -n "$(INVENTORY)" || { echo "name the inventory: make check INVENTORY=inventories/shop.py" >&2; exit 2; }
+	@python -m hosts check $(INVENTORY)
+
 .PHONY: unlock
 unlock: .venv/installed ## take the hosts' lock from whoever has it, and say from whom: INVENTORY=inventories/shop.py
 	@test -n "$(INVENTORY)" || { echo "name the inventory: make unlock INVENTORY=inventories/shop.py" >&2; exit 2; }

@@ -54,6 +54,10 @@ def load(inventory: str) -> Inventory:
         text=True,
         check=False,
     )
+    if result.returncode == 2:
+        # What pyinfra says of itself begins with an arrow.
+        said = [line for line in result.stderr.splitlines() if line and not line.startswith("-->")]
+        raise HostError("\n".join(said))
     if result.returncode or not result.stdout.strip():
         raise HostError(complaint(result.stderr) or f"{inventory}: pyinfra can't read it")
     entries: list[dict[str, Any]] = json.loads(result.stdout)

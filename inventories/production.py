@@ -1,12 +1,12 @@
 """An example to copy: the two hosts of a shop, and what differs from the defaults.
 
     cp inventories/production.py inventories/shop.py               # then edit
-    pyinfra --json inventories/shop.py debug-inventory >/dev/null  # checks it; connects to nothing
+    make check INVENTORY=inventories/shop.py                       # checks it; connects to nothing
     pyinfra --dry inventories/shop.py deploy.py                    # shows what would change
     pyinfra inventories/shop.py deploy.py
 
-Every setting with its type, default and meaning: docs/settings.md. A mistake here is reported in one
-line before any host is connected to.
+Every setting with its type, default and meaning: docs/settings.md. All mistakes here are reported at
+once, each in one line with its number, before any host is connected to.
 """
 
 from settings import groups

@@ -6,5 +6,6 @@ reads comes from the :class:`Settings` made there.
 
 from settings.inventory import groups
 from settings.model import Settings, SettingsError
+from settings.types import InventoryError
 
-__all__ = ["Settings", "SettingsError", "groups"]
+__all__ = ["InventoryError", "Settings", "SettingsError", "groups"]

@@ -19,7 +19,8 @@ Made from the model in `settings/` by `python -m settings > docs/settings.md`; a
 
 An inventory gives `groups(settings={...})` what differs from the defaults below, nested like the headings:
 `settings={"redis": {"cache_maxmemory": "1gb"}}`. A key that isn't here, a value of another type and a
-combination that can't work are refused in one line, before any host is connected to.
+combination that can't work are refused, all at once, each in a line with its place in the inventory, before
+any host is connected to.
 """
 
 

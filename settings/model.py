@@ -372,7 +372,7 @@ class HostEntry(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, use_attribute_docstrings=True)
 
-    address: Annotated[str, Field(pattern=r"^[A-Za-z0-9.:_-]+$")]
+    address: str
     """Address (or name) by which the *other* hosts reach this one; private where there is such a network."""
 
     ssh_hostname: str | None = None

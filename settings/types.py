@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import ipaddress
 import re
+import sys
+from collections.abc import Sequence
 from pathlib import PurePosixPath
 from typing import Annotated
 
@@ -13,6 +15,18 @@ from pyinfra.api.exceptions import PyinfraError
 
 class SettingsError(PyinfraError):
     """A setting that can't be. Its text is one line: where, what was given, what is allowed."""
+
+
+class InventoryError(SystemExit):
+    """An inventory that can't be: prints a line for each mistake, and ends the program with status 2.
+
+    pyinfra would put its own words around an error of any other kind, and end with 1.
+    """
+
+    def __init__(self, lines: Sequence[str]) -> None:
+        super().__init__(2)
+        self.lines = tuple(lines)
+        print("\n".join(lines), file=sys.stderr)
 
 
 def _clean_absolute(path: str) -> str:

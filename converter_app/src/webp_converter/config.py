@@ -6,9 +6,11 @@ nothing else of the daemon. Every value is a scalar or a list: TOML can express 
 
 from __future__ import annotations
 
+import difflib
 import os
 import re
 import tomllib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -405,16 +407,29 @@ def load(path: Path) -> Config:
 
 def complaints(error: ValidationError, model: type[BaseModel]) -> str:
     """All that is wrong with a model's values, in one line: key, what was given, what is allowed."""
-    return "; ".join(_complaint(detail, model) for detail in error.errors())
+    return "; ".join(text for _, text in each_complaint(error, model))
+
+
+def each_complaint(
+    error: ValidationError, model: type[BaseModel]
+) -> Iterator[tuple[tuple[int | str, ...], str]]:
+    """Each wrong value by itself: where it is, and key, what was given, what is allowed."""
+    for detail in error.errors():
+        yield detail["loc"], _complaint(detail, model)
 
 
 def _complaint(detail: ErrorDetails, model: type[BaseModel]) -> str:
     key = ".".join(str(part) for part in detail["loc"])
     if detail["type"] == "extra_forbidden":
-        return f"{key}: unknown key; known: {', '.join(_siblings(detail['loc'], model))}"
+        known = _siblings(detail["loc"], model)
+        meant = difflib.get_close_matches(str(detail["loc"][-1]), known, 1)
+        hint = f"did you mean {meant[0]}? " if meant else ""
+        return f"{key}: unknown key; {hint}known: {', '.join(known)}"
     if detail["type"] == "missing":
         return f"{key} is missing"
     allowed = detail["msg"].removeprefix("Value error, ")
+    if detail["type"] == "model_type":
+        allowed = "{key: value} is allowed, as it is a section"
     # Sections are too long to repeat, passwords too secret.
     given = "" if isinstance(detail["input"], dict) or "password" in key else f"{detail['input']!r}: "
     return f"{key}: {given}{allowed}" if key else allowed

@@ -8,8 +8,10 @@ import pytest
 
 from rollout import cli
 from tests.deployment import ROOT
+from tests.examples import filled_in
 
-PRODUCTION = "inventories/production.py"
+PRODUCTION = "a shop's inventory"
+"""In place of its file."""
 
 
 @pytest.fixture(autouse=True)
@@ -27,12 +29,16 @@ def _at_the_root(monkeypatch: pytest.MonkeyPatch) -> None:
         ([PRODUCTION, "--watch", "nan"], "'nan': a number from 0 to 3600 is allowed"),
         (
             [PRODUCTION, "--canary", "edge9"],
-            "edge9: no such host; there are shop.example.com, cdn.example.com",
+            "edge9: no such host; there are shop.shop.test, cdn.shop.test",
         ),
         ([PRODUCTION, "--force"], "unrecognized arguments: --force"),
     ],
 )
-def test_a_wrong_command(arguments: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_wrong_command(
+    arguments: list[str], said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    inventory = str(filled_in(tmp_path))
+    arguments = [inventory if word == PRODUCTION else word for word in arguments]
     with pytest.raises(SystemExit) as ended:
         cli.main(arguments)
     assert ended.value.code == 2
@@ -48,6 +54,7 @@ def test_an_inventory_that_can_not_be(tmp_path: Path, capsys: pytest.CaptureFixt
     inventory = tmp_path / "shop.py"
     inventory.write_text("from settings import groups\n\nbitrix, cdn, *others = groups(bitrix={})\n")
     assert cli.main([str(inventory)]) == 1
-    [line] = capsys.readouterr().err.splitlines()
-    assert line.startswith("rollout: ")
-    assert 'group "bitrix" is missing' in line
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[0].startswith("rollout: ")
+    assert 'group "bitrix" is missing' in lines[0]
+    assert 'group "cdn" is missing' in lines[1]

@@ -11,8 +11,9 @@ from typing import Any
 
 import pytest
 
-from settings import Settings, SettingsError, groups
+from settings import InventoryError, Settings, groups
 from tests.deployment import ROOT
+from tests.examples import filled_in
 
 HOSTS: dict[str, Any] = {
     "bitrix": {"shop": {"address": "10.0.0.1"}},
@@ -24,12 +25,18 @@ EDGES: dict[str, Any] = {
 }
 
 
-def refusal(settings: dict[str, Any] | None = None, **hosts: Any) -> str:
-    with pytest.raises(SettingsError) as caught:
+def refusal(settings: Any = None, **hosts: Any) -> str:
+    """The only line that a mistake gives."""
+    [line] = refusals(settings, **hosts)
+    return line
+
+
+def refusals(settings: Any = None, **hosts: Any) -> tuple[str, ...]:
+    with pytest.raises(InventoryError) as caught:
         groups(settings=settings, **{**HOSTS, **hosts})
-    text = str(caught.value)
-    assert "\n" not in text
-    return text
+    assert caught.value.code == 2
+    assert all("\n" not in line for line in caught.value.lines)
+    return caught.value.lines
 
 
 def test_two_hosts_are_a_deployment() -> None:
@@ -88,7 +95,7 @@ def test_edges_and_a_balancer_are_groups_of_their_own() -> None:
     ],
 )
 def test_a_bad_setting_is_named(settings: dict[str, Any], words: list[str]) -> None:
-    text = refusal(settings)
+    text = "; ".join(refusals(settings))
     for word in words:
         assert word in text
 
@@ -132,7 +139,7 @@ def test_the_converter_asks_the_ports_of_the_others() -> None:
     ],
 )
 def test_a_bad_host_is_named(hosts: dict[str, Any], words: list[str]) -> None:
-    text = refusal(**hosts)
+    text = "; ".join(refusals(**hosts))
     for word in words:
         assert word in text
 
@@ -141,7 +148,7 @@ def test_hardening_that_shuts_the_operator_out_is_refused() -> None:
     by_password = {"cdn": {"pics": {"address": "a", "ssh_password": "x", "ssh_user": "op", "sudo": True}}}
     assert "password_authentication" in refusal(**by_password)
     groups(**{**HOSTS, **by_password}, settings={"sshd": {"password_authentication": True}})
-    assert "root_login" in refusal({"sshd": {"root_login": "no"}})
+    assert all("root_login" in line for line in refusals({"sshd": {"root_login": "no"}}))
     as_root = {"cdn": {"pics": {"address": "a", "ssh_password": "x"}}}
     assert 'root_login = "yes"' in refusal({"sshd": {"password_authentication": True}}, **as_root)
 
@@ -150,17 +157,17 @@ def test_hardening_that_shuts_the_operator_out_is_refused() -> None:
     ("settings", "words"),
     [
         (
-            {"tls": {"mode": "acme"}, "nginx": {"server_names": ["cdn.example.com"]}},
+            {"tls": {"mode": "acme"}, "nginx": {"server_names": ["cdn.shop.test"]}},
             ['tls.mode "acme"', "without edges", '"files"'],
         ),
-        ({"edges": {"shield_port": 80}}, ["edges.shield_port", "nginx.http_port, 80"]),
-        ({"varnish": {"port": 8083}}, ["edges.shield_port", "varnish.port, 8083"]),
+        ({"edges": {"shield_port": 80}}, ["edges.shield_port", "port 80 is nginx.http_port's"]),
+        ({"varnish": {"port": 8083}}, ["edges.shield_port", "port 8083 is varnish.port's"]),
     ],
 )
 def test_what_does_not_go_with_edges_is_refused_only_there(
     settings: dict[str, Any], words: list[str]
 ) -> None:
-    text = refusal(settings, **EDGES)
+    text = "; ".join(refusals(settings, **EDGES))
     for word in words:
         assert word in text
     groups(**HOSTS, settings=settings)
@@ -184,6 +191,11 @@ def test_the_converter_follows_the_cdn_tree() -> None:
     assert str(kept.converter.store.root) == "/srv/cdn/upload/resize_cache"
 
 
+def said(result: subprocess.CompletedProcess[str]) -> list[str]:
+    """The lines of an error, without what pyinfra is at."""
+    return [line for line in result.stderr.splitlines() if line and not line.startswith("-->")]
+
+
 def check(inventory: Path | str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [Path(sys.executable).parent / "pyinfra", str(inventory), "debug-inventory"],
@@ -194,18 +206,30 @@ def check(inventory: Path | str) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_the_example_is_valid() -> None:
-    result = check("inventories/production.py")
+def test_the_example_is_valid_once_it_has_hosts_of_ones_own(tmp_path: Path) -> None:
+    result = check(filled_in(tmp_path))
     assert result.returncode == 0, result.stderr
+
+
+def test_the_example_itself_names_all_that_is_to_be_written_there() -> None:
+    result = check("inventories/production.py")
+    assert result.returncode == 2
+    lines = said(result)
+    text = (ROOT / "inventories/production.py").read_text().splitlines()
+    assert len(lines) == 5
+    for line in lines:
+        file, number, why = line.split(":", 2)
+        assert file == "inventories/production.py"
+        assert "it is the example's" in why
+        assert "example.com" in text[int(number) - 1] or "192.0.2." in text[int(number) - 1]
 
 
 @pytest.fixture
 def example(tmp_path: Path) -> Callable[[str, str], Path]:
     def changed(old: str, new: str) -> Path:
-        text = (ROOT / "inventories/production.py").read_text()
-        assert old in text
-        copy = tmp_path / "shop.py"
-        copy.write_text(text.replace(old, new, 1))
+        copy = filled_in(tmp_path)
+        assert old in copy.read_text()
+        copy.write_text(copy.read_text().replace(old, new, 1))
         return copy
 
     return changed
@@ -223,8 +247,136 @@ def example(tmp_path: Path) -> Callable[[str, str], Path]:
 def test_pyinfra_says_it_in_one_line_and_fails(
     example: Callable[[str, str], Path], old: str, new: str, word: str
 ) -> None:
-    result = check(example(old, new))
-    assert result.returncode == 1
-    assert "Traceback" not in result.stderr
-    assert word in result.stderr.strip().splitlines()[-1]
-    assert "Connect" not in result.stderr
+    inventory = example(old, new)
+    result = check(inventory)
+    assert result.returncode == 2
+    [line] = [line for line in said(result) if word in line]
+    number = int(line.removeprefix(f"{inventory}:").partition(":")[0])
+    assert "pyinfra error" not in line
+    # What a host lacks is told where the host is.
+    assert ('"shop.shop.test": {' if word == "sudo" else new) in inventory.read_text().splitlines()[
+        number - 1
+    ]
+
+
+def test_an_inventory_that_is_not_there_is_no_success() -> None:
+    result = check("inventories/produktion.py")
+    assert result.returncode == 2
+    [line] = said(result)
+    assert line.startswith("inventories/produktion.py: no such file")
+    assert "inventories/production.py" in line
+
+
+# What people write; each was taken for right once, or gave a traceback.
+WRONG: list[tuple[dict[str, Any], str]] = [
+    *(
+        ({"cdn": {"pics": {"address": address}}}, word)
+        for address, word in (
+            ("198.18.127.300", "four numbers"),
+            ("1.2.3", "four numbers"),
+            ("1.2.3.4:2222", "ssh_port"),
+            ("pics.shop.test:22", "ssh_port"),
+            ("127.0.0.1", "can't reach"),
+            ("::1", "can't reach"),
+            ("localhost", "can't reach"),
+            ("0.0.0.0", "can't reach"),
+            ("224.0.0.1", "can't reach"),
+            ("-oProxyCommand=reboot", "a host's name"),
+            ("", "a host's name"),
+            ("two words", "a host's name"),
+            ("https://pics.shop.test", "a host's name"),
+            ("root@pics", "a host's name"),
+            ("10.0.0.0/24", "a host's name"),
+            ("192.0.2.20", "the example's"),
+            ("198.51.100.2", "the example's"),
+            ("203.0.113.9", "the example's"),
+            ("2001:db8::1", "the example's"),
+            ("cdn.example.com", "the example's"),
+            ("10.0.0.1", 'host "shop" as well'),
+            (None, "valid string"),
+            (7, "valid string"),
+        )
+    ),
+    *(
+        ({"cdn": {"pics": {"address": "10.0.0.2", "ssh_hostname": name}}}, word)
+        for name, word in (
+            ("cdn.example.org", "the example's"),
+            ("-v", "a host's name"),
+            ("1.2.3.4:22", "ssh_port"),
+        )
+    ),
+    ({"cdn": {"cdn.example.com": {"address": "10.0.0.2"}}}, "the example's"),
+    ({"cdn": {"-v": {"address": "10.0.0.2"}}}, "a name or an address"),
+    ({"cdn": {"two words": {"address": "10.0.0.2"}}}, "a name or an address"),
+    ({"cdn": {7: {"address": "10.0.0.2"}}}, "a name or an address"),
+    *(
+        ({"cdn": {"pics": entry}}, '{"address": ...} is allowed')
+        for entry in ("10.0.0.2", None, ["10.0.0.2"], 7)
+    ),
+    *(({"cdn": given}, '{name: {"address": ...}} is allowed') for given in ("pics", ["pics"], 7)),
+    ({"monitoring": "pics"}, "a list of hosts' names"),
+    ({"monitoring": {"pics": {}}}, "a list of hosts' names"),
+    ({"monitor": ["pics"]}, 'did you mean "monitoring"'),
+    *(({"settings": given}, "{section: {...}} is allowed") for given in ("x", ["x"], 7)),
+    *(({"settings": {"redis": given}}, "it is a section") for given in ("x", None, ["x"], 7)),
+    ({"settings": {"redis": {"cache_prot": 1}}}, "did you mean cache_port"),
+    ({"settings": {"nginks": {}}}, "did you mean nginx"),
+    *(
+        ({"settings": {"cdn": {"root": path}}}, "is the system's")
+        for path in (
+            "/etc",
+            "/etc/cdn",
+            "/usr/share/cdn",
+            "/var",
+            "/var/www",
+            "/home",
+            "/tmp",
+            "/root/cdn",
+            "/dev/shm",
+        )
+    ),
+    ({"settings": {"cdn": {"root": "relative"}}}, "an absolute path"),
+    ({"settings": {"cdn": {"root": "/"}}}, "an absolute path"),
+    ({"settings": {"cdn": {"variants": "/var/www/cdn"}}}, "one in the other"),
+    ({"settings": {"cdn": {"variants": "/var/www/cdn/webp"}}}, "one in the other"),
+    ({"settings": {"cdn": {"originals": "/var/www/cdn/mnt/upload"}}}, "one in the other"),
+    ({"settings": {"cdn": {"originals": "/var/cache/webp/upload"}}}, "one in the other"),
+    ({"settings": {"sftp": {"export": "/var/www/bitrix/export"}}}, "one in the other"),
+    ({"settings": {"sftp": {"cache_account": "root"}}}, "somebody else's"),
+    ({"settings": {"sftp": {"cache_account": "www-data"}}}, "somebody else's"),
+    ({"settings": {"sftp": {"originals_account": "redis"}}}, "somebody else's"),
+    ({"settings": {"site": {"user": "root"}}}, "PHP runs as"),
+    ({"settings": {"varnish": {"port": 8081}}}, "originals.port's"),
+    ({"settings": {"nginx": {"http_port": 22}}}, "SSH server's"),
+    ({"settings": {"redis": {"queue_port": 6379}}}, "redis.cache_port's"),
+    ({"settings": {"converter": {"metrics": {"port": 9090}}}}, "converter.metrics.port's"),
+    ({"settings": {"tls": {"mode": "self-signed", "port": 80}}}, "nginx.http_port's"),
+    ({"settings": {"nginx": {"status_port": 6081}}}, "nginx.status_port's"),
+    ({"settings": {"nginx": {"server_names": ["cdn.example.com"]}}}, "the example's"),
+    ({"bitrix": {"shop": {"address": "10.0.0.1"}, "pics": {"address": "10.0.0.2"}}}, "exactly one"),
+]
+
+
+@pytest.mark.parametrize(("given", "word"), WRONG, ids=lambda value: str(value)[:60])
+def test_what_people_write_is_told_in_one_line(given: dict[str, Any], word: str) -> None:
+    assert any(
+        word in line
+        for line in refusals(given.get("settings"), **{k: v for k, v in given.items() if k != "settings"})
+    )
+
+
+def test_all_mistakes_are_told_at_once_each_with_its_line(tmp_path: Path) -> None:
+    inventory = tmp_path / "shop.py"
+    inventory.write_text(
+        "from settings import groups\n\n"
+        '_settings = {\n    "redis": {\n        "cache_port": 0,\n    },\n}\n'
+        "bitrix, cdn, edge, balancer, monitoring = groups(\n"
+        '    bitrix={"shop": {"address": "10.0.0.1"},\n'
+        '            "shop": {"address": "10.0.0.9"}},\n'
+        '    cdn={"pics": {\n        "address": "10.0.0.300"}},\n'
+        "    settings=_settings,\n)\n"
+    )
+    result = check(inventory)
+    assert result.returncode == 2
+    numbers = [int(line.removeprefix(f"{inventory}:").partition(":")[0]) for line in said(result)]
+    assert numbers == [5, 10, 12], result.stderr
