@@ -30,6 +30,7 @@ OPERATORS = ("pyinfra", "ssh", "make", "python")
 """What is run on the machine that deploys, or from one host to the other."""
 
 MAY_MISS = {
+    "ls -l /var/lib/redis/damaged": "no file was ever damaged",
     "systemctl status systemd-timesyncd chrony": "a host has one of the two, or in the lab none",
     "fuser -v /run/mount-guard/resize-cache/below/*/FILE": "no file waits",
     "find /run/mount-guard/resize-cache/below -type f | head": "no file waits",
@@ -93,7 +94,7 @@ def run(command):
     except subprocess.TimeoutExpired:
         return [124, "no end within 20 s"]
     return [done.returncode, (done.stderr + done.stdout)[-4000:]]
-with concurrent.futures.ThreadPoolExecutor(4) as pool:
+with concurrent.futures.ThreadPoolExecutor(2) as pool:
     json.dump(list(pool.map(run, json.loads(sys.argv[1]))), sys.stdout)
 """
 
