@@ -84,7 +84,7 @@ def _confirm(state: State, host: Host, timeout: int) -> bool:
     """Logs in anew and disarms the timer; False when nobody can log in any more."""
     try:
         with new_connection(host) as connection:
-            disarm = StringCommand(f"systemctl stop {ROLLBACK}.timer")
+            disarm = StringCommand(f"systemctl stop {ROLLBACK}.timer && rm -f /run/{ROLLBACK}.conf")
             done, _ = connection.run_shell_command(disarm, _sudo=bool(host.data.get("_sudo")))
             return done
     except ConnectError as error:
