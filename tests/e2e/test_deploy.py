@@ -97,7 +97,7 @@ def test_a_rehearsal_afterwards_plans_nothing(lab: state.Lab) -> None:
 
 
 TAKE_AGAIN = {"nginx | Serve the pictures", "Originals | Read the originals"}
-"""What may follow where a file is put right: who reloaded since the last deploy may have taken another one."""
+"""What may follow where a file is put right: who reloaded in between may have taken another one."""
 
 
 def test_what_was_broken_is_repaired_and_the_rest_left_alone(
