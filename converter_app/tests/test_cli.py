@@ -128,7 +128,7 @@ def test_convert_what_can_t_be_decided(settings: DaemonProcess) -> None:
     path.write_bytes(pictures.jpeg()[:1000])
     result = command("convert", path, "--config", settings.config_file)
     assert result.returncode == 1
-    assert "truncated" in result.stdout
+    assert "cut off" in result.stdout
 
 
 @pytest.mark.parametrize("path", ["/etc/passwd", "absent.jpg"])
