@@ -19,23 +19,24 @@ KEPT = 2
 """How many damaged states are kept of an instance."""
 _PARTS = "appendonlydir"
 _MANIFEST = "appendonly.aof.manifest"
-_ATTEMPT = "start-attempted"
+_ATTEMPT = "starting"
+_LISTEN = "mend.sock"
 
 
 def mend(directory: Path, aside: Path, as_user: Sequence[str] = ()) -> tuple[str, int] | None:
     """Has Redis find files that it can read.
 
     :param directory: where the instance has its files.
-    :param aside: where damaged ones are kept.
+    :param aside: where damaged ones are kept, and that a start was tried; not in reach of that account.
     :param as_user: what runs a command as the account of Redis.
     :return: what was done (`cut` or `emptied`) and how many bytes are lost; None: nothing was wrong.
     """
-    parts, attempt = directory / _PARTS, directory / _ATTEMPT
+    aside.mkdir(mode=0o700, parents=True, exist_ok=True)
+    parts, attempt = directory / _PARTS, aside / _ATTEMPT
     tried, before = attempt.exists(), _size(parts)
     attempt.touch()
     if not parts.is_dir() or (_whole(parts, as_user) and not (tried and _refused(directory, as_user))):
         return None
-    aside.mkdir(mode=0o700, parents=True, exist_ok=True)
     kept = aside / time.strftime("%Y%m%dT%H%M%S")
     shutil.rmtree(kept, ignore_errors=True)
     # Cut only if there is room for a copy of what it was.
@@ -47,7 +48,7 @@ def mend(directory: Path, aside: Path, as_user: Sequence[str] = ()) -> tuple[str
             _forget(aside)
             return "cut", before - _size(parts)
         shutil.rmtree(kept)
-    parts.rename(kept)
+    shutil.move(parts, kept)
     _forget(aside)
     return "emptied", before
 
@@ -73,8 +74,10 @@ def _whole(parts: Path, as_user: Sequence[str]) -> bool:
 
 
 def _refused(directory: Path, as_user: Sequence[str]) -> bool:
-    """Whether Redis ends while it reads the files; it is asked to, and listens to nobody."""
+    """Whether Redis ends by itself while it reads the files."""
     options = {"dir": directory, "appendonly": "yes", "save": "", "port": 0, "daemonize": "no", "logfile": ""}
+    # It reads nothing before it listens somewhere.
+    options |= {"unixsocket": directory / _LISTEN, "unixsocketperm": 700}
     command = [*as_user, "redis-server"]
     for name, value in options.items():
         command += [f"--{name}", str(value)]
@@ -86,10 +89,13 @@ def _refused(directory: Path, as_user: Sequence[str]) -> bool:
                 said += line
                 if "eady to accept connections" in line:
                     return False
-            # Out of memory, for one, is no reason to leave files out.
-            return any(words in said for words in ("append only file", "AOF", "RDB", "Fatal error loading"))
+            # Killed, or out of memory, is no reason to leave files out.
+            return server.wait() == 1 and any(words in said for words in ("append only file", "AOF", "RDB"))
         finally:
             server.terminate()
+            server.wait()
+            # One that refused leaves it.
+            (directory / _LISTEN).unlink(missing_ok=True)
 
 
 def _size(parts: Path) -> int:
@@ -97,7 +103,7 @@ def _size(parts: Path) -> int:
 
 
 def _forget(aside: Path) -> None:
-    for old in sorted(aside.iterdir())[:-KEPT]:
+    for old in sorted(path for path in aside.iterdir() if path.is_dir())[:-KEPT]:
         shutil.rmtree(old)
 
 
@@ -127,11 +133,12 @@ def main() -> None:
     given = parser.parse_args()
     instance, metrics = given.instance, given.metrics
     os.umask(0o022)
-    home = Path("/var/lib/redis")
-    done = mend(home / instance, home / "damaged" / instance, ["runuser", "-u", "redis", "--"])
+    aside = Path("/var/lib/bitrix-cdn/redis") / instance
+    as_user = ["setpriv", "--reuid=redis", "--regid=redis", "--init-groups"]
+    done = mend(Path("/var/lib/redis") / instance, aside, as_user)
     if done:
         what, lost = done
-        print(f"the append-only file was damaged and is {what}: {lost} bytes are lost; see {home}/damaged")
+        print(f"the append-only file was damaged and is {what}: {lost} bytes are lost; see {aside}")
         tell(metrics, instance, lost, time.time())
 
 

@@ -18,8 +18,6 @@ DROP_IN = "/etc/systemd/system/redis-server@.service.d/bitrix-cdn.conf"
 TEXTFILES = "/var/lib/prometheus/node-exporter"
 KEYS = ("bind", "port", "dir", "maxmemory", "maxmemory-policy", "appendonly", "appendfsync", "save")
 """What its files set and anybody can change while it runs."""
-
-
 _SOURCE = Path(__file__).parent.parent / "probe" / "redis_mend.py"
 
 
