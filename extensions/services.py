@@ -20,8 +20,9 @@ _ENABLED = {"enabled", "static", "generated", "indirect"}
 Which = Literal["start", "reload"]
 _STAMPED: dict[Which, str] = {"start": "started", "reload": "reloaded"}
 
-# Two lines for each unit. Its life is another whenever systemd or a signal has had it take its files:
-# processes that read them anew have new children, or another stack once they have executed themselves.
+# Two lines for each unit. Its life is another whenever systemd or a signal has had it take its files: what
+# executes itself anew has another stack then. nginx and HAProxy have new children, of which those of the
+# first seconds are systemd's doing: they may be forked after the unit has become active.
 # Taken: its start and its last start or reload, as microseconds of uptime; 0: it can't be told.
 _LIVES = r"""
 lives() {
@@ -32,16 +33,23 @@ lives() {
             split("", p)
             for (i = 1; i <= NF; i++) { at = index($i, "="); p[substr($i, 1, at - 1)] = substr($i, at + 1) }
             start = p["InactiveExitTimestampMonotonic"] + 0
-            change = p["StateChangeTimestampMonotonic"] + 0
+            # That of a timer or a socket changes whenever it has something started.
+            change = p["ReloadResult"] == "" ? start : p["StateChangeTimestampMonotonic"] + 0
             reload = change > p["ActiveEnterTimestampMonotonic"] + 0 ? change : start
             if (p["ReloadResult"] != "" && p["ReloadResult"] != "success") reload = 0
             if (p["NeedDaemonReload"] == "yes") start = 0
-            printf "%d %.0f %.0f %s/%.0f\n", p["MainPID"], start, reload, p["InvocationID"], change
+            printf "%d %.0f %.0f %.0f %s\n", p["MainPID"], change, start, reload, p["InvocationID"]
         }' |
-    while read -r pid start reload life; do
-        echo life $life $(
-            [ "$pid" != 0 ] && cd /proc/$pid/task/$pid && for p in $pid $(cat children); do
-                cat /proc/$p/stat; done 2>/dev/null | awk '{ sub(/^.*[)] /, ""); print $20 "/" $26 }')
+    while read -r pid change start reload life; do
+        echo life $life/$change $(
+            [ "$pid" != 0 ] && cd /proc/$pid/task/$pid && {
+                cat stat
+                ! grep -qx -e nginx -e haproxy comm || for p in $(cat children); do cat /proc/$p/stat; done
+            } 2>/dev/null | awk -v change=$change '
+                { sub(/^.*[)] /, "") }
+                NR == 1 { print $20 "/" $26; next }
+                $20 * 10000 > change + 5000000 && $20 > forked { forked = $20 }
+                END { if (forked) print forked }')
         echo taken $start $reload
     done 2>/dev/null
 }

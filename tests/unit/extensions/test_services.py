@@ -1,5 +1,9 @@
 from __future__ import annotations
 
+import os
+import signal
+import subprocess
+import time
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +13,7 @@ from pyinfra.context import host
 from extensions import services
 from extensions.ahead import look_ahead
 from extensions.services import Applied, action_for, faults, running
+from tests.support import wait_until
 from tests.unit.extensions.machines import machines, ran
 from tests.unit.extensions.test_ahead import add, changed, execute, host_of
 
@@ -94,6 +99,40 @@ def test_an_output_of_other_units_is_no_answer() -> None:
     asked = [{"unit": "a.service"}, {"unit": "b.service"}]
     with pytest.raises(ValueError, match="1 units of 2"):
         Applied().parts(["active x", "active y", "enabled x", "enabled y", "ready yes"], asked)
+
+
+@pytest.mark.parametrize(
+    ("program", "ago", "same"), [("nginx", 0, True), ("nginx", 60, False), ("sshd", 60, True)]
+)
+def test_workers_that_systemd_did_not_have_forked_are_another_life(
+    program: str, ago: int, same: bool, tmp_path: Path
+) -> None:
+    (tmp_path / program).symlink_to("/bin/sh")
+    process = subprocess.Popen(
+        [tmp_path / program, "-c", "read go; sleep 60 & read end"], stdin=subprocess.PIPE
+    )
+    changed = (time.clock_gettime(time.CLOCK_BOOTTIME) - ago) * 1e6
+    systemctl = f"""systemctl() {{ printf '%s\\n' MainPID={process.pid} InvocationID=a ReloadResult=success \\
+        StateChangeTimestampMonotonic={changed:.0f} ActiveEnterTimestampMonotonic=1; }}"""
+
+    def lives() -> str:
+        script = f"{systemctl}\n{services._LIVES}\nlives {program}.service"
+        return subprocess.run(["sh", "-c", script], capture_output=True, text=True, check=True).stdout
+
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
+    try:
+        before = lives()
+        assert f"life a/{changed:.0f} " in before
+        assert process.stdin is not None
+        process.stdin.write(b"go\n")
+        process.stdin.flush()
+        wait_until("a worker", children.read_text)
+        assert (lives() == before) is same
+    finally:
+        for worker in children.read_text().split():
+            os.kill(int(worker), signal.SIGKILL)
+        process.kill()
+        process.wait()
 
 
 # Started 100 s after boot with files as old as boot, and stamped then; it is 1000 s after boot now.
