@@ -30,7 +30,6 @@ OPERATORS = ("pyinfra", "ssh", "make", "python")
 """What is run on the machine that deploys, or from one host to the other."""
 
 MAY_MISS = {
-    "ls -l /var/lib/redis/damaged": "no file was ever damaged",
     "systemctl status systemd-timesyncd chrony": "a host has one of the two, or in the lab none",
     "fuser -v /run/mount-guard/resize-cache/below/*/FILE": "no file waits",
     "find /run/mount-guard/resize-cache/below -type f | head": "no file waits",
