@@ -62,9 +62,11 @@ def test_redis_starts_again_after_a_power_cut(cdn: Cdn, instance: str, damage: s
     cdn.remote.run("systemctl", "start", unit, check=damage != "command")
 
     wait_until("an answer", lambda: cdn.remote.run(*ask, "ping", check=False).strip(), "PONG".__eq__)
-    now = cdn.remote.run("ls", aside)
+    # It answers before systemd has run what follows a start.
+    now = wait_until(
+        "the end of its start", lambda: cdn.remote.run("ls", aside), lambda names: "starting" not in names
+    )
     assert now != kept
-    assert "starting" not in now
     metric = f"/var/lib/prometheus/node-exporter/redis-mended-{instance}.prom"
     assert f'redis_mended_lost_bytes{{redis="{instance}"}}' in cdn.remote.run("cat", metric)
     wait_until("the daemon to be healthy again", cdn.daemon_ready)
