@@ -127,5 +127,6 @@ def preflight(settings: Settings) -> None:
         if missing:
             raise OneLineError(
                 f"{host.name}: there is no {', no '.join(missing)}; "
-                "settings.site must say where the shop is and what it runs as"
+                "settings.site must say where the shop is and what it runs as, and the shop's host is the "
+                "one in group bitrix"
             )

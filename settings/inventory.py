@@ -44,6 +44,8 @@ _EXAMPLE_NETWORKS = [
     ipaddress.ip_network(text)
     for text in ("192.0.2.0/24", "198.51.100.0/24", "203.0.113.0/24", "2001:db8::/32")
 ]
+_OF_CDN = re.compile(r"(?i)(^|[^a-z])(cdn|img|images|pics|static)\d*([^a-z]|$)")
+_OF_SITE = re.compile(r"(?i)(^|[^a-z])(bitrix|shop|site|www|web)\d*([^a-z]|$)")
 _EXAMPLE_NAME = re.compile(r"(?i)(^|\.)example(\.(com|net|org))?\.?$")
 _NAME = re.compile(
     r"(?=.{1,253}\.?$)[A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?(\.[A-Za-z0-9_-]{1,63})*\.?"
@@ -122,6 +124,7 @@ def groups(
     members = _members(hosts, entries, mistakes)
     checked = _settings(settings, mistakes)
     mistakes += _addresses(members, entries)
+    mistakes += _swapped(members)
     if checked:
         mistakes += _paths(checked)
         mistakes += _accounts(checked)
@@ -215,12 +218,15 @@ def _members(
             )
         )
         monitoring = []
-    members["monitoring"] = list(monitoring)
-    for name in members["monitoring"]:
-        if name not in home:
-            mistakes.append(
-                Mistake(("monitoring",), f'group "monitoring": host "{name}" is in no other group')
-            )
+    members["monitoring"] = [name for name in monitoring if isinstance(name, str)]
+    for name in monitoring:
+        if not isinstance(name, str) or name not in home:
+            why = f'host "{name}" is in no other group'
+        elif members["monitoring"].count(name) > 1:
+            why = f'host "{name}" is named twice; once is allowed'
+        else:
+            continue
+        mistakes.append(Mistake(("monitoring",), f'group "monitoring": {why}'))
     return members
 
 
@@ -261,12 +267,42 @@ def _addresses(members: Mapping[str, Sequence[str]], entries: Mapping[str, HostE
                 given = getattr(entry, key, name)
                 yield Mistake((*place, key), f'host "{name}": {key}: {_shown(given)}: {why}')
     for (one, first), (other, second) in combinations(entries.items(), 2):
-        if first.address == second.address:
+        if _same(first.address, second.address):
             yield Mistake(
                 (home[other], other, "address"),
                 f'host "{other}": address: {second.address!r} is that of host "{one}" as well; '
                 "each host needs its own",
             )
+        for name, taken, entry in ((one, other, second), (other, one, first)):
+            if _same(name, entry.address):
+                yield Mistake(
+                    (home[name], name),
+                    f'host "{name}": its name is the address of host "{taken}"; each host needs its own',
+                )
+
+
+def _swapped(members: Mapping[str, Sequence[str]]) -> Iterator[Mistake]:
+    """Refuses a site's host that is named as a CDN's while the CDN host is named as a site's."""
+    for site, cdn in zip(members["bitrix"], members["cdn"], strict=False):
+        if _OF_CDN.search(str(site)) and _OF_SITE.search(str(cdn)) and not _OF_CDN.search(str(cdn)):
+            yield Mistake(
+                ("bitrix", site),
+                f'host "{site}" is in group "bitrix" and host "{cdn}" in group "cdn": are they swapped? The '
+                'host with the shop belongs in "bitrix"',
+            )
+
+
+def _same(one: str, other: str) -> bool:
+    """Whether two addresses or names lead to one host: an IPv4 address may be written as an IPv6 one."""
+    try:
+        first, second = (ipaddress.ip_address(text.strip("[]")) for text in (one, other))
+    except ValueError:
+        return one.lower().rstrip(".") == other.lower().rstrip(".")
+    return _plain(first) == _plain(second)
+
+
+def _plain(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> object:
+    return getattr(address, "ipv4_mapped", None) or address
 
 
 def _unreachable(address: str, *, loopback: bool) -> str:
@@ -285,25 +321,29 @@ def _unreachable(address: str, *, loopback: bool) -> str:
         return _placeholder(address) or (
             "" if _NAME.fullmatch(address) else "an address or a host's name is allowed"
         )
-    if found.is_unspecified or found.is_multicast or (found.is_loopback and not loopback):
+    if isinstance(mapped := _plain(found), ipaddress.IPv4Address):
+        found = mapped
+    elsewhere = found.is_unspecified or found.is_multicast or found.is_link_local or found.is_reserved
+    if elsewhere or (found.is_loopback and not loopback):
         return "the other hosts can't reach it; an address of the network is allowed"
     return _placeholder(address)
 
 
 def _placeholder(text: str) -> str:
     try:
-        address = ipaddress.ip_address(text)
+        first = ipaddress.ip_network(text).network_address
     except ValueError:
-        return "it is the example's; write your own" if _EXAMPLE_NAME.search(text) else ""
-    return "it is the example's; write your own" if any(address in one for one in _EXAMPLE_NETWORKS) else ""
+        example = bool(_EXAMPLE_NAME.search(text))
+    else:
+        example = any(first in one for one in _EXAMPLE_NETWORKS)
+    return "it is the example's; write your own" if example else ""
 
 
 def _names(settings: Settings) -> Iterator[Mistake]:
-    for name in settings.nginx.server_names:
-        if why := _placeholder(name):
-            yield Mistake(
-                ("settings", "nginx", "server_names"), f"settings: nginx.server_names: {name!r}: {why}"
-            )
+    for key in ("server_names", "proxies"):
+        for name in getattr(settings.nginx, key):
+            if why := _placeholder(name):
+                yield Mistake(("settings", "nginx", key), f"settings: nginx.{key}: {name!r}: {why}")
 
 
 def _paths(settings: Settings) -> Iterator[Mistake]:
@@ -315,12 +355,36 @@ def _paths(settings: Settings) -> Iterator[Mistake]:
         ("cdn", "variants"): settings.cdn.variants,
         ("sftp", "export"): settings.sftp.export,
     }
-    for key, path in ours.items():
+    store, originals = settings.converter.store, settings.converter.originals
+    temporary: dict[tuple[str, ...], str] = {
+        ("converter", "store", "temporary"): str(store.temporary),
+        ("converter", "originals", "temporary"): str(originals.temporary),
+    }
+    for key, path in [*ours.items(), *temporary.items()]:
         if path in _SHARED or any(path == one or path.startswith(f"{one}/") for one in _SYSTEM):
+            allowed: Any = Settings().model_dump(mode="json")
+            for part in key:
+                allowed = allowed[part]
             yield Mistake(
                 ("settings", *key),
                 f"settings: {'.'.join(key)}: {path!r} is the system's; a directory of its own such as "
-                f"{Settings.model_fields[key[0]].default.model_dump()[key[1]]} is allowed",
+                f"{allowed} is allowed",
+            )
+    # nginx serves what the converter writes.
+    for section, given, served, source in (
+        (("store", "root"), str(store.root), settings.cdn.resize_cache, "cdn.root"),
+        (
+            ("originals", "variants"),
+            str(originals.variants),
+            f"{settings.cdn.variants}/upload",
+            "cdn.variants",
+        ),
+    ):
+        if given != served:
+            yield Mistake(
+                ("settings", "converter", *section),
+                f"settings: converter.{'.'.join(section)}: {given!r} is not where nginx looks, which is "
+                f"{served!r}; leave it out, it follows {source}",
             )
     on_cdn = {key: path for key, path in ours.items() if key[0] == "cdn"}
     for (one, first), (other, second) in combinations(on_cdn.items(), 2):

@@ -6,6 +6,7 @@ Units are part of the meaning or of the type. `docs/settings.md` is generated fr
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, Literal, Self
@@ -411,6 +412,14 @@ class HostEntry(BaseModel):
         if path is not None and not Path(path).expanduser().is_file():
             raise ValueError("there is no such file on this machine")
         return path
+
+    @field_validator("ssh_user")
+    @classmethod
+    def _account(cls, name: str) -> str:
+        # ssh takes what begins with a dash for an option.
+        if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.@-]*", name):
+            raise ValueError("an account's name is allowed")
+        return name
 
     @model_validator(mode="after")
     def _root_or_sudo(self) -> Self:

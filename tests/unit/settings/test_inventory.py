@@ -281,6 +281,10 @@ WRONG: list[tuple[dict[str, Any], str]] = [
             ("localhost", "can't reach"),
             ("0.0.0.0", "can't reach"),
             ("224.0.0.1", "can't reach"),
+            ("169.254.1.1", "can't reach"),
+            ("255.255.255.255", "can't reach"),
+            ("fe80::1", "can't reach"),
+            ("::ffff:127.0.0.1", "can't reach"),
             ("-oProxyCommand=reboot", "a host's name"),
             ("", "a host's name"),
             ("two words", "a host's name"),
@@ -293,6 +297,8 @@ WRONG: list[tuple[dict[str, Any], str]] = [
             ("2001:db8::1", "the example's"),
             ("cdn.example.com", "the example's"),
             ("10.0.0.1", 'host "shop" as well'),
+            ("::ffff:10.0.0.1", 'host "shop" as well'),
+            ("shop", 'is the address of host "pics"'),
             (None, "valid string"),
             (7, "valid string"),
         )
@@ -306,6 +312,11 @@ WRONG: list[tuple[dict[str, Any], str]] = [
         )
     ),
     ({"cdn": {"cdn.example.com": {"address": "10.0.0.2"}}}, "the example's"),
+    ({"cdn": {"10.0.0.1": {"address": "10.0.0.2"}}}, 'is the address of host "shop"'),
+    *(
+        ({"cdn": {"pics": {"address": "10.0.0.2", "sudo": True, "ssh_user": user}}}, "an account's name")
+        for user in ("", "-x", "two words")
+    ),
     ({"cdn": {"-v": {"address": "10.0.0.2"}}}, "a name or an address"),
     ({"cdn": {"two words": {"address": "10.0.0.2"}}}, "a name or an address"),
     ({"cdn": {7: {"address": "10.0.0.2"}}}, "a name or an address"),
@@ -316,6 +327,12 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     *(({"cdn": given}, '{name: {"address": ...}} is allowed') for given in ("pics", ["pics"], 7)),
     ({"monitoring": "pics"}, "a list of hosts' names"),
     ({"monitoring": {"pics": {}}}, "a list of hosts' names"),
+    (
+        {"bitrix": {"cdn1": {"address": "10.0.0.1"}}, "cdn": {"www.shop.test": {"address": "10.0.0.2"}}},
+        "are they swapped?",
+    ),
+    ({"monitoring": ["pics", "pics"]}, "named twice"),
+    ({"monitoring": [{"pics": {}}]}, "in no other group"),
     ({"monitor": ["pics"]}, 'did you mean "monitoring"'),
     *(({"settings": given}, "{section: {...}} is allowed") for given in ("x", ["x"], 7)),
     *(({"settings": {"redis": given}}, "it is a section") for given in ("x", None, ["x"], 7)),
@@ -341,6 +358,10 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"settings": {"cdn": {"variants": "/var/www/cdn/webp"}}}, "one in the other"),
     ({"settings": {"cdn": {"originals": "/var/www/cdn/mnt/upload"}}}, "one in the other"),
     ({"settings": {"cdn": {"originals": "/var/cache/webp/upload"}}}, "one in the other"),
+    ({"settings": {"converter": {"store": {"root": "/etc"}}}}, "leave it out"),
+    ({"settings": {"converter": {"store": {"temporary": "/etc/x"}}}}, "is the system's"),
+    ({"settings": {"converter": {"originals": {"variants": "/srv/webp"}}}}, "leave it out"),
+    ({"settings": {"nginx": {"proxies": ["192.0.2.0/28"]}}}, "the example's"),
     ({"settings": {"sftp": {"export": "/var/www/bitrix/export"}}}, "one in the other"),
     ({"settings": {"sftp": {"cache_account": "root"}}}, "somebody else's"),
     ({"settings": {"sftp": {"cache_account": "www-data"}}}, "somebody else's"),
