@@ -36,8 +36,8 @@ define debian-packages
 endef
 
 # What the lab needs from Debian, and nothing that would start a service here.
-.venv/lab: .venv/installed lab/machine.py
-	$(call debian-packages,$$(.venv/bin/python -m lab packages))
+.venv/lab: .venv/installed dev/lab/machine.py
+	$(call debian-packages,$$(.venv/bin/python -m dev.lab packages))
 
 # What the tests need besides; a browser of that name need not be Debian's.
 .venv/packages: .venv/lab
@@ -46,23 +46,23 @@ endef
 
 .PHONY: demo
 demo: .venv/lab ## two hosts, a deploy, real photographs, and what they weigh as WebP
-	python -m lab up
+	python -m dev.lab up
 	pyinfra -y inventories/lab.py deploy.py
-	python -m demo
+	python -m dev.demo
 
 .PHONY: down
 down: .venv/installed ## stop the demo's hosts and remove them
-	python -m lab down
+	python -m dev.lab down
 
 .PHONY: adopt
 adopt: .venv/installed ## move a live shop's pictures to the CDN host: INVENTORY=inventories/shop.py [BWLIMIT=8M]
 	@test -n "$(INVENTORY)" || { echo "name the inventory: make adopt INVENTORY=inventories/shop.py" >&2; exit 2; }
-	@python -m migration adopt $(INVENTORY) $(if $(BWLIMIT),--bandwidth $(BWLIMIT))
+	@python -m bitrix_cdn.adopt adopt $(INVENTORY) $(if $(BWLIMIT),--bandwidth $(BWLIMIT))
 
 .PHONY: leave
 leave: .venv/installed ## take the site off the CDN, all pictures local again: INVENTORY=... [BWLIMIT=8M]
 	@test -n "$(INVENTORY)" || { echo "name the inventory: make leave INVENTORY=inventories/shop.py" >&2; exit 2; }
-	@python -m migration leave $(INVENTORY) $(if $(BWLIMIT),--bandwidth $(BWLIMIT))
+	@python -m bitrix_cdn.adopt leave $(INVENTORY) $(if $(BWLIMIT),--bandwidth $(BWLIMIT))
 
 .PHONY: rollback
 rollback: .venv/installed ## back to the converter's release before, or to a named one: INVENTORY=... [RELEASE=id]
@@ -72,31 +72,31 @@ rollback: .venv/installed ## back to the converter's release before, or to a nam
 .PHONY: check
 check: .venv/installed ## tell what is wrong with an inventory, or which hosts it has: INVENTORY=inventories/shop.py
 	@test -n "$(INVENTORY)" || { echo "name the inventory: make check INVENTORY=inventories/shop.py" >&2; exit 2; }
-	@python -m hosts check $(INVENTORY)
+	@python -m bitrix_cdn.fleet check $(INVENTORY)
 
 .PHONY: unlock
 unlock: .venv/installed ## take the hosts' lock from whoever has it, and say from whom: INVENTORY=inventories/shop.py
 	@test -n "$(INVENTORY)" || { echo "name the inventory: make unlock INVENTORY=inventories/shop.py" >&2; exit 2; }
-	@python -m hosts unlock $(INVENTORY)
+	@python -m bitrix_cdn.fleet unlock $(INVENTORY)
 
 .PHONY: rollout
 rollout: .venv/installed ## change deployed hosts one by one, under load: INVENTORY=... [BATCH=1] [CANARY=host]
 	@test -n "$(INVENTORY)" || { echo "name the inventory: make rollout INVENTORY=inventories/shop.py" >&2; exit 2; }
-	@python -m rollout $(INVENTORY) $(if $(BATCH),--batch $(BATCH)) $(if $(CANARY),--canary $(CANARY))
+	@python -m bitrix_cdn.rollout $(INVENTORY) $(if $(BATCH),--batch $(BATCH)) $(if $(CANARY),--canary $(CANARY))
 
 .PHONY: drift
 drift: .venv/installed ## where the hosts differ from their inventory; changes nothing: INVENTORY=inventories/shop.py
 	@test -n "$(INVENTORY)" || { echo "name the inventory: make drift INVENTORY=inventories/shop.py" >&2; exit 2; }
-	@python -m drift $(INVENTORY)
+	@python -m bitrix_cdn.drift $(INVENTORY)
 
 .PHONY: drift-timer
 drift-timer: .venv/installed ## have this machine look for drift each day: INVENTORY=... [AS=account] (root)
 	@test -n "$(INVENTORY)" || { echo "name the inventory: make drift-timer INVENTORY=inventories/shop.py" >&2; exit 2; }
-	@python -m drift install-timer $(INVENTORY) $(if $(AS),--user $(AS))
+	@python -m bitrix_cdn.drift install-timer $(INVENTORY) $(if $(AS),--user $(AS))
 
 .PHONY: backup backup-list backup-check backup-password restore
 BACKUP = @test -n "$(INVENTORY)" || { echo "name the inventory: make $@ INVENTORY=inventories/shop.py" >&2; exit 2; }; \
-  python -m backup
+  python -m bitrix_cdn.backup
 
 backup: .venv/installed ## back up all hosts now, or one: INVENTORY=... [HOST=cdn]
 	$(BACKUP) run $(INVENTORY) $(if $(HOST),--host $(HOST))
@@ -157,20 +157,20 @@ rollout-test: .venv/packages ## rolling updates of five hosts under load, killed
 .PHONY: bench
 bench: .venv/packages ## the converter against its own encoding in a bare loop, cwebp and sharp: [CORPUS=dir]
 	@command -v cwebp >/dev/null || { $(call apt-install,webp); }
-	python -m benchmarks.converter $(if $(CORPUS),--corpus $(CORPUS))
+	python -m dev.bench.converter $(if $(CORPUS),--corpus $(CORPUS))
 
 .PHONY: bench-http
 bench-http: .venv/packages ## negotiation, cache and misses under load, on the lab that `make demo` left up
 	@command -v wrk >/dev/null || { $(call apt-install,wrk); }
-	python -m benchmarks.http
+	python -m dev.bench.http
 
 .PHONY: bench-drift
 bench-drift: .venv/packages ## what a drift check costs, with up to 200 hosts: [HOSTS="2 25 50 100 200"]
-	python -m benchmarks.drift $(if $(HOSTS),--hosts $(HOSTS))
+	python -m dev.bench.drift $(if $(HOSTS),--hosts $(HOSTS))
 
 .PHONY: screenshot
 screenshot: .venv/packages ## the picture of the lab's gallery in the README
-	python -m benchmarks.screenshot docs/gallery.png
+	python -m dev.bench.screenshot docs/gallery.png
 
 .PHONY: faults
 faults: .venv/packages ## the fault tables in full: 60 s cuts, 50 kills, 5,000 spooled files
@@ -178,11 +178,11 @@ faults: .venv/packages ## the fault tables in full: 60 s cuts, 50 kills, 5,000 s
 
 .PHONY: fuzz
 fuzz: .venv/installed ## mutated pictures of every format through the image path: [SECONDS=300] [SEED=1]
-	python converter_app/tools/fuzz.py --seconds $(or $(SECONDS),300) $(if $(SEED),--seed $(SEED))
+	python -m dev.fuzz --seconds $(or $(SECONDS),300) $(if $(SEED),--seed $(SEED))
 
 .PHONY: bench-scan
 bench-scan: .venv/packages ## scan and watch of a large tree: [FILES=1000000] [DIRECTORIES=100000] [KEEP=1]
-	python -m benchmarks.scan --files $(or $(FILES),1000000) --directories $(or $(DIRECTORIES),100000) \
+	python -m dev.bench.scan --files $(or $(FILES),1000000) --directories $(or $(DIRECTORIES),100000) \
 	  $(if $(KEEP),--keep)
 
 .PHONY: soak
@@ -191,15 +191,15 @@ soak: .venv/packages ## half an hour of random faults, then both trees compared:
 
 .PHONY: bench-sshfs
 bench-sshfs: .venv/lab ## which sshfs options small files are fastest with
-	python -m lab up
+	python -m dev.lab up
 	pyinfra -y inventories/lab.py deploy.py
-	python -m benchmarks.sshfs
+	python -m dev.bench.sshfs
 
 .PHONY: bench-ansible
 bench-ansible: .venv/packages ## this deploy against Ansible with the same state, nothing to do, on a fresh lab: [ROUNDS=5]
-	python -m lab up
+	python -m dev.lab up
 	pyinfra -y inventories/lab.py deploy.py
-	python -m benchmarks.ansible --rounds $(or $(ROUNDS),5)
+	python -m dev.bench.ansible --rounds $(or $(ROUNDS),5)
 
 .PHONY: unit
 unit: .venv/installed ## only the tests that need neither root nor a lab

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from pyinfra import config
 
-import extensions.ssh  # noqa: F401 -- before any connection is made
+import bitrix_cdn.fleet.ssh  # noqa: F401 -- before any connection is made
 
 # Without its inventory pyinfra would have no hosts, do nothing, and call that a success.
 if Path(sys.argv[0]).name == "pyinfra":

@@ -8,7 +8,7 @@ operations apart by the lines that they were called from.
 
 from pyinfra import host
 
-from extensions.ahead import look_ahead, make_plan
+from bitrix_cdn.engine.prefetch import look_ahead, make_plan
 from roles.acme import acme
 from roles.alertmanager import alertmanager
 from roles.backup import backup

@@ -1,4 +1,4 @@
-"""The lab's two hosts, as `python -m lab up` started them; LAB_NAME says which lab.
+"""The lab's two hosts, as `python -m dev.lab up` started them; LAB_NAME says which lab.
 
 LAB_RECEIVER is the address of a webhook, for tests that listen there; without it nobody is told of alerts.
 """
@@ -6,10 +6,10 @@ LAB_RECEIVER is the address of a webhook, for tests that listen there; without i
 import os
 from pathlib import Path
 
-from extensions.keys import fingerprint
-from lab import state
-from lab.errors import LabError
-from settings import SettingsError, groups
+from bitrix_cdn.engine.keys import fingerprint
+from bitrix_cdn.settings import SettingsError, groups
+from dev.lab import state
+from dev.lab.errors import LabError
 
 try:
     _lab = state.load()

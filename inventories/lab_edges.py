@@ -1,11 +1,11 @@
 """The lab with two edges and a balancer in front of them; all else is as in inventories/lab.py.
 
-python -m lab up --host edge1 edge2 balancer
+python -m dev.lab up --host edge1 edge2 balancer
 pyinfra inventories/lab_edges.py deploy.py
 """
 
+from bitrix_cdn.settings import groups
 from inventories.lab import _entry, _lab, _machine, _settings
-from settings import groups
 
 bitrix, cdn, edge, balancer, monitoring = groups(
     bitrix={"bitrix": _entry("bitrix")},

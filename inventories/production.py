@@ -9,7 +9,7 @@ Every setting with its type, default and meaning: docs/settings.md. All mistakes
 once, each in one line with its number, before any host is connected to.
 """
 
-from settings import groups
+from bitrix_cdn.settings import groups
 
 bitrix, cdn, edge, balancer, monitoring = groups(
     # The host that the shop runs on. Its files stay where they are.

@@ -9,11 +9,11 @@ from pyinfra import host
 from pyinfra.api import StringCommand, deploy, operation
 from pyinfra.operations import apt
 
-from extensions.certificates import CertificateNames
-from extensions.files import directory, rendered, tree
-from extensions.services import running
+from bitrix_cdn.engine.certificates import CertificateNames
+from bitrix_cdn.engine.files import directory, rendered, tree
+from bitrix_cdn.engine.services import running
+from bitrix_cdn.settings import Settings
 from roles.nginx import ACME_ROOT, CERTIFICATE, KEY
-from settings import Settings
 
 HOOK = "/etc/letsencrypt/renewal-hooks/deploy/bitrix-cdn"
 LINEAGE = "bitrix-cdn"

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from pyinfra.api import deploy
 from pyinfra.operations import apt
 
-from extensions.accounts import account
-from extensions.files import File, rendered, tree
-from extensions.services import running
+from bitrix_cdn.engine.accounts import account
+from bitrix_cdn.engine.files import File, rendered, tree
+from bitrix_cdn.engine.services import running
+from bitrix_cdn.settings.alerting import AlertmanagerSettings, secret
 from roles.watchers import reloads
-from settings.alerting import AlertmanagerSettings, secret
 
 ACCOUNT = "alertmanager"
 CONFIG = "/etc/prometheus/alertmanager.yml"

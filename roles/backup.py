@@ -11,14 +11,14 @@ from pyinfra import host
 from pyinfra.api import FactBase, StringCommand, deploy, operation
 from pyinfra.operations import apt
 
-from backup.host.state import METRICS
-from extensions.files import Existing, File, directory, rendered, tree
-from extensions.keys import key_pair
-from extensions.services import running
+from bitrix_cdn.engine.files import Existing, File, directory, rendered, tree
+from bitrix_cdn.engine.keys import key_pair
+from bitrix_cdn.engine.services import running
+from bitrix_cdn.settings import Settings
+from bitrix_cdn.settings.backup import password_of
+from host_agent.backup.state import METRICS
 from roles.nginx import CERTIFICATE
 from roles.redis import INSTANCES, TEXTFILES
-from settings import Settings
-from settings.backup import password_of
 
 HOME = "/etc/bitrix-cdn/backup"
 CONFIG = f"{HOME}/config.toml"
@@ -35,7 +35,7 @@ PACKAGES = ("restic", "python3", "openssh-client")
 UNITS = ("bitrix-cdn-backup", "bitrix-cdn-backup-check")
 TIMERS = tuple(f"{unit}.timer" for unit in UNITS)
 
-_SOURCES = Path(__file__).parent.parent / "backup"
+_SOURCES = Path(__file__).parent.parent / "host_agent"
 
 
 @deploy("Backup")
@@ -118,14 +118,15 @@ def command_files(settings: Settings, name: str, groups: Collection[str]) -> lis
 
 def library() -> list[File]:
     """The command's own modules."""
-    paths = [_SOURCES / "__init__.py", *sorted((_SOURCES / "host").glob("*.py"))]
+    paths = [_SOURCES / "__init__.py", *sorted((_SOURCES / "backup").glob("*.py"))]
     return [
-        File(f"{LIBRARY}/backup/{path.relative_to(_SOURCES).as_posix()}", path.read_text()) for path in paths
+        File(f"{LIBRARY}/host_agent/{path.relative_to(_SOURCES).as_posix()}", path.read_text())
+        for path in paths
     ]
 
 
 def configuration(settings: Settings, name: str, groups: Collection[str]) -> dict[str, Any]:
-    """What :class:`backup.host.config.Config` reads, for one host."""
+    """What :class:`host_agent.backup.config.Config` reads, for one host."""
     own = settings.backup
     sftp = own.sftp
     cdn, bitrix, monitoring = ("cdn" in groups, "bitrix" in groups, "monitoring" in groups)

@@ -10,13 +10,13 @@ from pyinfra import host
 from pyinfra.api import Host, deploy
 from pyinfra.operations import apt
 
-from extensions.certificates import joined_certificate, self_signed_certificate
-from extensions.files import rendered, tree
-from extensions.services import running
+from bitrix_cdn.engine.certificates import joined_certificate, self_signed_certificate
+from bitrix_cdn.engine.files import rendered, tree
+from bitrix_cdn.engine.services import running
+from bitrix_cdn.settings import Settings
 from roles.exporters import drop_in, listens, visible_name
 from roles.nginx import ERRORS, HEALTH
 from roles.watchers import addresses_of, bracketed, listening_address, members
-from settings import Settings
 
 CONFIG = "/etc/haproxy/haproxy.cfg"
 CERTIFICATE = "/etc/haproxy/tls/certificate.pem"

@@ -8,7 +8,7 @@ from pyinfra import host
 from pyinfra.api import FactBase, StringCommand, deploy, operation
 from pyinfra.operations import apt
 
-from extensions.files import rendered, tree
+from bitrix_cdn.engine.files import rendered, tree
 
 
 @deploy("Base")

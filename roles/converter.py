@@ -11,16 +11,16 @@ from pyinfra import host
 from pyinfra.api import FileUploadCommand, StringCommand, deploy, operation
 from pyinfra.operations import apt, files
 
-from extensions.files import directory, rendered, tree
-from extensions.journal import record_script
-from extensions.kernel import sysctl_applied
-from extensions.keys import token
-from extensions.services import running
-from extensions.wheels import Bundle, bundle
+from bitrix_cdn.engine.files import directory, rendered, tree
+from bitrix_cdn.engine.journal import record_script
+from bitrix_cdn.engine.kernel import sysctl_applied
+from bitrix_cdn.engine.keys import token
+from bitrix_cdn.engine.services import running
+from bitrix_cdn.engine.wheels import Bundle, bundle
+from bitrix_cdn.settings import Settings
 from roles.preflight import PYTHONS, machine
 from roles.releases import CONFIG, HOME, TRIAL, Installed, pruned, readable, running_release
 from roles.watchers import LOOPBACK, askers, listening_address
-from settings import Settings
 
 PROJECT = Path(__file__).parent.parent / "converter_app"
 SYSCTL = "/etc/sysctl.d/60-webp-converter.conf"

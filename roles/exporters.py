@@ -8,12 +8,12 @@ from pyinfra import host
 from pyinfra.api import deploy
 from pyinfra.operations import apt, systemd
 
-from extensions.files import File, rendered, tree
-from extensions.services import running
+from bitrix_cdn.engine.files import File, rendered, tree
+from bitrix_cdn.engine.services import running
+from bitrix_cdn.settings import Settings
 from roles.preflight import machine
 from roles.redis import INSTANCES
 from roles.watchers import askers, bracketed, listening_address, reloads
-from settings import Settings
 
 MTAIL = "/etc/mtail/edge.mtail"
 LOG = "/var/log/nginx/access.log"
@@ -34,7 +34,7 @@ FILE_SYSTEMS_EXCLUDED = (
 )
 MOUNT_POINTS_EXCLUDED = "^/(dev|proc|run|sys|{export}|var/lib/docker/.+|var/lib/containers/storage/.+)($$|/)"
 
-_SOURCE = Path(__file__).parent.parent / "probe" / "picture.py"
+_SOURCE = Path(__file__).parent.parent / "host_agent" / "observe" / "picture.py"
 
 
 @deploy("Exporters")

@@ -10,11 +10,11 @@ from pyinfra import host
 from pyinfra.api import deploy
 from pyinfra.operations import apt
 
-from extensions.files import rendered, tree
-from extensions.services import running
+from bitrix_cdn.engine.files import rendered, tree
+from bitrix_cdn.engine.services import running
+from bitrix_cdn.settings import Settings
 from roles.nginx import behind_balancer
 from roles.watchers import addresses_of, askers, members, watchers
-from settings import Settings
 
 RULES = "/etc/bitrix-cdn/exporters.nft"
 UNIT = "/etc/systemd/system/bitrix-cdn-firewall.service"

@@ -11,20 +11,20 @@ from pyinfra import host, logger
 from pyinfra.api import FactBase, StringCommand, deploy, operation
 from pyinfra.operations import apt
 
-from dashboards import Options
-from dashboards import files as dashboards_of
-from dashboards.board import DATASOURCE
-from dashboards.targets import Levels
-from extensions.certificates import self_signed_certificate
-from extensions.files import File, rendered, tree
-from extensions.journal import record_script
-from extensions.keys import token
-from extensions.services import STAMPS, running
+from bitrix_cdn.dashboards import Options
+from bitrix_cdn.dashboards import files as dashboards_of
+from bitrix_cdn.dashboards.board import DATASOURCE
+from bitrix_cdn.dashboards.targets import Levels
+from bitrix_cdn.engine.certificates import self_signed_certificate
+from bitrix_cdn.engine.files import File, rendered, tree
+from bitrix_cdn.engine.journal import record_script
+from bitrix_cdn.engine.keys import token
+from bitrix_cdn.engine.services import STAMPS, running
+from bitrix_cdn.settings import Settings
+from bitrix_cdn.settings.grafana import GrafanaRepository, GrafanaSettings
 from roles.nginx import CERTIFICATE, KEY
 from roles.preflight import machine
 from roles.watchers import everybody
-from settings import Settings
-from settings.grafana import GrafanaRepository, GrafanaSettings
 
 UNIT = "grafana-server.service"
 KEYRING = "/etc/apt/keyrings/grafana.gpg"

@@ -5,11 +5,11 @@ from __future__ import annotations
 from pyinfra.api import deploy
 from pyinfra.operations import apt
 
-from extensions.files import directory, rendered, tree
-from extensions.packages import held_back
-from extensions.services import running
+from bitrix_cdn.engine.files import directory, rendered, tree
+from bitrix_cdn.engine.packages import held_back
+from bitrix_cdn.engine.services import running
+from bitrix_cdn.settings import Settings
 from roles.preflight import machine
-from settings import Settings
 
 # Debian release -> the PHP that it ships; the unit's name has the version in it.
 PHPS = {"12": "8.2", "13": "8.4"}

@@ -6,9 +6,9 @@ from pyinfra import host
 from pyinfra.api import deploy
 from pyinfra.operations import apt
 
-from extensions.files import rendered, tree
-from extensions.services import running
-from settings import Settings
+from bitrix_cdn.engine.files import rendered, tree
+from bitrix_cdn.engine.services import running
+from bitrix_cdn.settings import Settings
 
 JOURNAL = "/etc/systemd/journald.conf.d/60-bitrix-cdn.conf"
 NGINX = "/etc/logrotate.d/nginx"

@@ -10,19 +10,19 @@ from pyinfra import host
 from pyinfra.api import FactBase, StringCommand, deploy, operation
 from pyinfra.operations import apt
 
-from extensions.files import File, RealPath, directory, rendered, tree
-from extensions.services import running
+from bitrix_cdn.engine.files import File, RealPath, directory, rendered, tree
+from bitrix_cdn.engine.services import running
+from bitrix_cdn.settings import Settings
 from roles.sftp import KEY, KNOWN_HOSTS, peer
-from settings import Settings
 
 UNIT = "/etc/systemd/system/mount-guard@.service"
 SSH_CONFIG = "/etc/mount-guard/ssh_config"
 COMMAND = "/usr/local/bin/mount-guard"
-LIBRARY = "/usr/local/lib/mount-guard/mount_guard"
+LIBRARY = "/usr/local/lib/mount-guard/host_agent"
 
 RESIZE_CACHE = "resize-cache"
 
-_SOURCES = Path(__file__).parent.parent / "mount_guard"
+_SOURCES = Path(__file__).parent.parent / "host_agent"
 
 # What was measured best, see docs/sshfs.md.
 OPTIONS = {
@@ -81,7 +81,10 @@ def mounts(settings: Settings) -> None:
 
 def library() -> list[File]:
     """The guard's own modules."""
-    return [File(f"{LIBRARY}/{path.name}", path.read_text()) for path in sorted(_SOURCES.glob("*.py"))]
+    return [
+        File(f"{LIBRARY}/{path.relative_to(_SOURCES)}", path.read_text())
+        for path in (_SOURCES / "__init__.py", *sorted((_SOURCES / "mount").glob("*.py")))
+    ]
 
 
 def unit_of(name: str) -> str:

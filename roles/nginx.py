@@ -6,15 +6,15 @@ from pyinfra import host
 from pyinfra.api import deploy
 from pyinfra.operations import apt
 
-from extensions.certificates import self_signed_certificate
-from extensions.files import rendered, tree
-from extensions.packages import held_back
-from extensions.services import running
+from bitrix_cdn.engine.certificates import self_signed_certificate
+from bitrix_cdn.engine.files import rendered, tree
+from bitrix_cdn.engine.packages import held_back
+from bitrix_cdn.engine.services import running
+from bitrix_cdn.settings import Settings
+from bitrix_cdn.settings.model import TlsSettings
 from roles.converter import SOCKET
 from roles.preflight import machine
 from roles.watchers import LOOPBACK, addresses_of, bracketed, members, own_address
-from settings import Settings
-from settings.model import TlsSettings
 
 PICTURES = "jpe?g|jpe|png|gif|bmp|tiff?|webp|avif|svg"
 """Extensions that are ever served, as a regular expression."""

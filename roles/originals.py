@@ -6,11 +6,11 @@ from pathlib import PurePosixPath
 
 from pyinfra.api import deploy
 
-from extensions.files import rendered, tree
-from extensions.services import running
+from bitrix_cdn.engine.files import rendered, tree
+from bitrix_cdn.engine.services import running
+from bitrix_cdn.settings import Settings
 from roles.converter import SOCKET
 from roles.nginx import PICTURES, REFUSED
-from settings import Settings
 
 UNIT = "/etc/systemd/system/nginx-originals.service"
 SHARED = ("/etc/nginx/conf.d/types.conf", "/etc/nginx/conf.d/negotiation.conf")

@@ -9,11 +9,11 @@ from collections.abc import Iterable
 from pyinfra import host
 from pyinfra.api import FactBase, Host
 
-from extensions import differences
-from extensions.errors import OneLineError
-from extensions.hold import hold_while_changing
-from extensions.lock import VARIABLE, look_script, refusal
-from settings import Settings
+from bitrix_cdn.engine import differences
+from bitrix_cdn.engine.errors import OneLineError
+from bitrix_cdn.fleet.hold import hold_while_changing
+from bitrix_cdn.fleet.lock import VARIABLE, look_script, refusal
+from bitrix_cdn.settings import Settings
 
 # Debian release -> the Python that it ships, for which the daemon's wheels are brought along.
 PYTHONS = {"12": "3.11", "13": "3.13"}

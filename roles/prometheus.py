@@ -9,11 +9,11 @@ from pyinfra import host
 from pyinfra.api import Host, deploy
 from pyinfra.operations import apt
 
-from extensions.files import rendered, tree
-from extensions.services import running
+from bitrix_cdn.engine.files import rendered, tree
+from bitrix_cdn.engine.services import running
+from bitrix_cdn.settings import Settings
 from roles.exporters import drop_in, listens, probe_picture
 from roles.watchers import LOOPBACK, asked_at, bracketed, everybody, members, reloads
-from settings import Settings
 
 CONFIG = "/etc/prometheus/prometheus.yml"
 

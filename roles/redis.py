@@ -7,10 +7,10 @@ from pathlib import Path
 from pyinfra.api import deploy
 from pyinfra.operations import apt, systemd
 
-from extensions.files import File, directory, rendered, tree
-from extensions.kernel import sysctl_applied
-from extensions.services import running
-from settings import Settings
+from bitrix_cdn.engine.files import File, directory, rendered, tree
+from bitrix_cdn.engine.kernel import sysctl_applied
+from bitrix_cdn.engine.services import running
+from bitrix_cdn.settings import Settings
 
 INSTANCES = ("cache", "queue")
 MENDER = "/usr/local/lib/bitrix-cdn/redis_mend.py"
@@ -18,7 +18,7 @@ DROP_IN = "/etc/systemd/system/redis-server@.service.d/bitrix-cdn.conf"
 TEXTFILES = "/var/lib/prometheus/node-exporter"
 KEYS = ("bind", "port", "dir", "maxmemory", "maxmemory-policy", "appendonly", "appendfsync", "save")
 """What its files set and anybody can change while it runs."""
-_SOURCE = Path(__file__).parent.parent / "probe" / "redis_mend.py"
+_SOURCE = Path(__file__).parent.parent / "host_agent" / "health" / "redis_mend.py"
 
 
 @deploy("Redis")

@@ -16,9 +16,9 @@ from pyinfra import host, logger
 from pyinfra.api import FactBase, FunctionCommand, Host, State, StringCommand, operation
 from pyinfra.api.exceptions import PyinfraError
 
-from extensions import differences
-from extensions.journal import JOURNAL, record_script, recorded, undo_script
-from extensions.services import STAMPS, Applied, action_for, faults, start_script
+from bitrix_cdn.engine import differences
+from bitrix_cdn.engine.journal import JOURNAL, record_script, recorded, undo_script
+from bitrix_cdn.engine.services import STAMPS, Applied, action_for, faults, start_script
 
 HOME = "/opt/webp-converter"
 CONFIG = "/etc/webp-converter/config.toml"
@@ -37,7 +37,7 @@ TRIAL = "/var/lib/bitrix-cdn/converter-trial"
 _BACK_WITHIN_S = 60
 """Seconds for what was healthy before: nothing is won by giving it up."""
 
-_HEALTH = (Path(__file__).parent.parent / "probe" / "health.py").read_text()
+_HEALTH = (Path(__file__).parent.parent / "host_agent" / "health" / "converter.py").read_text()
 
 
 @dataclass(frozen=True)

@@ -8,11 +8,11 @@ from collections.abc import Generator
 from pyinfra import host
 from pyinfra.api import StringCommand, deploy, operation
 
-from extensions.files import Existing, File, tree
-from extensions.keys import PublicKey, key_pair
+from bitrix_cdn.engine.files import Existing, File, tree
+from bitrix_cdn.engine.keys import PublicKey, key_pair
+from bitrix_cdn.settings import Settings
 from roles.mounts import SSH_CONFIG
 from roles.sftp import KEY, accepted_account, peer, trust
-from settings import Settings
 
 NEXT = f"{KEY}.next"
 

@@ -8,12 +8,12 @@ from pyinfra import host, inventory
 from pyinfra.api import StringCommand, deploy, operation
 from pyinfra.api.host import Host
 
-from extensions import differences
-from extensions.accounts import account
-from extensions.files import File, RealPath, directory, rendered, tree
-from extensions.keys import PublicKey, key_pair
-from extensions.services import running
-from settings import Settings
+from bitrix_cdn.engine import differences
+from bitrix_cdn.engine.accounts import account
+from bitrix_cdn.engine.files import File, RealPath, directory, rendered, tree
+from bitrix_cdn.engine.keys import PublicKey, key_pair
+from bitrix_cdn.engine.services import running
+from bitrix_cdn.settings import Settings
 
 # The directory is closed to all but root; ssh reads both as root, in the service of the mount.
 KEY = "/etc/bitrix-cdn/ssh/id_ed25519"

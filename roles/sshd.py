@@ -10,12 +10,12 @@ from pyinfra import host, logger
 from pyinfra.api import FunctionCommand, Host, State, StringCommand, deploy, operation
 from pyinfra.api.exceptions import ConnectError
 
-from extensions import differences
-from extensions.files import File, rendered, stale, tree
-from extensions.journal import record_script
-from extensions.services import STAMPS, Applied, faults, settled, stamp_script
-from extensions.ssh import new_connection
-from settings import Settings
+from bitrix_cdn.engine import differences
+from bitrix_cdn.engine.files import File, rendered, stale, tree
+from bitrix_cdn.engine.journal import record_script
+from bitrix_cdn.engine.services import STAMPS, Applied, faults, settled, stamp_script
+from bitrix_cdn.fleet.ssh import new_connection
+from bitrix_cdn.settings import Settings
 
 DROP_IN = "/etc/ssh/sshd_config.d/10-bitrix-cdn.conf"
 UNIT = "ssh.service"

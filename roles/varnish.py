@@ -8,11 +8,11 @@ from pyinfra import host
 from pyinfra.api import deploy
 from pyinfra.operations import apt
 
-from extensions.files import rendered, tree
-from extensions.services import running
+from bitrix_cdn.engine.files import rendered, tree
+from bitrix_cdn.engine.services import running
+from bitrix_cdn.settings import Settings
 from roles.nginx import SHIELD_PROBE, accepts, shield_of
 from roles.watchers import LOOPBACK
-from settings import Settings
 
 DROP_IN = "/etc/systemd/system/varnish.service.d/bitrix-cdn.conf"
 VCL = "/etc/varnish/default.vcl"

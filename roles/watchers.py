@@ -10,8 +10,8 @@ from pyinfra import host, inventory
 from pyinfra.api import FactBase, Host
 from pyinfra.api.exceptions import PyinfraError
 
-from settings import Settings
-from settings.inventory import GROUPS
+from bitrix_cdn.settings import Settings
+from bitrix_cdn.settings.inventory import GROUPS
 
 LOOPBACK = "127.0.0.1"
 

@@ -17,11 +17,11 @@ from typing import NoReturn
 
 import pytest
 
-from lab import state
-from lab.errors import LabError
-from tests.deployment import INVENTORY, INVENTORY_OF_EDGES, ROOT, Run, deploy, pyinfra
-from tests.ports import listening
-from tests.support import Figure
+from dev.lab import state
+from dev.lab.errors import LabError
+from tests.kit.deployment import INVENTORY, INVENTORY_OF_EDGES, ROOT, Run, deploy, pyinfra
+from tests.kit.ports import listening
+from tests.kit.support import Figure
 
 SUITES = ("trixie", "bookworm")
 
@@ -52,7 +52,7 @@ class Deployment:
     second: Run | None = None
     """The same again."""
     ports: dict[str, set[tuple[str, str, int]]] = field(default_factory=dict)
-    """What listened on each host during the first deploy; see :func:`tests.ports.listening`."""
+    """What listened on each host during the first deploy; see :func:`tests.kit.ports.listening`."""
 
     def lacks(self, what: str) -> NoReturn:
         """Ends a test of what these hosts don't have: skipped on somebody's, failed in a lab made for it."""
@@ -174,10 +174,10 @@ def _loaded() -> state.Lab:
 
 def _lab(*arguments: str) -> None:
     result = subprocess.run(
-        [sys.executable, "-m", "lab", *arguments], cwd=ROOT, capture_output=True, text=True, check=False
+        [sys.executable, "-m", "dev.lab", *arguments], cwd=ROOT, capture_output=True, text=True, check=False
     )
     if result.returncode:
-        pytest.fail(f"python -m lab {' '.join(arguments)}: {result.stdout}{result.stderr}", pytrace=False)
+        pytest.fail(f"python -m dev.lab {' '.join(arguments)}: {result.stdout}{result.stderr}", pytrace=False)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:

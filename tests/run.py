@@ -23,8 +23,8 @@ from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from lab import layout, state
-from lab.errors import LabError
+from dev.lab import layout, state
+from dev.lab.errors import LabError
 
 ROOT = Path(__file__).parent.parent
 SLOWEST = 10
@@ -301,7 +301,7 @@ def clear_leftovers() -> None:
         if place.name.startswith("run-") or (owner and not Path(f"/proc/{owner[1]}").exists()):
             print(f"removing the lab {place.name} that an earlier run left", flush=True)
             subprocess.run(
-                [sys.executable, "-m", "lab", "down"],
+                [sys.executable, "-m", "dev.lab", "down"],
                 cwd=ROOT,
                 env={**os.environ, "LAB_NAME": place.name},
                 check=False,

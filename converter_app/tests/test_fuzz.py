@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
-from converter_app.tools.fuzz import Fuzzer, image_path, mutant, originals, repaired
+from dev.fuzz import Fuzzer, image_path, mutant, originals, repaired
 from PIL import Image
 
 from webp_converter.config import Encoding

@@ -16,8 +16,8 @@ from typing import Any
 
 from pyinfra import host
 
-from extensions.files import File
-from extensions.wheels import Bundle
+from bitrix_cdn.engine.files import File
+from bitrix_cdn.engine.wheels import Bundle
 from roles.sftp import HOST_KEY, KEY, KNOWN_HOSTS, peer
 
 

@@ -12,12 +12,12 @@ from functools import partial
 import httpx
 import pytest
 
-from lab import state
-from lab.site import PROPORTIONAL, Picture, Resized, Site, SiteError
-from settings import Settings
+from bitrix_cdn.settings import Settings
+from dev.lab import state
+from dev.lab.site import PROPORTIONAL, Picture, Resized, Site, SiteError
 from tests.conftest import Deployment
-from tests.deployment import ROOT
-from tests.support import Remote, Status, photo, statuses, wait_until
+from tests.kit.deployment import ROOT
+from tests.kit.support import Remote, Status, photo, statuses, wait_until
 
 CONVERTER = "webp-converter.service"
 

@@ -13,10 +13,10 @@ from pathlib import Path
 
 import pytest
 
-from lab import machine
-from lab.errors import LabError
+from dev.lab import machine
+from dev.lab.errors import LabError
 from tests.e2e.conftest import Cdn, Shop
-from tests.support import Remote, photo, wait_until
+from tests.kit.support import Remote, photo, wait_until
 
 # Workers are the children of the daemon's only child that has any.
 WORKERS = """

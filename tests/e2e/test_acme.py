@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from lab import state
-from tests.deployment import ROOT, pyinfra
+from dev.lab import state
 from tests.e2e.conftest import Cdn
-from tests.support import Remote, wait_until
+from tests.kit.deployment import ROOT, pyinfra
+from tests.kit.support import Remote, wait_until
 
 NAME = "cdn.shop.test"
 HOME = "/root/authority"

@@ -13,10 +13,10 @@ from typing import Any
 import httpx
 import pytest
 
-from lab import state
-from tests.deployment import INVENTORY, ROOT, pyinfra
+from dev.lab import state
 from tests.e2e.conftest import Cdn
-from tests.support import Remote, photo, wait_until
+from tests.kit.deployment import INVENTORY, ROOT, pyinfra
+from tests.kit.support import Remote, photo, wait_until
 
 HERE = "e2e-adopt"
 """All of the shop that these tests make, below `resize_cache/`."""
@@ -139,7 +139,7 @@ def contents(remote: Remote, path: str) -> Any:
 
 def migration(*arguments: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        [sys.executable, "-m", "migration", *arguments],
+        [sys.executable, "-m", "bitrix_cdn.adopt", *arguments],
         cwd=ROOT,
         env=dict(os.environ),
         stdin=subprocess.DEVNULL,
@@ -315,4 +315,6 @@ def test_a_deploy_after_adopting_has_nothing_to_change(live: LiveShop) -> None:
 
 
 def _lab(command: str, host: str) -> None:
-    subprocess.run([sys.executable, "-m", "lab", command, host], cwd=ROOT, capture_output=True, check=True)
+    subprocess.run(
+        [sys.executable, "-m", "dev.lab", command, host], cwd=ROOT, capture_output=True, check=True
+    )

@@ -21,12 +21,9 @@ from typing import Any
 
 import pytest
 
-from lab import state
+from bitrix_cdn.settings import Settings
+from dev.lab import state
 from roles.alertmanager import CONFIG as ALERTMANAGER_CONFIG
-from settings import Settings
-from tests.alerting import rules
-from tests.compression import compressed
-from tests.deployment import pyinfra
 from tests.e2e.conftest import CONVERTER, Cdn, Shop
 from tests.e2e.faults import (
     WORKERS,
@@ -41,8 +38,11 @@ from tests.e2e.faults import (
 from tests.e2e.test_hostile_files import no_pictures
 from tests.e2e.test_outages import delayed, lab_command, mounted_since, spool_files, spooled
 from tests.e2e.visitors import mixed, visitors
-from tests.receiver import Notice, Receiver, receiving
-from tests.support import Figure, Remote, wait_until
+from tests.kit.alerting import rules
+from tests.kit.compression import compressed
+from tests.kit.deployment import pyinfra
+from tests.kit.receiver import Notice, Receiver, receiving
+from tests.kit.support import Figure, Remote, wait_until
 
 FIRES = 300.0
 """Seconds that an alert may take to arrive on a loaded machine; how long it took is printed."""

@@ -8,9 +8,9 @@ from collections.abc import Iterator
 import httpx
 import pytest
 
-from lab.site import EXACT, PROPORTIONAL
+from dev.lab.site import EXACT, PROPORTIONAL
 from tests.e2e.conftest import BROWSER, CONVERTER, OLD_BROWSER, SHORT_LIVED, Cdn, Shop
-from tests.support import opened, wait_until
+from tests.kit.support import opened, wait_until
 
 
 @pytest.mark.both

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from lab import state
-from lab.site import EXACT, PROPORTIONAL, Picture
-from tests.deployment import ROOT, pyinfra
+from dev.lab import state
+from dev.lab.site import EXACT, PROPORTIONAL, Picture
 from tests.e2e.browser import proxy, visit
 from tests.e2e.conftest import BROWSER, OLD_BROWSER, SHORT_LIVED, Cdn, Shop
-from tests.support import Figure, opened, wait_until
+from tests.kit.deployment import ROOT, pyinfra
+from tests.kit.support import Figure, opened, wait_until
 
 MODERN = "image/avif,image/webp,image/apng,image/svg+xml,image/*,*/*;q=0.8"
 

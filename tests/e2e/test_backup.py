@@ -25,12 +25,12 @@ from typing import Any
 import httpx
 import pytest
 
-from lab import state
-from lab.site import Picture, Site
-from settings import Settings
-from tests.deployment import ROOT, Run, pyinfra
+from bitrix_cdn.settings import Settings
+from dev.lab import state
+from dev.lab.site import Picture, Site
 from tests.e2e.conftest import BROWSER
-from tests.support import Figure, Remote, photo, wait_until
+from tests.kit.deployment import ROOT, Run, pyinfra
+from tests.kit.support import Figure, Remote, photo, wait_until
 
 ACCOUNT, PLACE, LOCAL = "backups", "/srv/backups", "/var/backups/bitrix-cdn"
 
@@ -39,8 +39,8 @@ QUEUE, CACHE = "/run/redis-queue/redis.sock", "/run/redis-cache/redis.sock"
 # As an operator's: the lab's, and where its backups go.
 INVENTORY = """
 import os, runpy
-from settings import Settings
-from settings.inventory import GROUPS as _GROUPS
+from bitrix_cdn.settings import Settings
+from bitrix_cdn.settings.inventory import GROUPS as _GROUPS
 
 os.environ["LAB_NAME"] = {lab!r}
 _lab = runpy.run_path({root!r} + "/inventories/lab.py")
@@ -97,9 +97,9 @@ class World:
         return run
 
     def backup(self, *arguments: str, status: int = 0) -> str:
-        """What `python -m backup` prints."""
+        """What `python -m bitrix_cdn.backup` prints."""
         result = subprocess.run(
-            [sys.executable, "-m", "backup", *arguments],
+            [sys.executable, "-m", "bitrix_cdn.backup", *arguments],
             cwd=ROOT,
             capture_output=True,
             text=True,
@@ -114,7 +114,7 @@ class World:
         """Begins a command and kills it, and all that it started here, when it says some words."""
         said = ""
         with subprocess.Popen(
-            [sys.executable, "-m", "backup", *arguments],
+            [sys.executable, "-m", "bitrix_cdn.backup", *arguments],
             cwd=ROOT,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -135,7 +135,7 @@ class World:
 
     def on_the_lab(self, *arguments: str) -> None:
         result = subprocess.run(
-            [sys.executable, "-m", "lab", *arguments],
+            [sys.executable, "-m", "dev.lab", *arguments],
             cwd=ROOT,
             env={**os.environ, "LAB_NAME": self.lab.name},
             capture_output=True,
@@ -185,7 +185,7 @@ def world(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
 
     def lab(*arguments: str) -> None:
         result = subprocess.run(
-            [sys.executable, "-m", "lab", *arguments],
+            [sys.executable, "-m", "dev.lab", *arguments],
             cwd=ROOT,
             env={**os.environ, "LAB_NAME": name},
             capture_output=True,

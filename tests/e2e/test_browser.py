@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from lab.site import EXACT, PROPORTIONAL
+from dev.lab.site import EXACT, PROPORTIONAL
 from tests.e2e.browser import proxy, visit
 from tests.e2e.conftest import OLD_BROWSER, Cdn, Shop
-from tests.support import Figure, opened
+from tests.kit.support import Figure, opened
 
 
 @pytest.fixture

@@ -8,9 +8,9 @@ from typing import Literal
 import httpx
 import pytest
 
-from lab.site import EXACT
+from dev.lab.site import EXACT
 from tests.e2e.conftest import Cdn, Shop
-from tests.support import ssim, wait_until
+from tests.kit.support import ssim, wait_until
 
 # nginx may go on with a file that it has open for `open_file_cache_valid`, 1 s; the rest is the way
 # of the event.

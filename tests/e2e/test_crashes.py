@@ -9,7 +9,7 @@ import pytest
 
 from tests.e2e.conftest import Cdn, Shop
 from tests.e2e.test_hostile_files import all_are_published
-from tests.support import wait_until
+from tests.kit.support import wait_until
 
 HUNDRED = 100
 

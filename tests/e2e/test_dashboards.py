@@ -6,12 +6,12 @@ import time
 
 import pytest
 
-from dashboards import Options, files
-from dashboards.queries import Query, queries
-from lab.site import Picture
-from settings import Settings
+from bitrix_cdn.dashboards import Options, files
+from bitrix_cdn.dashboards.queries import Query, queries
+from bitrix_cdn.settings import Settings
+from dev.lab.site import Picture
 from tests.e2e.conftest import BROWSER, OLD_BROWSER, Cdn, Shop
-from tests.support import Remote, wait_until
+from tests.kit.support import Remote, wait_until
 
 QUERIES = list(queries(files(Options())))
 

@@ -9,13 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from lab import state
+from dev.lab import state
 from tests.conftest import Deployment
-from tests.deployment import ROOT, Run, pyinfra
 from tests.e2e.conftest import Cdn
 from tests.e2e.test_drift import check
-from tests.ports import beyond_loopback
-from tests.support import Remote, wait_until
+from tests.kit.deployment import ROOT, Run, pyinfra
+from tests.kit.ports import beyond_loopback
+from tests.kit.support import Remote, wait_until
 
 BOTH = {"bitrix", "cdn"}
 
@@ -180,7 +180,7 @@ def test_a_configuration_that_nginx_refuses_never_arrives(cdn: Cdn, deploy_only:
     before = cdn.remote.run("sh", "-c", "cat /etc/nginx/nginx.conf /etc/nginx/conf.d/*")
     run = deploy_only(
         "cdn",
-        "from extensions.files import File, tree\n"
+        "from bitrix_cdn.engine.files import File, tree\n"
         "tree(name='Break nginx', root='/etc/nginx', check='nginx -t -q', files=[\n"
         "    File('/etc/nginx/conf.d/cdn.conf', 'nonsense;\\n'),\n"
         "    File('/etc/nginx/conf.d/new.conf', '# harmless\\n'),\n"
@@ -210,7 +210,7 @@ def test_a_change_that_shuts_the_operator_out_is_taken_back(
 
     run = deploy_only(
         "cdn",
-        "from extensions.files import File\n"
+        "from bitrix_cdn.engine.files import File\n"
         "from roles.sshd import confirmed_sshd_config\n"
         "confirmed_sshd_config(name='Let nobody in', timeout=6,\n"
         f"    drop_in=File('{drop_in}', 'AllowUsers nobody\\n'))\n",

@@ -14,13 +14,13 @@ from typing import Any
 
 import pytest
 
-from extensions.keys import fingerprint
-from lab import state
-from settings import Settings
+from bitrix_cdn.engine.keys import fingerprint
+from bitrix_cdn.settings import Settings
+from dev.lab import state
 from tests.conftest import Deployment
-from tests.deployment import ROOT, deploy
 from tests.e2e.conftest import Cdn
-from tests.support import Figure, Remote, wait_until
+from tests.kit.deployment import ROOT, deploy
+from tests.kit.support import Figure, Remote, wait_until
 
 CLEAN, FAILED, DRIFT = 0, 1, 2
 
@@ -37,7 +37,7 @@ KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJ1OtNnWvxYkJLKxjPSJGmHPRBDzVwMHiwMSM
 
 @dataclass(frozen=True)
 class Checked:
-    """What `python -m drift --json` said."""
+    """What `python -m bitrix_cdn.drift --json` said."""
 
     status: int
     report: dict[str, Any]
@@ -54,7 +54,7 @@ def check(deployment: Deployment, lab: state.Lab, *arguments: str) -> Checked:
     """One check of the lab."""
     started = time.monotonic()
     result = subprocess.run(
-        [sys.executable, "-m", "drift", deployment.inventory, "--json", *arguments],
+        [sys.executable, "-m", "bitrix_cdn.drift", deployment.inventory, "--json", *arguments],
         cwd=ROOT,
         env={**os.environ, "LAB_NAME": lab.name},
         stdin=subprocess.DEVNULL,
@@ -246,7 +246,7 @@ def test_a_host_that_can_not_be_reached_is_said_so_and_the_other_one_is_checked(
 
 def _exec(lab: state.Lab, host: str, *command: str) -> None:
     subprocess.run(
-        [sys.executable, "-m", "lab", "exec", host, "--", *command],
+        [sys.executable, "-m", "dev.lab", "exec", host, "--", *command],
         cwd=ROOT,
         env={**os.environ, "LAB_NAME": lab.name},
         check=True,

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from lab.site import Picture
+from dev.lab.site import Picture
 from tests.e2e.conftest import OLD_BROWSER, Cdn, Shop
-from tests.support import opened, ssim, wait_until
+from tests.kit.support import opened, ssim, wait_until
 
 LONG_NAME = "\u0444" * 124 + ".jpg"
 WITH_AVIF = "image/avif,image/webp,image/apng,image/*,*/*;q=0.8"

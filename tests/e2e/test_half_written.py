@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from tests.e2e.conftest import BROWSER, Cdn, Shop
-from tests.support import Remote, opened, wait_until
+from tests.kit.support import Remote, opened, wait_until
 
 
 @pytest.mark.both
@@ -73,7 +73,7 @@ def _partition(bitrix: Remote, mount: str) -> None:
 
 
 def _lab(*command: str) -> None:
-    subprocess.run([sys.executable, "-m", "lab", *command], check=True, timeout=120)
+    subprocess.run([sys.executable, "-m", "dev.lab", *command], check=True, timeout=120)
 
 
 @pytest.mark.parametrize("cut", [_kill_sshfs, _partition])

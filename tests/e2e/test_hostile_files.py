@@ -7,7 +7,7 @@ import time
 import pytest
 
 from tests.e2e.conftest import BROWSER, Cdn, Shop
-from tests.support import opened, wait_until
+from tests.kit.support import opened, wait_until
 
 _BURST = """
 import os, time

@@ -13,11 +13,11 @@ from urllib.parse import quote
 
 import pytest
 
-from lab import state
-from lab.site import Picture
-from tests.deployment import ROOT
+from dev.lab import state
+from dev.lab.site import Picture
 from tests.e2e.conftest import BROWSER, OLD_BROWSER, SHORT_LIVED, Cdn, Shop
-from tests.support import Figure, Remote, opened, ssim, wait_until
+from tests.kit.deployment import ROOT
+from tests.kit.support import Figure, Remote, opened, ssim, wait_until
 
 
 def of_origin(cdn: Cdn) -> int:
@@ -237,7 +237,7 @@ def cut_off(lab: state.Lab, bitrix: Remote) -> Iterator[None]:
 
     def run(command: str) -> None:
         subprocess.run(
-            [sys.executable, "-m", "lab", command, "bitrix"], cwd=ROOT, check=True, capture_output=True
+            [sys.executable, "-m", "dev.lab", command, "bitrix"], cwd=ROOT, check=True, capture_output=True
         )
 
     bitrix.disconnect()

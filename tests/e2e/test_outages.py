@@ -16,11 +16,11 @@ from contextlib import contextmanager
 
 import pytest
 
-from lab import state
-from tests.deployment import pyinfra
+from dev.lab import state
 from tests.e2e.conftest import Cdn, Shop
 from tests.e2e.traffic import traffic
-from tests.support import Figure, Remote, wait_until
+from tests.kit.deployment import pyinfra
+from tests.kit.support import Figure, Remote, wait_until
 
 FULL = os.environ.get("FAULTS") == "full"
 
@@ -36,7 +36,7 @@ def scaled(full: int, quick: int) -> int:
 
 
 def lab_command(*arguments: str) -> None:
-    subprocess.run([sys.executable, "-m", "lab", *arguments], check=True, timeout=180)
+    subprocess.run([sys.executable, "-m", "dev.lab", *arguments], check=True, timeout=180)
 
 
 @contextmanager

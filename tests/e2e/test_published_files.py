@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from lab.site import EXACT, PROPORTIONAL, PROPORTIONAL_ALT, Resized
+from dev.lab.site import EXACT, PROPORTIONAL, PROPORTIONAL_ALT, Resized
 from tests.e2e.conftest import OLD_BROWSER, Cdn, Shop
-from tests.support import ssim
+from tests.kit.support import ssim
 
 
 @pytest.mark.both

@@ -11,12 +11,12 @@ from pathlib import Path
 
 import pytest
 
-from extensions.journal import JOURNAL, begin_script, undo_script
-from lab import state
-from tests.deployment import ROOT, Run, pyinfra
+from bitrix_cdn.engine.journal import JOURNAL, begin_script, undo_script
+from dev.lab import state
 from tests.e2e.conftest import Cdn, Shop
 from tests.e2e.test_deploy import refusal
-from tests.support import Figure, Remote, wait_until
+from tests.kit.deployment import ROOT, Run, pyinfra
+from tests.kit.support import Figure, Remote, wait_until
 
 HOME = "/opt/webp-converter"
 CONFIG = "/etc/webp-converter/config.toml"
@@ -287,8 +287,8 @@ def test_a_deploy_with_a_journal_is_undone_to_the_last_byte(
         "templates/originals/etc/systemd/system/nginx-originals.service.j2", "[Unit]", "[Unit]\n# changed"
     )
     (newer.root / "several.py").write_text(
-        CONVERTER + "from extensions.files import File, tree\n"
-        "from extensions.services import running\n"
+        CONVERTER + "from bitrix_cdn.engine.files import File, tree\n"
+        "from bitrix_cdn.engine.services import running\n"
         "from roles.nginx import nginx\n"
         "from roles.originals import originals\n"
         "from roles.varnish import varnish\n"

@@ -13,10 +13,10 @@ from typing import Literal
 import httpx
 import pytest
 
-from lab.site import Picture
+from dev.lab.site import Picture
 from tests.e2e.browser import proxy, visit
 from tests.e2e.conftest import BROWSER, OLD_BROWSER, SHORT_LIVED, Cdn, Shop
-from tests.support import Figure, opened, wait_until
+from tests.kit.support import Figure, opened, wait_until
 
 FOREVER = "public, max-age=31536000, immutable"
 

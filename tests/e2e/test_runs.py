@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from lab import state
-from tests.deployment import ROOT, pyinfra
+from dev.lab import state
 from tests.e2e.conftest import Cdn
 from tests.e2e.test_deploy import refusal
-from tests.support import wait_until
+from tests.kit.deployment import ROOT, pyinfra
+from tests.kit.support import wait_until
 
 BEGUN = "/run/a-run-has-begun"
 

@@ -9,7 +9,7 @@ import pytest
 
 from tests.e2e import smuggling, smuggling_h2
 from tests.e2e.conftest import OLD_BROWSER, Cdn, Shop
-from tests.support import Figure
+from tests.kit.support import Figure
 
 
 @pytest.fixture

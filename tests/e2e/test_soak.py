@@ -12,7 +12,7 @@ import pytest
 from tests.e2e.conftest import Cdn, Shop
 from tests.e2e.test_outages import guard_pid, lab_command, mounted_since, spooled
 from tests.e2e.traffic import traffic
-from tests.support import Figure, Remote, wait_until
+from tests.kit.support import Figure, Remote, wait_until
 
 MINUTES = float(os.environ.get("SOAK", "0"))
 

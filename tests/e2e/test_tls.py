@@ -12,11 +12,11 @@ from pathlib import Path
 import httpx
 import pytest
 
-from lab import state
-from lab.site import EXACT
-from tests.deployment import ROOT, pyinfra
+from dev.lab import state
+from dev.lab.site import EXACT
 from tests.e2e.conftest import BROWSER, OLD_BROWSER, Cdn, Shop
-from tests.support import Remote, wait_until
+from tests.kit.deployment import ROOT, pyinfra
+from tests.kit.support import Remote, wait_until
 
 CERTIFICATE = "/etc/nginx/tls/certificate.pem"
 
@@ -146,7 +146,7 @@ def test_a_renewed_certificate_is_taken_at_once(lab: state.Lab, cdn: Cdn, tmp_pa
     """What certbot does after each renewal; the authority itself has no place in a lab."""
     operations = tmp_path / "hook.py"
     operations.write_text(
-        "from extensions.files import rendered, tree\n"
+        "from bitrix_cdn.engine.files import rendered, tree\n"
         "from roles.acme import HOOK\n"
         "from roles.nginx import CERTIFICATE, KEY\n"
         "files = rendered('acme', certificate=CERTIFICATE, key=KEY, owners={HOOK: ('755', 'root', 'root')})\n"

@@ -12,9 +12,9 @@ from dataclasses import dataclass, field
 
 import httpx
 
-from lab.site import Picture, Site, SiteError
+from dev.lab.site import Picture, Site, SiteError
 from tests.e2e.conftest import Cdn, Shop
-from tests.support import opened
+from tests.kit.support import opened
 
 
 @dataclass(frozen=True)

@@ -18,13 +18,13 @@ from dataclasses import dataclass, field
 import httpx
 import pytest
 
-from lab import state
-from lab.site import Picture, Site
-from settings import Settings
+from bitrix_cdn.settings import Settings
+from dev.lab import state
+from dev.lab.site import Picture, Site
 from tests.conftest import Deployment
-from tests.deployment import ROOT
 from tests.e2e.conftest import BROWSER, OLD_BROWSER, Cdn, Shop, bitrix, cdn, remotes, settings, shop
-from tests.support import Remote, photo, wait_until
+from tests.kit.deployment import ROOT
+from tests.kit.support import Remote, photo, wait_until
 
 __all__ = ["bitrix", "cdn", "remotes", "settings", "shop"]
 
@@ -199,7 +199,7 @@ def logged(edge: Remote, after: float = 0.0) -> Counter[str]:
 
 
 def lab_command(*arguments: str) -> None:
-    subprocess.run([sys.executable, "-m", "lab", *arguments], cwd=ROOT, check=True, capture_output=True)
+    subprocess.run([sys.executable, "-m", "dev.lab", *arguments], cwd=ROOT, check=True, capture_output=True)
 
 
 @contextmanager

@@ -8,7 +8,7 @@ from collections import Counter
 import httpx
 import pytest
 
-from lab import state
+from dev.lab import state
 from tests.conftest import Deployment
 from tests.e2e.conftest import BROWSER, OLD_BROWSER, SHORT_LIVED, Cdn, Shop
 from tests.e2e.test_drift import CLEAN, DRIFT, check
@@ -22,7 +22,7 @@ from tests.edges.conftest import (
     partitioned,
     visitors,
 )
-from tests.support import Figure, Remote, never, wait_until
+from tests.kit.support import Figure, Remote, never, wait_until
 
 pytestmark = pytest.mark.edges
 

@@ -10,7 +10,7 @@ import pytest
 from tests.e2e import smuggling, smuggling_h2
 from tests.e2e.conftest import Cdn
 from tests.edges.conftest import Balancer, Expected
-from tests.support import Figure, Remote
+from tests.kit.support import Figure, Remote
 
 pytestmark = pytest.mark.edges
 

@@ -9,8 +9,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from lab import layout, machine, network, state
-from lab.layout import Layout
+from dev.lab import layout, machine, network, state
+from dev.lab.layout import Layout
 
 REPOSITORY = Path(__file__).parents[2]
 
@@ -25,7 +25,7 @@ class LabUnderTest:
 
     def popen(self, *arguments: str, prefix: tuple[str, ...] = (), **options: Any) -> subprocess.Popen[str]:
         return subprocess.Popen(
-            [*prefix, sys.executable, "-m", "lab", *arguments],
+            [*prefix, sys.executable, "-m", "dev.lab", *arguments],
             cwd=REPOSITORY,
             env={**os.environ, "LAB_NAME": self.name},
             text=True,

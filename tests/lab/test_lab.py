@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from lab import guest, layout, network, packages, state
-from lab.errors import LabError
-from lab.layout import Layout
+from dev.lab import guest, layout, network, packages, state
+from dev.lab.errors import LabError
+from dev.lab.layout import Layout
 from tests.lab.driver import LabUnderTest
 
 GREETING = "exec 3<>/dev/tcp/{to}/22; head -c4 <&3"
@@ -116,7 +116,7 @@ def test_up_again_is_quiet_and_leaves_hosts_alone(main_lab: LabUnderTest) -> Non
 
 def test_up_of_another_suite_is_refused(main_lab: LabUnderTest) -> None:
     refused = main_lab.run("up", "--suite", "bookworm", status=1)
-    assert refused.stderr == f"lab: lab {main_lab.name} is of trixie: run `python -m lab down` first\n"
+    assert refused.stderr == f"lab: lab {main_lab.name} is of trixie: run `python -m dev.lab down` first\n"
 
 
 @pytest.mark.parametrize("seconds", [0.3, 0.7, 1.3])

@@ -19,11 +19,10 @@ from typing import Any
 
 import pytest
 
-from extensions.journal import JOURNAL
-from extensions.lock import LOCK
-from lab import state
+from bitrix_cdn.engine.journal import JOURNAL
+from bitrix_cdn.fleet.lock import LOCK
+from dev.lab import state
 from roles.nginx import DRAIN
-from tests.deployment import INVENTORY_OF_EDGES, ROOT, pyinfra
 from tests.edges.conftest import (
     Balancer,
     Expected,
@@ -39,7 +38,8 @@ from tests.edges.conftest import (
     settings,
     visitors,
 )
-from tests.support import Remote
+from tests.kit.deployment import INVENTORY_OF_EDGES, ROOT, pyinfra
+from tests.kit.support import Remote
 
 __all__ = ["_five_hosts", "all_up", "balancer", "bitrix", "cdn", "edges", "gallery", "remotes", "settings"]
 
@@ -108,9 +108,17 @@ class Tree:
 
         :param code: Python that goes before it.
         """
-        program = ["-c", f"{code}\nimport sys, rollout.cli\nsys.exit(rollout.cli.main(sys.argv[1:]))"]
+        program = [
+            "-c",
+            f"{code}\nimport sys\nfrom bitrix_cdn.rollout import cli\nsys.exit(cli.main(sys.argv[1:]))",
+        ]
         process = subprocess.Popen(
-            [sys.executable, *(program if code else ["-m", "rollout"]), INVENTORY_OF_EDGES, *arguments],
+            [
+                sys.executable,
+                *(program if code else ["-m", "bitrix_cdn.rollout"]),
+                INVENTORY_OF_EDGES,
+                *arguments,
+            ],
             cwd=self.path,
             env={**os.environ, "LAB_NAME": self.lab, "XDG_STATE_HOME": str(self.home), **environment},
             stdin=subprocess.DEVNULL,

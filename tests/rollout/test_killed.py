@@ -9,8 +9,8 @@ import time
 import pytest
 
 from tests.edges.conftest import Balancer
+from tests.kit.support import Figure, Remote, wait_until
 from tests.rollout.conftest import Tree, WhileVisited, traces
-from tests.support import Figure, Remote, wait_until
 
 pytestmark = pytest.mark.edges
 
@@ -19,7 +19,7 @@ STEPS = ["before", "drain", "idle", "begin", "deploy", "smoke", "undrain", "back
 # Only one host changes, by one file: what is tried is where a run may end.
 ONLY_EDGE1 = """
 if host.name == "edge1":
-    from extensions.files import File, tree
+    from bitrix_cdn.engine.files import File, tree
 
     tree(name="Write a file", files=[File("/etc/bitrix-cdn/rollout-test", "CONTENT\\n")])
 """

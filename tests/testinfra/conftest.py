@@ -14,9 +14,9 @@ import pytest
 import testinfra
 from testinfra.host import Host
 
-from settings import Settings
+from bitrix_cdn.settings import Settings
 from tests.conftest import Deployment
-from tests.deployment import ROOT
+from tests.kit.deployment import ROOT
 
 
 class Inventory:

@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 from testinfra.host import Host
 
+from bitrix_cdn.settings import Settings
+from bitrix_cdn.settings.alerting import AlertmanagerSettings
 from roles.alertmanager import ACCOUNT, CONFIG, UNIT
-from settings import Settings
-from settings.alerting import AlertmanagerSettings
 from tests.testinfra.conftest import Inventory
 
 

@@ -10,9 +10,9 @@ import uuid
 import pytest
 from testinfra.host import Host
 
+from bitrix_cdn.settings import Settings
 from roles.balancer import CONFIG, JOINED, SOCKET
-from settings import Settings
-from tests.support import wait_until
+from tests.kit.support import wait_until
 from tests.testinfra.conftest import Inventory, connects, fetched, listening
 
 pytestmark = pytest.mark.edges

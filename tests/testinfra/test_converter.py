@@ -5,7 +5,7 @@ import json
 import pytest
 from testinfra.host import Host
 
-from settings import Settings
+from bitrix_cdn.settings import Settings
 
 UNIT = "webp-converter.service"
 

@@ -12,11 +12,11 @@ import shlex
 import pytest
 from testinfra.host import Host
 
+from bitrix_cdn.settings import Settings
 from roles.exporters import probe_picture
-from settings import Settings
 from tests.conftest import Deployment
-from tests.documented import READS, Command, commands, pages
-from tests.support import Figure
+from tests.kit.documented import READS, Command, commands, pages
+from tests.kit.support import Figure
 from tests.testinfra import test_runbooks
 from tests.testinfra.conftest import Inventory
 from tests.testinfra.test_runbooks import COMPLAINTS, RUN

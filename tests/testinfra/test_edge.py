@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 from testinfra.host import Host
 
+from bitrix_cdn.settings import Settings
 from roles.nginx import DRAIN, HEALTH
 from roles.varnish import source_of_edge
-from settings import Settings
-from tests.deployment import ROOT
-from tests.support import wait_until
+from tests.kit.deployment import ROOT
+from tests.kit.support import wait_until
 from tests.testinfra.conftest import Inventory, connects, gixy, listening
 from tests.testinfra.vcl import Case, outcomes, quick
 

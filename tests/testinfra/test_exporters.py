@@ -10,9 +10,9 @@ import httpx
 import pytest
 from testinfra.host import Host
 
+from bitrix_cdn.settings import Settings
 from roles.exporters import BUCKETS, MTAIL, PROBE, probe_picture
-from settings import Settings
-from tests.support import wait_until
+from tests.kit.support import wait_until
 from tests.testinfra.conftest import Inventory, fetched, listening
 
 # Unit, setting of its port, and a metric that only comes when it reaches what it tells of.

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 import pytest
 from testinfra.host import Host
 
-from settings import Settings
-from tests.support import wait_until
+from bitrix_cdn.settings import Settings
+from tests.kit.support import wait_until
 from tests.testinfra.conftest import Inventory, connects
 
 UNIT = "bitrix-cdn-firewall.service"

@@ -9,11 +9,11 @@ import httpx
 import pytest
 from testinfra.host import Host
 
-from dashboards import DASHBOARDS, Options
-from dashboards.board import DATASOURCE
+from bitrix_cdn.dashboards import DASHBOARDS, Options
+from bitrix_cdn.dashboards.board import DATASOURCE
+from bitrix_cdn.settings import Settings
+from bitrix_cdn.settings.grafana import GrafanaSettings
 from roles import grafana as role
-from settings import Settings
-from settings.grafana import GrafanaSettings
 from tests.conftest import Deployment
 from tests.testinfra.conftest import Inventory
 

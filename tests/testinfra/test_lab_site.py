@@ -10,9 +10,9 @@ import httpx
 import pytest
 from testinfra.host import Host
 
-from lab.site import EXACT, PROPORTIONAL, Picture, Site, SiteError
-from settings import Settings
-from tests.support import opened, photo
+from bitrix_cdn.settings import Settings
+from dev.lab.site import EXACT, PROPORTIONAL, Picture, Site, SiteError
+from tests.kit.support import opened, photo
 from tests.testinfra.conftest import Inventory
 
 

@@ -7,8 +7,8 @@ from uuid import uuid4
 import pytest
 from testinfra.host import Host
 
-from settings import Settings
-from tests.support import wait_until
+from bitrix_cdn.settings import Settings
+from tests.kit.support import wait_until
 from tests.testinfra.conftest import Inventory
 
 

@@ -10,8 +10,8 @@ import httpx
 import pytest
 from testinfra.host import Host
 
-from settings import Settings
-from tests.support import wait_until
+from bitrix_cdn.settings import Settings
+from tests.kit.support import wait_until
 from tests.testinfra.conftest import Inventory, gixy
 
 SHORT_LIVED = "public, max-age=15, stale-while-revalidate=10"

@@ -8,9 +8,9 @@ from urllib.parse import quote
 import pytest
 from testinfra.host import Host
 
-from settings import Settings
-from settings.inventory import GROUPS
-from tests.support import Figure, wait_until
+from bitrix_cdn.settings import Settings
+from bitrix_cdn.settings.inventory import GROUPS
+from tests.kit.support import Figure, wait_until
 from tests.testinfra.conftest import Inventory, connects, fetched, listening
 
 

@@ -3,7 +3,7 @@
 import pytest
 from testinfra.host import Host
 
-from settings import Settings
+from bitrix_cdn.settings import Settings
 
 
 def config(host: Host, port: int, key: str) -> str:

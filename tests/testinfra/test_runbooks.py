@@ -10,10 +10,10 @@ from dataclasses import dataclass
 import pytest
 from testinfra.host import Host
 
+from bitrix_cdn.settings import Settings
 from roles.exporters import probe_picture
-from settings import Settings
-from tests.deployment import ROOT
-from tests.support import Figure
+from tests.kit.deployment import ROOT
+from tests.kit.support import Figure
 from tests.testinfra.conftest import Inventory
 
 HOSTS = {

@@ -2,7 +2,7 @@
 
 import pytest
 
-from extensions.services import STAMPS
+from bitrix_cdn.engine.services import STAMPS
 from tests.testinfra.conftest import Inventory
 
 

@@ -3,8 +3,8 @@
 import pytest
 from testinfra.host import Host
 
+from bitrix_cdn.settings import Settings
 from roles.sftp import KEY
-from settings import Settings
 
 SSH = "-F /etc/mount-guard/ssh_config peer"
 

@@ -3,7 +3,7 @@
 import pytest
 from testinfra.host import Host
 
-from settings import Settings
+from bitrix_cdn.settings import Settings
 
 
 def effective(host: Host, user: str = "root") -> dict[str, str]:

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 from testinfra.host import Host
 
+from bitrix_cdn.settings import Settings
 from roles.varnish import VCL, source_of_cdn
-from settings import Settings
-from tests.deployment import ROOT
+from tests.kit.deployment import ROOT
 from tests.testinfra.vcl import Case, outcomes, quick
 
 CASES = sorted((ROOT / "tests/varnish").glob("*.vtc"))

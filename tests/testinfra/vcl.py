@@ -9,10 +9,10 @@ from pathlib import Path
 
 from testinfra.host import Host
 
-from extensions.files import rendered
+from bitrix_cdn.engine.files import rendered
+from bitrix_cdn.settings import Settings
 from roles.nginx import accepts
 from roles.varnish import VCL, Source
-from settings import Settings
 
 
 @dataclass(frozen=True)

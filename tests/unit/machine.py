@@ -6,7 +6,7 @@ import os
 import subprocess
 from pathlib import Path
 
-from extensions.journal import begin_script, record_script, undo_script
+from bitrix_cdn.engine.journal import begin_script, record_script, undo_script
 
 SYSTEMCTL = """#!/bin/sh
 # States: $UNITS/NAME.active, $UNITS/NAME.enabled; what changes them goes to $UNITS/log.

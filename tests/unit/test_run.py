@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from tests import run
-from tests.deployment import ROOT
-from tests.support import wait_until
+from tests.kit.deployment import ROOT
+from tests.kit.support import wait_until
 
 GOOD = """
 def test_good(record_testsuite_property):

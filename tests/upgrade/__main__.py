@@ -10,12 +10,12 @@ import sys
 import tempfile
 from pathlib import Path
 
-from lab import state
-from lab.errors import LabError
-from lab.site import Site
-from settings import Settings
-from tests.deployment import INVENTORY, ROOT
-from tests.support import Remote
+from bitrix_cdn.settings import Settings
+from dev.lab import state
+from dev.lab.errors import LabError
+from dev.lab.site import Site
+from tests.kit.deployment import INVENTORY, ROOT
+from tests.kit.support import Remote
 from tests.upgrade import pictures
 from tests.upgrade.prober import report, visiting
 from tests.upgrade.release import ReleaseError, deploy, previous, unpacked

@@ -13,10 +13,10 @@ from urllib.parse import urlencode
 
 import httpx
 
-from lab import state
-from lab.site import EXACT, PROPORTIONAL, Picture, Resized, Site
-from settings import Settings
-from tests.support import Remote, photo, wait_until
+from bitrix_cdn.settings import Settings
+from dev.lab import state
+from dev.lab.site import EXACT, PROPORTIONAL, Picture, Resized, Site
+from tests.kit.support import Remote, photo, wait_until
 from tests.upgrade.prober import Visitor, get
 
 BROWSER = "image/webp,image/apng,image/*,*/*;q=0.8"

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
 
-from tests.deployment import INVENTORY, ROOT
+from tests.kit.deployment import INVENTORY, ROOT
 
 
 class ReleaseError(Exception):

@@ -13,9 +13,9 @@ from pathlib import Path
 import httpx
 import pytest
 
-from lab import state
-from lab.site import Picture, Site
-from tests.support import Remote
+from dev.lab import state
+from dev.lab.site import Picture, Site
+from tests.kit.support import Remote
 from tests.upgrade import pictures
 from tests.upgrade.pictures import BROWSER, Variant
 

@@ -21,13 +21,13 @@ import pytest
 from pydantic import ValidationError
 from pyinfra.api.exceptions import PyinfraError
 
+from bitrix_cdn.settings.alerting import AlertmanagerSettings, LevelSettings, secret
 from roles.alertmanager import CONFIG, DROP_IN, INHIBITIONS, SEVERITIES, configuration
-from settings.alerting import AlertmanagerSettings, LevelSettings, secret
-from tests.alerting import names
-from tests.deployment import ROOT
-from tests.receiver import Receiver, receiving
-from tests.support import wait_until
-from tests.tools import needs, said
+from tests.kit.alerting import names
+from tests.kit.deployment import ROOT
+from tests.kit.receiver import Receiver, receiving
+from tests.kit.support import wait_until
+from tests.kit.tools import needs, said
 
 ALL: dict[str, Any] = {
     "email": {
@@ -116,10 +116,10 @@ def test_each_secret_is_in_the_file_that_only_alertmanager_reads(secrets: None, 
 
 
 _DEPLOY = """
-from extensions.files import tree
+from bitrix_cdn.engine.files import tree
 from roles.alertmanager import CONFIG, configuration
-from settings.alerting import AlertmanagerSettings
-from extensions.files import File
+from bitrix_cdn.settings.alerting import AlertmanagerSettings
+from bitrix_cdn.engine.files import File
 import getpass, grp, os, pathlib
 place = pathlib.Path({place!r})
 user, group = getpass.getuser(), grp.getgrgid(os.getgid()).gr_name

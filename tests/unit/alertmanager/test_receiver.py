@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from tests.receiver import receiving
+from tests.kit.receiver import receiving
 
 
 def payload(status: str, **labels: str) -> dict[str, Any]:

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from backup.host import restore
-from backup.host.errors import BackupError, Status
-from backup.host.restic import Snapshot
-from backup.host.state import Restore, State
+from host_agent.backup import restore
+from host_agent.backup.errors import BackupError, Status
+from host_agent.backup.restic import Snapshot
+from host_agent.backup.state import Restore, State
 from tests.unit.backup.test_parts import config
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from backup.host import files
+from host_agent.backup import files
 
 
 def test_a_linked_tree_stays_when_the_first_one_goes(tmp_path: Path) -> None:

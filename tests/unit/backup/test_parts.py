@@ -13,12 +13,12 @@ from typing import Any
 
 import pytest
 
-from backup.host import files
-from backup.host.config import Config, Redis
-from backup.host.errors import BackupError
-from backup.host.parts import GrafanaPart, PrometheusPart, RedisPart, _checked
-from tests.support import wait_until
-from tests.tools import needs
+from host_agent.backup import files
+from host_agent.backup.config import Config, Redis
+from host_agent.backup.errors import BackupError
+from host_agent.backup.parts import GrafanaPart, PrometheusPart, RedisPart, _checked
+from tests.kit.support import wait_until
+from tests.kit.tools import needs
 
 
 def config(place: Path, **values: Any) -> Config:

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from backup.host import restic
-from backup.host.errors import BackupError, Status, explain
-from backup.host.restic import Snapshot, chosen
+from host_agent.backup import restic
+from host_agent.backup.errors import BackupError, Status, explain
+from host_agent.backup.restic import Snapshot, chosen
 from tests.unit.backup.test_parts import config
 
 KEY = "ssh-ed25519 AAAA bitrix-cdn backup of cdn"

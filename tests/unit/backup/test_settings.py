@@ -9,8 +9,8 @@ import pytest
 from pydantic import ValidationError
 from pyinfra.api.exceptions import PyinfraError
 
-from settings import Settings
-from settings.backup import BackupSettings, SftpTarget, password_of
+from bitrix_cdn.settings import Settings
+from bitrix_cdn.settings.backup import BackupSettings, SftpTarget, password_of
 
 KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIOWxm4Fqu"
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from backup.host.errors import BackupError, Status
-from backup.host.state import METRICS, Restore, State, Task, alone, forget_restore
+from host_agent.backup.errors import BackupError, Status
+from host_agent.backup.state import METRICS, Restore, State, Task, alone, forget_restore
 
 
 def test_a_failure_keeps_the_time_of_the_last_success() -> None:

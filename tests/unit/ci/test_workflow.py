@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.deployment import ROOT
+from tests.kit.deployment import ROOT
 from tests.run import stages
 
 FILE = ROOT / ".github/workflows/ci.yml"

@@ -14,12 +14,12 @@ from typing import Any
 import pytest
 from webp_converter.metrics import Metrics
 
-from dashboards import DASHBOARDS, Options, files
-from dashboards.board import DATASOURCE
-from dashboards.queries import Query, queries
-from dashboards.targets import Levels
-from mount_guard.report import _METRICS
-from tests.deployment import ROOT
+from bitrix_cdn.dashboards import DASHBOARDS, Options, files
+from bitrix_cdn.dashboards.board import DATASOURCE
+from bitrix_cdn.dashboards.queries import Query, queries
+from bitrix_cdn.dashboards.targets import Levels
+from host_agent.mount.report import _METRICS
+from tests.kit.deployment import ROOT
 
 MADE = files(Options(runbooks="https://example.com/runbooks/", price=0.1))
 QUERIES = list(queries(MADE))
@@ -158,7 +158,7 @@ def test_targets_are_the_settings() -> None:
 
 def test_the_same_code_gives_the_same_files(tmp_path: Path) -> None:
     for run in ("first", "second"):
-        command = [sys.executable, "-m", "dashboards", str(tmp_path / run)]
+        command = [sys.executable, "-m", "bitrix_cdn.dashboards", str(tmp_path / run)]
         subprocess.run(command, cwd=ROOT, check=True)
     first, second = (
         {path.name: path.read_bytes() for path in (tmp_path / run).iterdir()} for run in ("first", "second")
@@ -168,7 +168,7 @@ def test_the_same_code_gives_the_same_files(tmp_path: Path) -> None:
 
 
 def test_the_command_prints_each_query() -> None:
-    command = [sys.executable, "-m", "dashboards", "queries"]
+    command = [sys.executable, "-m", "bitrix_cdn.dashboards", "queries"]
     output = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout
     printed = [Query(**json.loads(line)) for line in output.splitlines()]
     assert printed == list(queries(files(Options())))

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.deployment import ROOT
-from tests.documented import Command, commands
+from tests.kit.deployment import ROOT
+from tests.kit.documented import Command, commands
 
 OPERATORS = [one for one in commands() if not one.host]
 MAKEFILE = (ROOT / "Makefile").read_text()

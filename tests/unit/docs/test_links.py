@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.alerting import rules
-from tests.deployment import ROOT
-from tests.documented import pages
+from tests.kit.alerting import rules
+from tests.kit.deployment import ROOT
+from tests.kit.documented import pages
 
 
 def anchors(page: Path) -> set[str]:

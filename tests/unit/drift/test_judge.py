@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 from pydantic import BaseModel, ValidationError
 
-from drift.expected import Expected, expected, places
-from drift.judge import judge
-from drift.look import Account, Entry, Key, Seen, Socket
-from settings import Settings
+from bitrix_cdn.drift.expected import Expected, expected, places
+from bitrix_cdn.drift.judge import judge
+from bitrix_cdn.drift.look import Account, Entry, Key, Seen, Socket
+from bitrix_cdn.settings import Settings
 
 OWN = ("cdn", "monitoring")
 SHOP = ("bitrix",)

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from drift.look import Account, Key, Look, Socket, seen
-from extensions.keys import fingerprint
+from bitrix_cdn.drift.look import Account, Key, Look, Socket, seen
+from bitrix_cdn.engine.keys import fingerprint
 
 PUBLIC = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJ1OtNnWvxYkJLKxjPSJGmHPRBDzVwMHiwMSMbbLkWmE"
 

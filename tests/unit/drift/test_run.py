@@ -16,13 +16,13 @@ from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 from rich.console import Console
 
-from drift import run
-from drift.mask import MASK, Mask
-from drift.report import CLEAN, DRIFT, FAILED, DriftError, Report, as_json, as_junit, as_metrics
-from drift.run import ROOT, check, complaint, packages, read, said_of
-from drift.suggest import suggestion
-from drift.table import show
-from extensions.channel import ENVIRONMENT
+from bitrix_cdn.drift import run
+from bitrix_cdn.drift.mask import MASK, Mask
+from bitrix_cdn.drift.report import CLEAN, DRIFT, FAILED, DriftError, Report, as_json, as_junit, as_metrics
+from bitrix_cdn.drift.run import ROOT, check, complaint, packages, read, said_of
+from bitrix_cdn.drift.suggest import suggestion
+from bitrix_cdn.drift.table import show
+from bitrix_cdn.engine.channel import ENVIRONMENT
 
 ALERTING = "/etc/prometheus/alertmanager.yml"
 OPEN = "/etc/nginx/nginx.conf"
@@ -267,7 +267,11 @@ def test_records_are_read_by_host() -> None:
 )
 def test_a_wrong_command_is_one_line_and_a_failure(arguments: list[str], said: str) -> None:
     result = subprocess.run(
-        [sys.executable, "-m", "drift", *arguments], cwd=ROOT, capture_output=True, text=True, check=False
+        [sys.executable, "-m", "bitrix_cdn.drift", *arguments],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert result.returncode == FAILED
     assert said in result.stderr

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from drift import timer
-from drift.report import DriftError
-from drift.run import ROOT
-from drift.timer import install, units
+from bitrix_cdn.drift import timer
+from bitrix_cdn.drift.report import DriftError
+from bitrix_cdn.drift.run import ROOT
+from bitrix_cdn.drift.timer import install, units
 
 
 def made(tmp_path: Path) -> dict[str, str]:

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from lab import cli, machine, state
-from lab.layout import Layout
-from lab.state import HostRecord, Record
+from dev.lab import cli, machine, state
+from dev.lab.layout import Layout
+from dev.lab.state import HostRecord, Record
 
 
 @pytest.fixture(autouse=True)
@@ -112,7 +112,7 @@ def test_another_suite_than_the_labs(
     monkeypatch.setattr(machine, "require", lambda: None)
     state.write(Layout("unit"), Record("unit", 7, "bookworm", (HostRecord("cdn", 3, "base"),)))
     assert cli.main(["up", "--suite", "trixie"]) == 1
-    assert "is of bookworm: run `python -m lab down` first" in one_line(capsys)
+    assert "is of bookworm: run `python -m dev.lab down` first" in one_line(capsys)
 
 
 @pytest.mark.parametrize("name", ["Lab", "../etc", "x" * 40])

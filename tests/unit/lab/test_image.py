@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from lab import image, lifecycle, state
-from lab.errors import LabError
-from lab.image import Recipe
-from lab.layout import Layout
-from lab.lifecycle import Progress
-from lab.state import HostRecord, Record
+from dev.lab import image, lifecycle, state
+from dev.lab.errors import LabError
+from dev.lab.image import Recipe
+from dev.lab.layout import Layout
+from dev.lab.lifecycle import Progress
+from dev.lab.state import HostRecord, Record
 
 DEB822 = """\
 # the release

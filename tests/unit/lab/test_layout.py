@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from lab import layout
-from lab.errors import UsageError
-from lab.layout import Layout
+from dev.lab import layout
+from dev.lab.errors import UsageError
+from dev.lab.layout import Layout
 
 
 @pytest.mark.parametrize("name", ["lab", "a", "lab-2", "x" * 31])

@@ -4,8 +4,8 @@ from ipaddress import IPv4Network
 
 import pytest
 
-from lab import network
-from lab.errors import LabError
+from dev.lab import network
+from dev.lab.errors import LabError
 
 
 def test_a_lab_gets_the_same_subnet_each_time() -> None:

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from lab import packages
-from lab.layout import HostLayout
+from dev.lab import packages
+from dev.lab.layout import HostLayout
 
 
 @pytest.fixture

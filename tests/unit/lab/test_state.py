@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from lab import state
-from lab.errors import LabError
-from lab.layout import Layout
-from lab.state import HostRecord, Record
+from dev.lab import state
+from dev.lab.errors import LabError
+from dev.lab.layout import Layout
+from dev.lab.state import HostRecord, Record
 
 RECORD = Record("one", 7, "trixie", (HostRecord("bitrix", 2, "base-1"), HostRecord("cdn", 3, "base-2")))
 
@@ -48,7 +48,7 @@ def test_an_unreadable_record_is_one_line(files: Layout, text: str) -> None:
 def test_no_lab_is_one_line_that_says_how_to_start_it(files: Layout) -> None:
     with pytest.raises(LabError) as caught:
         state.load("one")
-    assert str(caught.value) == "there is no lab one: start it with `LAB_NAME=one python -m lab up`"
+    assert str(caught.value) == "there is no lab one: start it with `LAB_NAME=one python -m dev.lab up`"
 
 
 def test_an_unknown_host_is_one_line_that_names_those_there_are() -> None:
@@ -74,7 +74,7 @@ def test_a_lock_is_held_by_one_and_leaves_nothing(tmp_path: Path) -> None:
 def test_a_killed_holder_frees_the_lock(tmp_path: Path) -> None:
     lock = tmp_path / ".lock"
     script = (
-        "import sys, time; from pathlib import Path; from lab import state\n"
+        "import sys, time; from pathlib import Path; from dev.lab import state\n"
         "with state.locked(Path(sys.argv[1])): print('held', flush=True); time.sleep(60)"
     )
     holder = subprocess.Popen([sys.executable, "-c", script, str(lock)], stdout=subprocess.PIPE)

@@ -12,10 +12,10 @@ from typing import Any
 
 import pytest
 
-from tests.alerting import rules
-from tests.compression import compressed, compressed_query, milliseconds
-from tests.support import wait_until
-from tests.tools import needs, said
+from tests.kit.alerting import rules
+from tests.kit.compression import compressed, compressed_query, milliseconds
+from tests.kit.support import wait_until
+from tests.kit.tools import needs, said
 
 INTERVAL_S = 15
 FACTOR = 12

@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from tests.alerting import WATCHDOG, Alert, alerts, names, rules, settings_with
-from tests.deployment import ROOT
 from tests.e2e.test_alerts import FAULTS, PROVEN_OTHERWISE
-from tests.tools import needs, said
+from tests.kit.alerting import WATCHDOG, Alert, alerts, names, rules, settings_with
+from tests.kit.deployment import ROOT
+from tests.kit.tools import needs, said
 
 CASES = sorted((ROOT / "tests/prometheus").glob("*.yml"))
 RUNBOOKS = ROOT / "docs/runbooks"

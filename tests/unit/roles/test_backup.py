@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
-from backup.host.config import Config, load
-from backup.host.errors import BackupError
-from extensions.files import File
+from bitrix_cdn.engine.files import File
+from bitrix_cdn.settings import Settings
+from host_agent.backup.config import Config, load
+from host_agent.backup.errors import BackupError
 from roles.backup import CONFIG, PASSWORD, SSH_CONFIG, command_files, configuration
-from settings import Settings
 
 KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIOWxm4Fqu"
 SFTP = {"repository": "sftp:a@vault:/srv/backups", "sftp_host_key": KEY}

@@ -21,8 +21,9 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from dashboards.board import DATASOURCE, Options
-from extensions.files import File
+from bitrix_cdn.dashboards.board import DATASOURCE, Options
+from bitrix_cdn.engine.files import File
+from bitrix_cdn.settings.grafana import GrafanaRepository, GrafanaSettings
 from roles import grafana as role
 from roles.grafana import (
     INI,
@@ -40,7 +41,6 @@ from roles.grafana import (
     key_script,
     left_out,
 )
-from settings.grafana import GrafanaRepository, GrafanaSettings
 
 
 def rendered(own: GrafanaSettings | None = None, **given: Any) -> dict[str, File]:

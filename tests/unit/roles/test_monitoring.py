@@ -11,12 +11,12 @@ import pytest
 from pyinfra.api import Config, Inventory, State
 from pyinfra.context import ctx_host, ctx_inventory, ctx_state
 
+from bitrix_cdn.settings import Settings
 from roles.balancer import number
 from roles.exporters import visible_name
 from roles.firewall import closed_ports, doors
 from roles.prometheus import jobs, mebibytes, probes
 from roles.watchers import asked_at, bracketed
-from settings import Settings
 
 SHOP, PICTURES, MORE = "10.0.0.1", "10.0.0.2", "fd00::3"
 

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from extensions.files import File, _install, _packed
-from extensions.journal import undo_script
+from bitrix_cdn.engine.files import File, _install, _packed
+from bitrix_cdn.engine.journal import undo_script
 from roles.releases import Installed, Releases, prune_script, surplus_script, switch_script
-from tests.unit.extensions.test_files import GROUP, OWNER
+from tests.unit.engine.test_files import GROUP, OWNER
 from tests.unit.machine import Machine
 
 UNIT = "webp-converter.service"

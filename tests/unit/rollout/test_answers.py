@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from rollout import answers, balancer
-from rollout.fleet import results
+from bitrix_cdn.rollout import answers, balancer
+from bitrix_cdn.rollout.fleet import results
 
 HAPROXY = """\
 # HELP haproxy_server_status Current status of the service, per state label value.

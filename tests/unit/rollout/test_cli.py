@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from rollout import cli
-from tests.deployment import ROOT
-from tests.examples import filled_in
+from bitrix_cdn.rollout import cli
+from tests.kit.deployment import ROOT
+from tests.kit.examples import filled_in
 
 PRODUCTION = "a shop's inventory"
 """In place of its file."""
@@ -52,7 +52,7 @@ def test_an_inventory_that_is_not_there(capsys: pytest.CaptureFixture[str]) -> N
 
 def test_an_inventory_that_can_not_be(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     inventory = tmp_path / "shop.py"
-    inventory.write_text("from settings import groups\n\nbitrix, cdn, *others = groups(bitrix={})\n")
+    inventory.write_text("from bitrix_cdn.settings import groups\n\nbitrix, cdn, *others = groups(bitrix={})\n")
     assert cli.main([str(inventory)]) == 1
     lines = capsys.readouterr().err.splitlines()
     assert lines[0].startswith("rollout: ")

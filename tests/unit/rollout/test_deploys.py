@@ -9,8 +9,8 @@ from typing import Any, cast
 
 import pytest
 
-from hosts import Inventory
-from rollout.deploys import Failure, by_host, failure, sources, state
+from bitrix_cdn.fleet import Inventory
+from bitrix_cdn.rollout.deploys import Failure, by_host, failure, sources, state
 
 ROOT = Path(__file__).parents[3]
 
@@ -63,7 +63,7 @@ def inventory(**settings: Any) -> Inventory:
 
 @pytest.fixture
 def tree(tmp_path: Path) -> Path:
-    for name in ("deploy.py", "config.py", "roles", "templates", "extensions", "mount_guard"):
+    for name in ("deploy.py", "config.py", "roles", "templates", "bitrix_cdn", "host_agent"):
         source, target = ROOT / name, tmp_path / name
         if source.is_dir():
             shutil.copytree(source, target, ignore=shutil.ignore_patterns("__pycache__"))
@@ -84,20 +84,20 @@ def test_the_same_tree_with_the_same_settings_is_the_same_state(tree: Path, tmp_
 def test_all_that_roles_bring_to_hosts_belongs_to_the_state() -> None:
     names = {file.relative_to(ROOT).as_posix() for file in sources()}
     assert names >= {
-        "backup/host/restic.py",
+        "host_agent/backup/restic.py",
         "config.py",
         "converter_app/requirements-3.13.lock",
         "converter_app/src/webp_converter/daemon.py",
-        "dashboards/board.py",
+        "bitrix_cdn/dashboards/board.py",
         "deploy.py",
-        "mount_guard/guard.py",
-        "probe/picture.py",
+        "host_agent/mount/guard.py",
+        "host_agent/observe/picture.py",
         "roles/nginx.py",
-        "settings/model.py",
+        "bitrix_cdn/settings/model.py",
         "templates/nginx/etc/nginx/nginx.conf.j2",
     }
     assert not [
-        name for name in names if name.startswith(("lab/", "demo/", "docs/", "tests/", "rollout/run"))
+        name for name in names if name.startswith(("dev/", "docs/", "tests/", "bitrix_cdn/rollout/run"))
     ]
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from rollout.plan import batches
+from bitrix_cdn.rollout.plan import batches
 
 GROUPS = {
     "bitrix": ("shop",),

@@ -3,7 +3,7 @@
 import pytest
 from scipy.stats import binomtest
 
-from rollout.rates import NOTHING, Count, chance, counters, said, since, worse
+from bitrix_cdn.rollout.rates import NOTHING, Count, chance, counters, said, since, worse
 
 
 @pytest.mark.parametrize(

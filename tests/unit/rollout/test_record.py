@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from rollout.errors import RefusedError, RolloutError
-from rollout.record import Record
+from bitrix_cdn.rollout.errors import RefusedError, RolloutError
+from bitrix_cdn.rollout.record import Record
 
 
 def opened(home: Path, state: str = "one", said: list[str] | None = None) -> Record:

@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from settings import InventoryError, Settings, groups
-from tests.deployment import ROOT
-from tests.examples import filled_in
+from bitrix_cdn.settings import InventoryError, Settings, groups
+from tests.kit.deployment import ROOT
+from tests.kit.examples import filled_in
 
 HOSTS: dict[str, Any] = {
     "bitrix": {"shop": {"address": "10.0.0.1"}},
@@ -389,7 +389,7 @@ def test_what_people_write_is_told_in_one_line(given: dict[str, Any], word: str)
 def test_all_mistakes_are_told_at_once_each_with_its_line(tmp_path: Path) -> None:
     inventory = tmp_path / "shop.py"
     inventory.write_text(
-        "from settings import groups\n\n"
+        "from bitrix_cdn.settings import groups\n\n"
         '_settings = {\n    "redis": {\n        "cache_port": 0,\n    },\n}\n'
         "bitrix, cdn, edge, balancer, monitoring = groups(\n"
         '    bitrix={"shop": {"address": "10.0.0.1"},\n'

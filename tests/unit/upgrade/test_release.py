@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.tools import needs
+from tests.kit.tools import needs
 from tests.upgrade.release import Release, ReleaseError, previous, unpacked
 
 

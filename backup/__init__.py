@@ -1,5 +1,0 @@
-"""Backup and restore of the hosts: `python -m backup`, behind `make backup` and `make restore`.
-
-`backup.host` is what runs on the hosts themselves, with the standard library only; all else runs on the
-operator's machine.
-"""

@@ -1,0 +1,7 @@
+"""What can go wrong and can be foreseen, said in one line."""
+
+from bitrix_cdn.fleet import HostError
+
+
+class MigrationError(HostError):
+    """A failure whose message is one line that says what to do; the site goes on working as it did."""

@@ -1,0 +1,242 @@
+"""The hosts of an inventory, and this project's command on them."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import socket
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import paramiko
+from pyinfra.api.exceptions import PyinfraError
+
+from bitrix_cdn import fleet
+from bitrix_cdn.engine.files import installation
+from bitrix_cdn.fleet import HostError, Output, Remote
+from bitrix_cdn.settings import Settings
+from host_agent.backup.errors import BackupError, Status
+from roles.backup import COMMAND, KEY, PACKAGES, command_files, comment
+
+_RESTORE_UNIT = "bitrix-cdn-restore.service"
+
+
+@dataclass(frozen=True)
+class Member:
+    """One host of the inventory."""
+
+    name: str
+    groups: tuple[str, ...]
+    remote: Remote
+
+
+@dataclass(frozen=True)
+class Fleet:
+    """What an inventory says."""
+
+    inventory: str
+    settings: Settings
+    members: dict[str, Member]
+
+    def chosen(self, name: str | None) -> list[Member]:
+        """The named host, or all.
+
+        :raises BackupError: there is none of this name.
+        """
+        if name is None:
+            return list(self.members.values())
+        if name not in self.members:
+            allowed = ", ".join(self.members)
+            raise BackupError(
+                f"{self.inventory}: there is no host {name!r}; allowed: {allowed}", Status.USAGE
+            )
+        return [self.members[name]]
+
+    def close(self) -> None:
+        for member in self.members.values():
+            member.remote.close()
+
+
+def load(inventory: str) -> Fleet:
+    """Reads an inventory; connects to nothing.
+
+    :raises BackupError: it can't be, or it has no backup.
+    """
+    try:
+        found = fleet.load(inventory)
+    except HostError as error:
+        raise BackupError(str(error), Status.USAGE) from None
+    if not found.settings.backup.repository:
+        raise BackupError(
+            f"{inventory}: settings.backup.repository is not set, so no backups are made; "
+            "/path or sftp:user@host:/path is allowed",
+            Status.USAGE,
+        )
+    members = {
+        name: Member(name, tuple(group for group, names in found.groups.items() if name in names), remote)
+        for name, remote in found.hosts.items()
+    }
+    return Fleet(inventory, found.settings, members)
+
+
+def call(member: Member, *arguments: str) -> Output:
+    """Runs the command on a host.
+
+    :raises BackupError: it fails, with its own line and status, or isn't there.
+    """
+    return _judged(member, member.remote.run(f"{COMMAND} {' '.join(arguments)}", check=False))
+
+
+def answer(member: Member, *arguments: str) -> Any:
+    """What the command prints as JSON."""
+    return json.loads(call(member, *arguments).text)
+
+
+def follow(member: Member, *arguments: str) -> Iterator[str]:
+    """Runs the command as a unit of its own and yields its lines.
+
+    A connection that is lost, or an operator who interrupts, leaves the unit running; the next run ends it.
+
+    :raises BackupError: it fails.
+    """
+    end: list[Output] = []
+    line = (
+        f"systemd-run --quiet --collect --wait --pipe --unit={_RESTORE_UNIT} {COMMAND} {' '.join(arguments)}"
+    )
+    for said in member.remote.follow(line, end=end):
+        yield said.decode(errors="replace")
+    _judged(member, end[0])
+
+
+def end_what_runs(member: Member) -> None:
+    """Ends what a run that was cut short left running on a host."""
+    member.remote.run(f"systemctl stop {_RESTORE_UNIT} 2>/dev/null; true")
+
+
+def _judged(member: Member, output: Output) -> Output:
+    if not output.status:
+        return output
+    if output.status in {126, 127}:
+        raise BackupError(f"{member.name}: no backup is deployed there; deploy first", Status.USAGE)
+    text = output.reason.removeprefix("bitrix-cdn-backup: ")
+    status = Status(output.status) if output.status in set(Status) else Status.FAILED
+    raise BackupError(f"{member.name}: {text}", status)
+
+
+def deployed(member: Member) -> bool:
+    """Whether the command is there."""
+    return not member.remote.run(f"test -x {COMMAND}", check=False).status
+
+
+def prepare(member: Member, settings: Settings) -> None:
+    """Puts restic, the command and what it needs onto a host, as the deploy would; starts no timer.
+
+    :raises BackupError: the password isn't where the settings say, or the host refuses.
+    """
+    try:
+        written = command_files(settings, member.name, member.groups)
+    except PyinfraError as error:
+        raise BackupError(str(error), Status.USAGE) from None
+    files = [file for file in written if not file.path.startswith("/etc/systemd/")]
+    script, archive = installation(files)
+    packages = " ".join(PACKAGES)
+    commands = "restic python3 ssh"
+    key = ""
+    if settings.backup.sftp:
+        key = (
+            f"[ -e {KEY}.pub ] || {{ install -d -m 700 $(dirname {KEY}); rm -f {KEY}; "
+            f"ssh-keygen -q -t ed25519 -N '' -C '{comment(member.name)}' -f {KEY}; }}"
+        )
+    member.remote.run(
+        f"""
+set -e
+missing=
+for command in {commands}; do command -v $command >/dev/null || missing=yes; done
+if [ "$missing" ]; then
+    export DEBIAN_FRONTEND=noninteractive
+    fetch() {{ apt-get install -qq -y --no-install-recommends {packages} >/dev/null </dev/null; }}
+    fetch 2>/dev/null || {{ apt-get update -qq </dev/null && fetch; }}
+fi
+umask 077
+{key}
+{script}
+""",
+        stdin=archive.encode(),
+    )
+
+
+def connect(member: Member, fingerprint: str | None) -> None:
+    """Logs in; on a host that was set up anew, by the fingerprint of its new key.
+
+    The key that is pinned stays so: it will be the host's again.
+
+    :param fingerprint: `SHA256:...` of the key that the host may show instead of the pinned one.
+    :raises BackupError: the host can't be reached, or shows neither key.
+    """
+    if fingerprint is None:
+        try:
+            member.remote.connect()
+        except HostError as error:
+            raise BackupError(f"{error}{_advice(str(error))}") from None
+        return
+    shown = _shown_key(member)
+    print_ = "SHA256:" + base64.b64encode(hashlib.sha256(shown.asbytes()).digest()).decode().rstrip("=")
+    if print_ != fingerprint.rstrip("="):
+        # It may have its own key back already.
+        try:
+            member.remote.connect()
+        except HostError as error:
+            raise BackupError(f"{error}; it shows {print_}, not {fingerprint}") from None
+        return
+    address, port = member.remote.login
+    name = address if port == 22 else f"[{address}]:{port}"
+    with tempfile.NamedTemporaryFile("w", prefix="bitrix-cdn-known-hosts-") as file:
+        file.write(f"{name} {shown.get_name()} {shown.get_base64()}\n")
+        file.flush()
+        try:
+            member.remote.connect(known_hosts=Path(file.name))
+        except HostError as error:
+            raise BackupError(str(error)) from None
+
+
+def reconnect(member: Member) -> None:
+    """Logs in anew by the key that is pinned, which the host has again.
+
+    :raises BackupError: it shows another one.
+    """
+    member.remote.close()
+    try:
+        member.remote.connect(patience=20)
+    except HostError as error:
+        raise BackupError(
+            f"{error}. The host has its own host key back: if this machine learned the one of the bare host, "
+            f"forget that (ssh-keygen -R {member.remote.login[0]}), and run the command again"
+        ) from None
+
+
+def _advice(error: str) -> str:
+    if "host key" in error.lower() or "does not match" in error.lower():
+        return (
+            ". A host that was set up anew has another key: give its fingerprint as HOST_KEY=SHA256:... "
+            "(on the host: ssh-keygen -lf /etc/ssh/ssh_host_ed25519_key.pub)"
+        )
+    return ""
+
+
+def _shown_key(member: Member) -> paramiko.PKey:
+    """The Ed25519 key that a host shows, without logging in."""
+    try:
+        with socket.create_connection(member.remote.login, timeout=15) as connection:
+            transport = paramiko.Transport(connection)
+            transport.get_security_options().key_types = ["ssh-ed25519"]
+            try:
+                transport.start_client(timeout=15)
+                return transport.get_remote_server_key()
+            finally:
+                transport.close()
+    except (OSError, EOFError, paramiko.SSHException) as error:
+        raise BackupError(f"{member.name}: {error or 'the connection is closed'}") from None

@@ -1,0 +1,7 @@
+"""``python -m bitrix_cdn.drift``."""
+
+import sys
+
+from bitrix_cdn.drift.cli import main
+
+sys.exit(main())

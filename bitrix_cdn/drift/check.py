@@ -1,0 +1,65 @@
+"""What pyinfra runs dry for `python -m bitrix_cdn.drift`: the deploy, and a look at what no role notices.
+
+Everything is told through :mod:`bitrix_cdn.engine.differences`. A host for which no `done` is told was not
+checked.
+"""
+
+import os
+
+from pyinfra import host, local, state
+from pyinfra.api.exceptions import PyinfraError
+
+from bitrix_cdn.drift.deployment import tell_deployment
+from bitrix_cdn.drift.expected import expected
+from bitrix_cdn.drift.judge import judge
+from bitrix_cdn.drift.look import Look
+from bitrix_cdn.drift.run import EVERYTHING
+from bitrix_cdn.engine import differences
+from roles.preflight import settings_of
+from roles.watchers import asked_from_elsewhere, members
+
+
+def look() -> None:
+    """Tells what this host has and nobody declared."""
+    settings = settings_of(host)
+    managed = differences.managed()
+    may_have = expected(
+        settings,
+        host.groups,
+        managed.units,
+        ssh_user=host.data.get("ssh_user", "root"),
+        ssh_port=host.data.get("ssh_port", 22),
+        asked=asked_from_elsewhere(host, settings),
+        edges=bool(members("edge")),
+        balanced=bool(members("balancer")),
+        everything=EVERYTHING in os.environ,
+    )
+    seen = host.get_fact(
+        Look,
+        trees=may_have.trees,
+        directories=may_have.directories,
+        known=sorted(managed.files),
+        ports=may_have.udp,
+    )
+    for finding in judge(seen, may_have):
+        differences.tell(finding=vars(finding))
+
+
+def explain() -> None:
+    """Tells which commands stand for a change that its operation has told nothing of."""
+    for operation, data in state.ops[host].items():
+        conditional = data.global_arguments["_if"]
+        if data.operation_meta.will_change and not conditional and not differences.told(operation):
+            commands = [str(command) for command in data.command_generator()]
+            differences.tell(explained=operation, commands=commands)
+
+
+try:
+    tell_deployment()
+    local.include("deploy.py")
+    look()
+    explain()
+    if host not in state.failed_hosts:
+        differences.tell(done=[*state.ops[host]])
+except PyinfraError as error:
+    differences.tell(failed=str(error))

@@ -1,0 +1,44 @@
+"""What the checking process tells of the whole deployment, once."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterator
+from typing import Any
+
+from pyinfra import host, inventory
+from pyinfra.api.exceptions import PyinfraError
+
+from bitrix_cdn.engine import differences
+from bitrix_cdn.settings.alerting import secret
+from roles.preflight import settings_of
+
+
+@functools.cache
+def tell_deployment() -> None:
+    """Tells which hosts there are, where metrics belong, and the secrets that must not show."""
+    settings = settings_of(host)
+    hosts = list(inventory)
+    differences.tell(
+        hosts={one.name: one.groups for one in hosts},
+        metrics=settings.mounts.metrics,
+        secrets=[
+            *_secrets(settings.model_dump(mode="json")),
+            *(one.data.get(key) for one in hosts for key in ("ssh_password", "ssh_key_password")),
+        ],
+    )
+
+
+def _secrets(value: Any) -> Iterator[str]:
+    """All secrets whose places the settings name."""
+    if isinstance(value, dict):
+        for one in value.values():
+            yield from _secrets(one)
+    elif isinstance(value, list):
+        for one in value:
+            yield from _secrets(one)
+    elif isinstance(value, str) and value.startswith(("file:", "env:")):
+        try:
+            yield secret(value)
+        except PyinfraError:
+            return  # the role that needs it says so

@@ -1,0 +1,57 @@
+"""What a dry run finds on a host, told to whoever asks for it, as `python -m bitrix_cdn.drift` does: see
+:mod:`bitrix_cdn.engine.channel`. Where nobody asks, nothing here does anything.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+from pyinfra import host
+
+from bitrix_cdn.engine.channel import wanted, write
+
+__all__ = ["Managed", "manage", "managed", "tell", "told", "wanted"]
+
+
+@dataclass
+class Managed:
+    """What the operations of a run bring to one host."""
+
+    files: set[str] = field(default_factory=set)
+    units: set[str] = field(default_factory=set)
+
+
+_managed: dict[str, Managed] = {}
+_told: dict[tuple[str, str | None], set[str]] = {}
+
+
+def tell(**record: Any) -> None:
+    """Tells something of this host, and of the operation that it is called in; the same thing only once, as
+    the body of an operation may be run several times (:mod:`bitrix_cdn.engine.ahead`).
+    """
+    operation = host.current_op_hash
+    before = _told.setdefault((host.name, operation), set())
+    digest = hashlib.sha256(repr(sorted(record.items())).encode()).hexdigest()
+    if digest not in before:
+        before.add(digest)
+        write({"host": host.name, "operation": operation, **record})
+
+
+def told(operation: str) -> bool:
+    """Whether an operation, by its hash, has told something of this host."""
+    return (host.name, operation) in _told
+
+
+def manage(*, files: Iterable[str] = (), units: Iterable[str] = ()) -> None:
+    """Remembers what an operation brings to this host, changed or not."""
+    if wanted():
+        managed().files.update(files)
+        managed().units.update(units)
+
+
+def managed() -> Managed:
+    """All that the operations so far bring to this host."""
+    return _managed.setdefault(host.name, Managed())

@@ -1,0 +1,464 @@
+"""Facts of many operations in one trip to the host, in any deploy: ``look_ahead`` first, ``make_plan`` last.
+
+    from bitrix_cdn.engine.prefetch import look_ahead, make_plan
+
+    look_ahead(host)    # before the deploy's first operation
+    ...
+    make_plan(host)     # after its last
+
+pyinfra asks each fact when the operation that wants it is at its turn: one round trip a fact, and all hosts
+wait for the slowest. Here the bodies of the operations to come are run beforehand, each as far as the first
+fact that isn't known yet. All those facts are asked in one trip, and again, until no body wants more: as
+many trips as the longest chain of facts in one operation. When an operation's turn comes, its facts are
+answered from what is known.
+
+Nothing that may have changed is believed. Whatever is done to any host that isn't a fact (a command, an
+upload, an operation that did something by a way of its own) makes everything forgotten, of all hosts, as one
+host may change another. After that, facts are asked when they are wanted, then two operations ahead, four,
+and so on while nothing changes: a first deploy asks little in vain, and a run with one change is hardly
+slower than one without.
+
+A plan (`--dry`, or a run that asks before it starts) is made once all operations are known, by ``make_plan``;
+without that last line it would be empty.
+
+A fact that can be asked for several things in one command says so, see :class:`Joint`: then it is one command
+for a hundred operations.
+
+Bodies are run as pyinfra itself runs them to detect changes: no command that they yield is executed. A fact
+that fails is asked again when its operation is at its turn, and counts only then. Not asked ahead are facts
+with a time limit, with standard input, and those of a host that isn't connected.
+"""
+
+from __future__ import annotations
+
+import inspect
+import secrets
+import shlex
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from copy import deepcopy
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from types import ModuleType
+from typing import Any, NamedTuple, TypeVar
+
+from gevent.local import local  # type: ignore[import-untyped]
+from pyinfra import logger
+from pyinfra.api import FactBase, Host, State, StringCommand
+from pyinfra.api.arguments import CONNECTOR_ARGUMENT_KEYS
+from pyinfra.api.state import BaseStateCallback, StateStage
+from pyinfra.connectors.util import CommandOutput, OutputLine
+
+T = TypeVar("T")
+
+_EVERYTHING = 1 << 30
+
+
+class Joint(FactBase[T]):
+    """A fact that can be asked for several things in one command; by itself it is as any other."""
+
+    def together(self, several: Sequence[Mapping[str, Any]]) -> str:
+        """The command that asks for all of them.
+
+        :param several: the arguments of `command`, by name, for each.
+        """
+        raise NotImplementedError
+
+    def parts(self, output: Sequence[str], several: Sequence[Mapping[str, Any]]) -> Iterable[list[str]]:
+        """What `command` would have printed for each, in the same order.
+
+        :raises ValueError: the output isn't what it should be; then each is asked by itself.
+        """
+        raise NotImplementedError
+
+
+class _Question(NamedTuple):
+    """What a fact has run on a host, and how: as whom, in which directory, with which environment."""
+
+    host: Host
+    command: str
+    how: str
+
+
+class _Asking(NamedTuple):
+    """A fact that is being asked."""
+
+    fact: type[FactBase[Any]]
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+
+    def own_arguments(self) -> dict[str, Any]:
+        """Those for the fact itself, not for pyinfra."""
+        return {key: value for key, value in self.kwargs.items() if not key.startswith("_")}
+
+
+class _Unknown(BaseException):
+    """Ends a body that wants a fact not known yet. Not an `Exception`: bodies may catch those."""
+
+
+@dataclass
+class _Wanted:
+    """The facts that bodies stopped at."""
+
+    questions: dict[_Question, tuple[dict[str, Any], _Asking]] = field(default_factory=dict)
+    """Each with the connector's arguments and the fact."""
+    in_vain: set[_Question] = field(default_factory=set)
+    """Those that got no answer in this way."""
+
+
+@dataclass
+class _Reach:
+    """How far ahead a host's operations have been looked at, as places in their order."""
+
+    end: int = 0
+    window: int = _EVERYTHING
+
+
+class Ahead(BaseStateCallback):
+    """What is known of all hosts of one run; see the module."""
+
+    def __init__(self, state: State) -> None:
+        self._state = state
+        self._known: dict[_Question, CommandOutput] = {}
+        self._facts: dict[tuple[Any, ...], Any] = {}
+        """What facts made of that."""
+        self._age = 0
+        """How often everything was forgotten."""
+        self._reach: dict[Host, _Reach] = {}
+        self._order: dict[str, int] = {}
+        """The place of each operation among all of this run."""
+        self._last: dict[Host, str] = {}
+        """The operation that a host was last at."""
+        self._planning: set[Host] = set()
+        self._here = local()
+        for host in state.inventory:
+            self._listen(host)
+
+    @classmethod
+    def of(cls, state: State) -> Ahead:
+        """The one of this run."""
+        for handler in state.callback_handlers:
+            if isinstance(handler, cls):
+                return handler
+        ahead = cls(state)
+        state.add_callback_handler(ahead)  # type: ignore[no-untyped-call]
+        return ahead
+
+    # What is asked and done
+
+    def _listen(self, host: Host) -> None:
+        """Learns of all that pyinfra does to a host."""
+        own: Any = host  # to mypy, methods are not for replacing
+        own.get_fact = partial(self._get_fact, host, host.get_fact)
+        own.run_shell_command = partial(self._run_shell_command, host, host.run_shell_command)
+        for name in ("put_file", "rsync"):
+            setattr(own, name, partial(self._change, getattr(host, name)))
+
+    def _get_fact(
+        self, host: Host, original: Callable[..., Any], fact: type[FactBase[Any]], *args: Any, **kwargs: Any
+    ) -> Any:
+        if self._wanted is not None and not host.connected:
+            raise _Unknown  # it would be connected to
+        given: Mapping[str, Any] = host.current_op_global_arguments or {}
+        how = [given.get(key) for key in CONNECTOR_ARGUMENT_KEYS]
+        key = (host, fact, repr((args, sorted(kwargs.items()), how)))
+        if key in self._facts:
+            return deepcopy(self._facts[key])
+        before, age = (self._asking, getattr(self._here, "live", False)), self._age
+        self._here.asking, self._here.live = _Asking(fact, args, kwargs), False
+        try:
+            value = original(fact, *args, **kwargs)
+            if not self._here.live and age == self._age:
+                self._facts[key] = deepcopy(value)
+        finally:
+            # A fact may ask others.
+            self._here.asking, self._here.live = before[0], before[1] or self._here.live
+        return value
+
+    def _change(self, original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        if self._wanted is not None:
+            raise _Unknown  # a body that doesn't wait for its turn
+        self.forget()
+        try:
+            return original(*args, **kwargs)
+        finally:
+            # What was asked meanwhile may be older than the change.
+            self.forget()
+
+    def _run_shell_command(
+        self,
+        host: Host,
+        original: Callable[..., tuple[bool, CommandOutput]],
+        command: str | StringCommand,
+        print_output: bool = False,
+        print_input: bool = False,
+        **arguments: Any,
+    ) -> tuple[bool, CommandOutput]:
+        shown = {"print_output": print_output, "print_input": print_input}
+        asking = self._asking
+        if asking is None:
+            changed: tuple[bool, CommandOutput] = self._change(original, command, **shown, **arguments)
+            return changed
+        text = command if isinstance(command, str) else command.get_raw_value()
+        question = _Question(host, text, repr(sorted(arguments.items())))
+        if question in self._known:
+            return True, self._known[question]
+        if self._wanted is not None:
+            if _can_be_gathered(arguments) and question not in self._wanted.in_vain:
+                self._wanted.questions[question] = arguments, asking
+            raise _Unknown
+        age = self._age
+        status, output = original(command, **shown, **arguments)
+        # While the plan is made, nothing changes but by others.
+        if status and age == self._age and self._state.current_stage == StateStage.Prepare:
+            self._known[question] = output
+        else:
+            self._here.live = True
+        return status, output
+
+    @property
+    def _asking(self) -> _Asking | None:
+        """The fact that this greenlet asks; None: what it runs is no fact."""
+        asking: _Asking | None = getattr(self._here, "asking", None)
+        return asking
+
+    @property
+    def _wanted(self) -> _Wanted | None:
+        """Where the bodies that this greenlet runs ahead leave what they want; None: it runs none."""
+        wanted: _Wanted | None = getattr(self._here, "wanted", None)
+        return wanted
+
+    def forget(self) -> None:
+        """Takes nothing for known any more."""
+        self._age += 1
+        self._known.clear()
+        self._facts.clear()
+        for reach in self._reach.values():
+            reach.end, reach.window = 0, 1
+
+    # Looking ahead
+
+    def operation_host_start(  # type: ignore[override]  # pyinfra calls it on the object
+        self, state: State, host: Host, op_hash: str
+    ) -> None:
+        """Before each operation: learns what the next ones want."""
+        if not self._reach:
+            # The plan may have waited long for somebody's consent.
+            self.forget()
+            self._reach = {one: _Reach() for one in state.inventory}
+            self._order = {one: place for place, one in enumerate(_order_of(state))}
+        for other, last in list(self._last.items()):
+            done = state.get_op_data_for_host(other, last).operation_meta
+            if done.is_complete():
+                del self._last[other]
+                # By whatever way it did something.
+                if done.executed:
+                    self.forget()
+        nested = host.current_op_hash is not None or op_hash not in self._order
+        if nested or op_hash not in state.ops[host]:
+            return
+        self._last[host] = op_hash
+        reach, place = self._reach[host], self._order[op_hash]
+        if place < reach.end:
+            return
+        # What only this operation wants is asked by itself.
+        if reach.window > 1:
+            wanted = [one for one, at in self._order.items() if place <= at < place + reach.window]
+            self.gather(host, [one for one in wanted if one in state.ops[host]])
+        reach.end = place + reach.window
+        reach.window *= 2
+
+    def gather(self, host: Host, operations: Sequence[str]) -> None:
+        """Asks all facts that the bodies of a host's operations want.
+
+        :param operations: their hashes.
+        """
+        wanted = _Wanted()
+        while operations:
+            wanted.questions.clear()
+            operations = [one for one in operations if not self._runs_through(host, one, wanted)]
+            if not wanted.questions:
+                return
+            age = self._age
+            answers = _asked(wanted.questions)
+            if age != self._age:
+                return
+            self._known |= answers
+            wanted.in_vain |= wanted.questions.keys() - answers.keys()
+
+    def _runs_through(self, host: Host, op_hash: str, wanted: _Wanted) -> bool:
+        """Runs a body ahead; False: it wants a fact that isn't known yet."""
+        commands = self._state.get_op_data_for_host(host, op_hash).command_generator()
+        with _silence():
+            self._here.wanted = wanted
+            try:
+                next(commands, None)
+            except _Unknown:
+                return False
+            except Exception as error:  # whatever it is, it will be said when its turn comes
+                logger.debug(f"{host.name}: looking ahead: {error!r}")
+            finally:
+                self._here.wanted = None
+                # Closes the body, which may be at its first command.
+                getattr(commands, "close", int)()
+        return True
+
+    # Plans
+
+    def put_off(self, host: Host) -> None:
+        """Has the plan made when all of a host's operations are known."""
+        if self._state.check_for_changes or self._planning:
+            self._state.check_for_changes = False
+            self._planning.add(host)
+
+    def make_plan(self, host: Host) -> None:
+        """Makes the plan that was put off."""
+        if host not in self._planning:
+            return
+        operations = self._state.ops[host]
+        self.gather(host, list(operations))
+        meta = self._state.get_meta_for_host(host)
+        for data in operations.values():
+            if data.operation_meta.will_change:
+                meta.ops_change += 1
+                meta.ops_no_change -= 1
+        self._planning.discard(host)
+        if not self._planning:
+            # For a deploy that comes after this one.
+            self._state.check_for_changes = True
+
+
+def look_ahead(host: Host) -> None:
+    """Has the facts of this deploy's operations asked together; before the first operation."""
+    host = host.state.inventory.get_host(host.name)  # rather than the one of the context
+    Ahead.of(host.state).put_off(host)
+    # A deploy may be included by another one.
+    _tell_inspect(host.state.current_deploy_filename)
+    _tell_inspect(host.state.current_exec_filename)
+
+
+def make_plan(host: Host) -> None:
+    """Finds what this deploy would change, where that is asked for; after the last operation."""
+    host = host.state.inventory.get_host(host.name)
+    Ahead.of(host.state).make_plan(host)
+
+
+def _tell_inspect(deploy: str | None) -> None:
+    """Makes a deploy's file known as a module.
+
+    pyinfra looks at the stack of each operation's call by `inspect`, which looks through all modules for that
+    of each frame: in vain for a deploy's file, which isn't imported. That was an eighth of a run's time.
+    """
+    if deploy is not None:
+        module = ModuleType(f"pyinfra deploy {deploy}")
+        module.__file__ = str(Path(deploy).absolute())
+        sys.modules.setdefault(module.__name__, module)
+
+
+def _order_of(state: State) -> list[str]:
+    order: list[str] = state.get_op_order()  # type: ignore[no-untyped-call]
+    return order
+
+
+def _can_be_gathered(arguments: Mapping[str, Any]) -> bool:
+    """Whether a question can be asked together with others."""
+    # The script comes by standard input; so does the password that `su` is given.
+    own = ("_stdin", "_timeout", "_get_pty", "_su_password")
+    plain = not any(arguments.get(name) for name in own)
+    return plain and arguments.get("_success_exit_codes") in (None, [0])
+
+
+def _asked(wanted: Mapping[_Question, tuple[dict[str, Any], _Asking]]) -> dict[_Question, CommandOutput]:
+    """Asks all questions, those alike in one trip; returns the answers of those that succeed."""
+    alike: dict[tuple[Host, str], list[_Question]] = {}
+    for question in wanted:
+        alike.setdefault((question.host, question.how), []).append(question)
+    answers = {}
+    for (host, _), together in alike.items():
+        arguments, _ = wanted[together[0]]
+        commands = _commands({question: wanted[question][1] for question in together})
+        shell = arguments.get("_shell_executable") or "sh"
+        mark = secrets.token_hex(8)
+        script = gathering_script([text for text, _ in commands], shell, mark)
+        try:
+            status, output = host.connector.run_shell_command(
+                StringCommand("sh"), **{**arguments, "_stdin": script}
+            )
+            # A partial answer is as good: what is missing is asked by itself.
+            for place, lines in gathered(output.stdout_lines, mark) if status else ():
+                for question, part in commands[place][1](lines):
+                    answers[question] = CommandOutput([OutputLine("stdout", line) for line in part])
+        except Exception as error:  # asked one by one, each tells what is wrong
+            logger.debug(f"{host.name}: asking ahead: {error!r}")
+    return answers
+
+
+_Answers = Callable[[list[str]], Iterable[tuple[_Question, list[str]]]]
+
+
+def _commands(questions: Mapping[_Question, _Asking]) -> list[tuple[str, _Answers]]:
+    """The commands that answer all questions, each with what makes the answers of its output."""
+    joint: dict[type[Joint[Any]], dict[_Question, dict[str, Any]]] = {}
+    commands: list[tuple[str, _Answers]] = []
+    for question, asking in questions.items():
+        if issubclass(asking.fact, Joint):
+            given = inspect.signature(asking.fact().command).bind(*asking.args, **asking.own_arguments())
+            given.apply_defaults()
+            joint.setdefault(asking.fact, {})[question] = given.arguments
+        else:
+            commands.append((question.command, partial(_one_answer, question)))
+    for fact, several in joint.items():
+        commands.append((fact().together(list(several.values())), partial(_several_answers, fact(), several)))
+    return commands
+
+
+def _one_answer(question: _Question, output: list[str]) -> Iterable[tuple[_Question, list[str]]]:
+    return [(question, output)]
+
+
+def _several_answers(
+    fact: Joint[Any], several: Mapping[_Question, Mapping[str, Any]], output: list[str]
+) -> Iterable[tuple[_Question, list[str]]]:
+    return zip(several, fact.parts(output, list(several.values())), strict=True)
+
+
+def gathering_script(commands: Sequence[str], shell: str, mark: str) -> str:
+    """A shell script that runs commands as if each came by itself.
+
+    :param shell: what runs each of them.
+    :param mark: a word that no output has in it; ends the output of each, with its place and exit status.
+    """
+    return "".join(
+        f"{shell} -c {shlex.quote(command)} </dev/null 2>/dev/null; printf '\\n{mark} {place} %d\\n' $?\n"
+        for place, command in enumerate(commands)
+    )
+
+
+def gathered(lines: Sequence[str], mark: str) -> Iterator[tuple[int, list[str]]]:
+    """The outputs in what a gathering script printed, each with its command's place; none that failed."""
+    output: list[str] = []
+    for line in lines:
+        word, _, rest = line.partition(" ")
+        if word != mark:
+            output.append(line)
+            continue
+        # The mark begins a line; after an output that ended one, there is an empty one between.
+        if output and not output[-1]:
+            output.pop()
+        place, status = map(int, rest.split())
+        if status == 0:
+            yield place, output
+        output = []
+
+
+@contextmanager
+def _silence() -> Iterator[None]:
+    """Keeps what bodies say until their turn comes. Nothing else runs meanwhile: no body gets to wait."""
+    before = logger.disabled
+    logger.disabled = True
+    try:
+        yield
+    finally:
+        logger.disabled = before

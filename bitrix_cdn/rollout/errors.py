@@ -1,0 +1,20 @@
+"""What can go wrong and can be foreseen, said in one line."""
+
+from collections.abc import Sequence
+
+from bitrix_cdn.fleet import HostError
+
+
+class RolloutError(HostError):
+    """A failure whose message is one line.
+
+    :param more: further lines that help to understand it.
+    """
+
+    def __init__(self, message: str, more: Sequence[str] = ()) -> None:
+        super().__init__(message)
+        self.more = more
+
+
+class RefusedError(RolloutError):
+    """Nothing was begun, and nothing was changed on any host."""

@@ -1,0 +1,210 @@
+"""Settings of the alarm: what is promised, who is told when it isn't kept, and how."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+from pydantic import AfterValidator, Field, model_validator
+from pyinfra.api.exceptions import PyinfraError
+
+from bitrix_cdn.settings.types import Memory, Port, Section
+
+Severity = Literal["critical", "warning", "info"]
+"""How bad it is: `critical` wakes somebody, `warning` waits for working hours, `info` is worth knowing."""
+
+_FILE, _ENVIRONMENT = "file:", "env:"
+
+
+def _source(text: str) -> str:
+    kind, _, place = text.partition(":")
+    if text and (kind not in {"file", "env"} or not place or not place.isprintable()):
+        raise ValueError("file:PATH or env:NAME is allowed: where on this machine the secret is, not itself")
+    return text
+
+
+def _url_or_source(text: str) -> str:
+    return text if text.startswith(("http://", "https://")) else _source(text)
+
+
+def _level(share: float) -> float:
+    if share not in {0.90, 0.92, 0.94, 0.95, 0.96, 0.97, 0.98, 0.99}:
+        raise ValueError("0.90, 0.92, 0.94, 0.95, 0.96, 0.97, 0.98 or 0.99 is allowed: what is counted by")
+    return share
+
+
+Secret = Annotated[str, AfterValidator(_source)]
+"""Where a secret is found on the operator's machine: `file:PATH` or `env:NAME`; never the secret itself."""
+
+SecretUrl = Annotated[str, AfterValidator(_url_or_source)]
+"""An address, or where it is found if it is a secret itself."""
+
+Severities = Annotated[list[Severity], Field(max_length=3)]
+Address = Annotated[str, Field(pattern=r"^[^@\s'\"\\<>]+@[A-Za-z0-9.-]+$")]
+
+
+def secret(source: str) -> str:
+    """The secret that a setting says the place of, without white space around it; an address as it is.
+
+    :raises PyinfraError: it isn't there; one line that names the place.
+    """
+    if source.startswith(_ENVIRONMENT):
+        name = source.removeprefix(_ENVIRONMENT)
+        found = os.environ.get(name, "").strip()
+        if not found:
+            raise PyinfraError(f"{source}: the environment variable {name} is not set")
+    elif source.startswith(_FILE):
+        try:
+            found = Path(source.removeprefix(_FILE)).expanduser().read_text().strip()
+        except (OSError, ValueError) as error:
+            raise PyinfraError(f"{source}: {getattr(error, 'strerror', None) or error}") from None
+        if not found:
+            raise PyinfraError(f"{source}: the file is empty")
+    else:
+        return source
+    if not found.isprintable():
+        raise PyinfraError(f"{source}: one line of printable characters is allowed")
+    return found
+
+
+class EmailSettings(Section):
+    """Alerts by e-mail."""
+
+    to: list[Address] = Field(default_factory=list)
+    """Who gets them; empty: no e-mail."""
+
+    sender: Annotated[str, Field(pattern=r"^([^@\s'\"\\<>]+@[A-Za-z0-9.-]+)?$")] = ""
+    """The address that they come from."""
+
+    smarthost: Annotated[str, Field(pattern=r"^([A-Za-z0-9.-]+:[0-9]{1,5})?$")] = ""
+    """The mail server that takes them, with its port: `smtp.example.com:587`."""
+
+    username: str = ""
+    """Account on that server; empty: none is needed."""
+
+    password: Secret = ""
+    """That account's password: `file:PATH` or `env:NAME` on the machine that deploys."""
+
+    require_tls: bool = True
+    """Refuse to send without STARTTLS (port 465 begins with TLS anyway)."""
+
+    severities: Severities = Field(default=["critical", "warning"])
+    """Which alerts."""
+
+    @model_validator(mode="after")
+    def _complete(self) -> Self:
+        if self.to and not (self.sender and self.smarthost):
+            raise ValueError("to needs sender and smarthost")
+        if bool(self.username) != bool(self.password):
+            raise ValueError("username and password need each other")
+        return self
+
+
+class TelegramSettings(Section):
+    """Alerts by a Telegram bot."""
+
+    chats: list[int] = Field(default_factory=list)
+    """Numbers of the chats that the bot writes to, negative for groups; empty: no Telegram."""
+
+    token: Secret = ""
+    """The bot's token: `file:PATH` or `env:NAME` on the machine that deploys."""
+
+    api: Annotated[str, Field(pattern=r"^https?://[A-Za-z0-9.:\[\]-]+$")] = "https://api.telegram.org"
+    """The server of Telegram's bots."""
+
+    proxy: Annotated[str, Field(pattern=r"^((http|https|socks5)://[A-Za-z0-9.:\[\]-]+)?$")] = ""
+    """A proxy on the way there, such as `socks5://192.0.2.1:1080`; empty: none."""
+
+    severities: Severities = Field(default=["critical", "warning"])
+    """Which alerts."""
+
+    @model_validator(mode="after")
+    def _complete(self) -> Self:
+        if bool(self.chats) != bool(self.token):
+            raise ValueError("chats and token need each other")
+        return self
+
+
+class WebhookSettings(Section):
+    """Alerts as JSON to programs, in Alertmanager's own format."""
+
+    urls: list[SecretUrl] = Field(default_factory=list)
+    """Where they are posted: `https://...`, or for an address that is a secret itself `file:PATH` or
+    `env:NAME` on the machine that deploys. Empty: nowhere."""
+
+    severities: Severities = Field(default=["critical", "warning", "info"])
+    """Which alerts."""
+
+
+class WatchdogSettings(Section):
+    """A dead man's switch: an alert that always fires, for somebody elsewhere who misses it when it stays
+    away. Nobody on the monitoring host itself can tell that this host is down."""
+
+    url: SecretUrl = ""
+    """Where it is posted each `interval_s`: `https://...`, `file:PATH` or `env:NAME`; empty: nowhere."""
+
+    interval_s: Annotated[int, Field(ge=10, le=86_400)] = 60
+    """Seconds (10 to 86400) between two posts."""
+
+
+class AlertmanagerSettings(Section):
+    """Alertmanager, on the `monitoring` hosts: who is told what. It listens on loopback only."""
+
+    port: Port = 9093
+    """Its port on loopback."""
+
+    external_url: Annotated[str, Field(pattern=r"^(https?://[A-Za-z0-9.:\[\]/_-]+)?$")] = ""
+    """The address of a page with what rings, such as one of your own, at the end of messages; empty: they
+    name the command that lists it, as Debian's Alertmanager has no pages."""
+
+    runbooks_url: Annotated[str, Field(pattern=r"^(https?://[A-Za-z0-9.:\[\]/_-]+/)?$")] = ""
+    """What an alert's link to its runbook begins with, such as your repository's
+    `https://git.example.com/shop/cdn/blob/main/`; it ends in `/`. Empty: the link is the path in this one."""
+
+    memory_max: Memory = "128mb"
+    """Memory at which the kernel ends it, to be started anew."""
+
+    critical_wait_s: Annotated[int, Field(ge=0, le=600)] = 5
+    """Seconds (0 to 600) that the first critical alert of a group waits for its company."""
+
+    warning_wait_s: Annotated[int, Field(ge=0, le=3600)] = 30
+    """The same for the others."""
+
+    critical_repeat_h: Annotated[int, Field(ge=1, le=720)] = 4
+    """Hours (1 to 720) after which a critical alert that goes on is told again."""
+
+    warning_repeat_h: Annotated[int, Field(ge=1, le=720)] = 24
+    """The same for the others."""
+
+    email: EmailSettings = EmailSettings()
+    telegram: TelegramSettings = TelegramSettings()
+    webhook: WebhookSettings = WebhookSettings()
+    watchdog: WatchdogSettings = WatchdogSettings()
+
+
+class LevelSettings(Section):
+    """The service levels: what is promised, and alerted about when it isn't kept."""
+
+    availability: Annotated[float, Field(ge=0.95, le=0.9999)] = 0.999
+    """Share (0.95 to 0.9999) of requests to the CDN host that aren't answered with an error of ours (5xx)."""
+
+    fast: Annotated[float, Field(ge=0.95, le=0.999)] = 0.95
+    """Share (0.95 to 0.999) of pictures that are answered within 250 ms: at 0.95, the P95 is below that."""
+
+    cache_hit: Annotated[float, Field(ge=0, le=1)] = 0.80
+    """Share (0 to 1) of the requests through Varnish that it answers from its memory."""
+
+    conversion_success: Annotated[float, Field(ge=0.5, le=0.9999)] = 0.95
+    """Share (0.5 to 0.9999) of pictures that are decided rather than given up."""
+
+    saving: Annotated[float, Field(ge=0, le=0.99)] = 0.30
+    """Share (0 to 0.99) of the originals' bytes that their variants save on average."""
+
+    ssim: Annotated[float, AfterValidator(_level)] = 0.95
+    """Structural similarity that a variant must be above. Only looked at with `converter.encoding.policy`
+    `ssim`, and of use up to its `ssim_target`."""
+
+    publish_s: Annotated[float, Field(ge=0.01, le=60)] = 1.0
+    """Seconds (0.01 to 60) from a picture's close-write to its variant, for 99 of 100 pictures that are
+    converted at once."""

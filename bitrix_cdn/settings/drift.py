@@ -1,0 +1,58 @@
+"""Settings of the drift check: what else may be on the hosts than what the deploy brings there."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import AfterValidator, Field
+
+from bitrix_cdn.settings.types import Account, Section
+
+
+def _listener(text: str) -> str:
+    ports, _, protocol = text.partition("/")
+    first, dash, last = ports.partition("-")
+    numbers = [first, *([last] if dash else [])]
+    if protocol not in {"tcp", "udp"} or not all(one.isascii() and one.isdigit() for one in numbers):
+        raise ValueError("a port such as 25/tcp or a range such as 10000-10100/udp is allowed")
+    low, high = int(numbers[0]), int(numbers[-1])
+    if not 1 <= low <= high <= 65535:
+        raise ValueError(f"{ports}: ports from 1 to 65535, the lower one first, are allowed")
+    return text
+
+
+ListeningPort = Annotated[str, AfterValidator(_listener)]
+PathPattern = Annotated[str, Field(pattern=r"^/[^\x00-\x1f]+$")]
+Fingerprint = Annotated[str, Field(pattern=r"^SHA256:[A-Za-z0-9+/]{43}$")]
+
+
+class DriftSettings(Section):
+    """The drift check: docs/drift.md. What the deploy brings to a host is expected there anyway; this is what
+    else may be there. `python -m bitrix_cdn.drift INVENTORY --suggest` prints these settings as the hosts are
+    now."""
+
+    calendar: Annotated[str, Field(pattern=r"^[A-Za-z0-9*:,./~ -]+$")] = "*-*-* 05:00:00"
+    """When the timer on the machine that deploys starts a check, as systemd's `OnCalendar=` has it. At least
+    once a day: after 26 hours without one there is an alert."""
+
+    ports: list[ListeningPort] = Field(default_factory=list)
+    """Ports that something else listens on, such as `25/tcp` or `10000-10100/udp`: on all hosts but the
+    shop's."""
+
+    accounts: list[Account] = Field(default_factory=list)
+    """Other accounts, such as those of your administrators, who may log in and use sudo: on all hosts."""
+
+    files: list[PathPattern] = Field(default_factory=list)
+    """Other files in the directories that the project owns, as paths in which `*` stands for anything: on all
+    hosts."""
+
+    keys: list[Fingerprint] | None = None
+    """Fingerprints of all SSH keys that may open the hosts, as `ssh-keygen -l` prints them. Left out, nobody
+    looks at keys but those of the project's own accounts."""
+
+    site_ports: list[ListeningPort] | None = None
+    """The same as `ports` for the shop's host. Left out, its ports are the shop's own business."""
+
+    site_accounts: list[Account] | None = None
+    """Further accounts of the shop's host. Left out, nobody looks at its accounts but for a second one with
+    uid 0 and for those without a password."""

@@ -1,7 +1,0 @@
-"""``python -m drift``."""
-
-import sys
-
-from drift.cli import main
-
-sys.exit(main())

@@ -1,0 +1,1 @@
+"""Whether a service of ours is well, and what helps it to start."""

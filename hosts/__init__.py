@@ -1,6 +1,0 @@
-"""The hosts of an inventory for commands beside the deploy: same inventory, same login, same sudo."""
-
-from hosts.inventory import Inventory, load
-from hosts.remote import HostError, Output, Remote, keep_others_away
-
-__all__ = ["HostError", "Inventory", "Output", "Remote", "keep_others_away", "load"]

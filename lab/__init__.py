@@ -1,6 +1,0 @@
-"""Real Debian hosts on one machine: the lab.
-
-Debian trees made by mmdebstrap are booted by systemd-nspawn on overlayfs and joined by
-a bridge. ``python -m lab --help`` lists the commands. What programs use is
-:func:`lab.state.load` and :class:`lab.errors.LabError`; everything else serves them.
-"""

@@ -1,7 +1,0 @@
-"""What can go wrong and can be foreseen, said in one line."""
-
-from hosts import HostError
-
-
-class MigrationError(HostError):
-    """A failure whose message is one line that says what to do; the site goes on working as it did."""

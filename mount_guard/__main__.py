@@ -1,7 +1,0 @@
-"""``python3 -m mount_guard``."""
-
-import sys
-
-from mount_guard.cli import main
-
-sys.exit(main())

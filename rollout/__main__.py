@@ -1,7 +1,0 @@
-"""``python -m rollout``."""
-
-import sys
-
-from rollout.cli import main
-
-sys.exit(main())

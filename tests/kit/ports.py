@@ -1,0 +1,58 @@
+"""What listens on the lab's hosts while they are deployed."""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import subprocess
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+
+from tests.kit.deployment import ROOT
+
+# A bare host may not have `ss`. What a package brings must not listen before nginx has files of ours. What
+# does so listens for seconds; looking more often would slow down the deploy.
+_LOOP = """
+while sleep 0.3; do
+    t=before; for f in /etc/nginx/conf.d/*.conf; do [ ! -e "$f" ] || t=after; done
+    awk -v t=$t '$4 == "0A" { print t, $2 }' /proc/net/tcp /proc/net/tcp6 >> /run/listening
+done
+"""
+
+
+@contextmanager
+def listening(lab: str, hosts: Sequence[str]) -> Iterator[dict[str, set[tuple[str, str, int]]]]:
+    """Notes what listens beyond loopback on each host: `before` or `after` nginx was configured, where."""
+    seen: dict[str, set[tuple[str, str, int]]] = {}
+    for host in hosts:
+        _on(lab, host, "systemd-run", "-q", "--unit=listening", "sh", "-c", _LOOP)
+    try:
+        yield seen
+    finally:
+        for host in hosts:
+            _on(lab, host, "systemctl", "stop", "listening")
+            seen[host] = set(beyond_loopback(_on(lab, host, "cat", "/run/listening").splitlines()))
+
+
+def beyond_loopback(lines: Iterable[str]) -> Iterator[tuple[str, str, int]]:
+    """Reads lines of a word and an address as the kernel writes it."""
+    for line in lines:
+        when, _, socket = line.partition(" ")
+        words, _, port = socket.partition(":")
+        raw = b"".join(bytes.fromhex(words[at : at + 8])[::-1] for at in range(0, len(words), 8))
+        address = ipaddress.ip_address(raw)
+        mapped = getattr(address, "ipv4_mapped", None)
+        if not (mapped or address).is_loopback:
+            yield when, str(mapped or address), int(port, 16)
+
+
+def _on(lab: str, host: str, *command: str) -> str:
+    return subprocess.run(
+        [sys.executable, "-m", "dev.lab", "exec", host, "--", *command],
+        cwd=ROOT,
+        env={**os.environ, "LAB_NAME": lab},
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
