@@ -6,7 +6,6 @@ import time
 
 from bitrix_cdn.adopt import rsync
 from bitrix_cdn.adopt.errors import MigrationError
-from bitrix_cdn.adopt.progress import size
 from bitrix_cdn.adopt.steps import (
     PASSES,
     Verdicts,
@@ -20,6 +19,7 @@ from bitrix_cdn.adopt.steps import (
     suspicious,
 )
 from bitrix_cdn.adopt.way import HOME, MOUNT, Content, Way
+from bitrix_cdn.fleet.progress import size
 
 # `pass` is touched when the last complete copy begins, `switched` before the mount is started: what is
 # younger was written meanwhile. Each is compared with times of its own host only.

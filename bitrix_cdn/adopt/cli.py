@@ -12,9 +12,9 @@ from rich.console import Console
 from bitrix_cdn.adopt import hosts, rsync
 from bitrix_cdn.adopt.adopt import adopt
 from bitrix_cdn.adopt.leave import leave
-from bitrix_cdn.adopt.progress import Display
 from bitrix_cdn.adopt.way import Way
 from bitrix_cdn.fleet import HostError, keep_others_away
+from bitrix_cdn.fleet.progress import Display
 
 
 def _bandwidth(text: str) -> str:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 
 from bitrix_cdn.adopt.errors import MigrationError
-from bitrix_cdn.adopt.progress import size
 from bitrix_cdn.adopt.steps import (
     PASSES,
     combine,
@@ -16,6 +15,7 @@ from bitrix_cdn.adopt.steps import (
     suspicious,
 )
 from bitrix_cdn.adopt.way import HOME, MOUNT, Content, Way
+from bitrix_cdn.fleet.progress import size
 from roles.exporters import PROBES
 
 # As in adopt.py, with the hosts' parts exchanged: `pass` is the CDN host's, `left` the site's.

@@ -6,6 +6,8 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from bitrix_cdn.fleet.progress import Copied
+
 # The connection broke or the other host went away: worth another try. 20 is not: somebody stopped it.
 RETRIABLE = frozenset({10, 12, 30, 35, 255})
 
@@ -35,20 +37,6 @@ _SCALE = {b"": 1, b"k": 1000, b"M": 1000**2, b"G": 1000**3}
 
 
 @dataclass(frozen=True)
-class Progress:
-    """How far a copy is."""
-
-    bytes: int
-    """Copied so far, by this run."""
-    rate: float
-    """Bytes a second."""
-    copied: int
-    """Files copied so far, by this run."""
-    passed: int
-    """Files and directories looked at so far, copied or not."""
-
-
-@dataclass(frozen=True)
 class Item:
     """A file that differs between the two sides."""
 
@@ -75,13 +63,13 @@ def meaning(status: int) -> str:
     return _MEANING.get(status, f"exit status {status}")
 
 
-def parse_progress(line: bytes) -> Progress | None:
+def parse_progress(line: bytes) -> Copied | None:
     """A line that rsync prints when it is signalled, or None if it is another line."""
     match = _PROGRESS.fullmatch(line.rstrip())
     if not match:
         return None
     size, rate, unit, copied, left, known = match.groups()
-    return Progress(
+    return Copied(
         bytes=_number(size),
         rate=float(rate) * _SCALE[unit],
         copied=int(copied),

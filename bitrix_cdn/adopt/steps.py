@@ -11,9 +11,9 @@ from dataclasses import dataclass
 
 from bitrix_cdn.adopt import rsync
 from bitrix_cdn.adopt.errors import MigrationError
-from bitrix_cdn.adopt.progress import Display
-from bitrix_cdn.adopt.progress import size as human
 from bitrix_cdn.adopt.way import HOME, Content, Way
+from bitrix_cdn.fleet.progress import Display
+from bitrix_cdn.fleet.progress import size as human
 
 # Times that a tree is copied again because the site writes faster than is copied.
 PASSES = 6

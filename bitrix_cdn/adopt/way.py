@@ -16,8 +16,8 @@ from dataclasses import dataclass
 from bitrix_cdn.adopt import rsync
 from bitrix_cdn.adopt.errors import MigrationError
 from bitrix_cdn.adopt.hosts import Deployment, Output, Remote
-from bitrix_cdn.adopt.progress import Display
 from bitrix_cdn.engine.services import start_script
+from bitrix_cdn.fleet.progress import Display
 from roles.mounts import RESIZE_CACHE, SSH_CONFIG, explanation, inputs, ready, unit_of
 from roles.sftp import KEY
 

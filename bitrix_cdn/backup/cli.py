@@ -14,12 +14,12 @@ from typing import Any
 from pyinfra.api.exceptions import PyinfraError
 from rich.console import Console
 
-from bitrix_cdn.adopt.progress import Display
-from bitrix_cdn.adopt.progress import size as human
 from bitrix_cdn.backup import fleet
 from bitrix_cdn.backup.fleet import Fleet, Member
 from bitrix_cdn.backup.restoring import restore
 from bitrix_cdn.fleet import HostError
+from bitrix_cdn.fleet.progress import Display
+from bitrix_cdn.fleet.progress import size as human
 from bitrix_cdn.settings.backup import password_file, password_of
 from host_agent.backup.errors import BackupError, Status
 

@@ -9,10 +9,10 @@ import tempfile
 import time
 from pathlib import Path
 
-from bitrix_cdn.adopt.progress import Display
 from bitrix_cdn.backup import fleet
 from bitrix_cdn.backup.fleet import Fleet, Member
 from bitrix_cdn.fleet import keep_others_away
+from bitrix_cdn.fleet.progress import Display
 from host_agent.backup.errors import BackupError, Status
 
 ROOT = Path(__file__).parents[2]

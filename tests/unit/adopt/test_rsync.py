@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from bitrix_cdn.adopt import rsync
-from bitrix_cdn.adopt.rsync import Item, Progress
+from bitrix_cdn.adopt.rsync import Item
+from bitrix_cdn.fleet.progress import Copied
 
 
 @pytest.mark.parametrize("text", ["8M", "1.5G", "500K"])
@@ -21,9 +22,9 @@ def test_what_is_no_bandwidth_is_refused(text: str) -> None:
 
 def test_progress() -> None:
     line = b"     27,216,866  76%    9.16MB/s    0:00:02 (xfr#3212, ir-chk=1016/4892)"
-    assert rsync.parse_progress(line) == Progress(27_216_866, 9_160_000, copied=3212, passed=3876)
+    assert rsync.parse_progress(line) == Copied(27_216_866, 9_160_000, copied=3212, passed=3876)
     line = b"              0   0%    0.00kB/s    0:00:00 (xfr#0, to-chk=1/2)\r"
-    assert rsync.parse_progress(line) == Progress(0, 0, copied=0, passed=1)
+    assert rsync.parse_progress(line) == Copied(0, 0, copied=0, passed=1)
 
 
 @pytest.mark.parametrize(

@@ -9,9 +9,9 @@ from rich.console import Console
 
 from bitrix_cdn.adopt import steps
 from bitrix_cdn.adopt.errors import MigrationError
-from bitrix_cdn.adopt.progress import Display, size
 from bitrix_cdn.adopt.rsync import Item
 from bitrix_cdn.adopt.way import Content, job
+from bitrix_cdn.fleet.progress import Display, size
 
 
 def differs(name: bytes) -> Item:

@@ -52,7 +52,9 @@ def test_an_inventory_that_is_not_there(capsys: pytest.CaptureFixture[str]) -> N
 
 def test_an_inventory_that_can_not_be(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     inventory = tmp_path / "shop.py"
-    inventory.write_text("from bitrix_cdn.settings import groups\n\nbitrix, cdn, *others = groups(bitrix={})\n")
+    inventory.write_text(
+        "from bitrix_cdn.settings import groups\n\nbitrix, cdn, *others = groups(bitrix={})\n"
+    )
     assert cli.main([str(inventory)]) == 1
     lines = capsys.readouterr().err.splitlines()
     assert lines[0].startswith("rollout: ")

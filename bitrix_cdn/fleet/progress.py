@@ -5,14 +5,27 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
-from bitrix_cdn.adopt import rsync
-
 # Where the output is no terminal, such as in a log: seconds between two lines.
 _PLAIN_INTERVAL = 10.0
+
+
+@dataclass(frozen=True)
+class Copied:
+    """How far a copy is."""
+
+    bytes: int
+    """Copied so far, by this run."""
+    rate: float
+    """Bytes a second."""
+    copied: int
+    """Files copied so far, by this run."""
+    passed: int
+    """Files and directories looked at so far, copied or not."""
 
 
 class Meter:
@@ -26,7 +39,7 @@ class Meter:
         self._total = total
         self._last_line = time.monotonic()
 
-    def copied(self, progress: rsync.Progress) -> None:
+    def copied(self, progress: Copied) -> None:
         """How far a copy is."""
         self._update(
             progress.passed,
