@@ -66,6 +66,22 @@ def test_removal_and_touching_are_not_writing(watch: Watch, root: Path) -> None:
     assert [changes[str(root / name)].written for name in ("a.jpg", "b.jpg")] == [False, False]
 
 
+def test_what_was_removed_before_its_directory_was_moved_is_told_where_it_is_now(
+    watch: Watch, root: Path
+) -> None:
+    """Both are done before anybody looks at the first event: it has the path of before."""
+    directory = root / "old"
+    directory.mkdir()
+    for name in ("a.jpg", "a.jpg.webp", "b.jpg", "b.jpg.keep", "c.txt.webp"):
+        (directory / name).write_bytes(b"x")
+    seen(watch)
+    (directory / "a.jpg").unlink()
+    (directory / "b.jpg").rename(directory / "b2.jpg")
+    directory.rename(root / "new")
+    told = {Path(path).name for path in seen(watch) if Path(path).parent == root / "new"}
+    assert told == {"a.jpg", "b.jpg", "b2.jpg"}
+
+
 def test_a_tree_made_and_filled_at_once(watch: Watch, root: Path) -> None:
     paths = [root / f"{a}" / f"{b}" / "sub" / "x.jpg" for a in range(15) for b in range(15)]
 

@@ -19,7 +19,8 @@ from typing import NamedTuple
 
 from inotify_simple import INotify, flags, parse_events  # type: ignore[import-untyped]
 
-from webp_converter.names import is_original
+from webp_converter.names import SUFFIX_BYTES, is_original
+from webp_converter.store import SUFFIXES
 
 _MASK = (
     flags.CLOSE_WRITE
@@ -191,6 +192,13 @@ class Watch:
         """Whether a name is that of an original."""
         return is_original(os.fsdecode(name), self._extensions)
 
+    def _original_of(self, name: bytes) -> bytes | None:
+        """The original that a file is or was made of; None: it is neither."""
+        if self.is_original(name):
+            return name
+        stem = name[:-SUFFIX_BYTES]
+        return stem if name.endswith(SUFFIXES) and self.is_original(stem) else None
+
     def _path(self, node: _Node) -> bytes | None:
         """The path of a node; None where it is no longer part of the tree."""
         parts = []
@@ -256,7 +264,8 @@ class Watch:
             counted = counted is not False and links == _LINKS_OF_A_DIRECTORY + subdirectories
 
     def _walk(self, top: _Node, known_too: bool = False) -> Iterator[bytes]:
-        """Watches what lies below a watched directory, and yields the originals found.
+        """Watches what lies below a watched directory, and yields the originals found, and those that only
+        their variants are left of: an event tells of a removal by the path that the directory had then.
 
         Directories already watched are entered only with `known_too`.
         """
@@ -275,8 +284,8 @@ class Watch:
                             known = self._watch(child)
                             if known is not None and (known is child or known_too):
                                 stack.append(known)
-                        elif self.is_original(entry.name):
-                            yield path + b"/" + entry.name
+                        elif original := self._original_of(entry.name):
+                            yield path + b"/" + original
             except OSError:  # gone again; if it was moved, its new place is in an event
                 continue
 
