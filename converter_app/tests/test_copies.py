@@ -46,10 +46,11 @@ def is_converted(path: Path) -> bool:
 def test_a_copy_that_stays_is_removed_once(started: DaemonProcess, site: Site) -> None:
     site.files[URL] = ORIGINAL
     path = put(started, ORIGINAL)
-    wait_until(lambda: not path.exists())
-    assert not is_converted(path)
-    [line] = started.log("copy of the original removed")
+    # It is told after it was done.
+    [line] = wait_until(lambda: started.log("copy of the original removed"))
     assert line["path"] == str(path)
+    assert not path.exists()
+    assert not is_converted(path)
     # An original that can't be resized: the copy comes back, and stays.
     put(started, ORIGINAL)
     wait_until(lambda: is_converted(path))
