@@ -124,15 +124,17 @@ def deployment(request: pytest.FixtureRequest, figure: Figure) -> Iterator[Deplo
     _lab("down")
     _lab("up", "--suite", suite, *(("--host", "edge1", "edge2", "balancer") if edges else ()))
     try:
-        rehearsal = pyinfra("--dry", "--json", inventory=inventory, lab=lab)
         try:
+            rehearsal = pyinfra("--dry", "--json", inventory=inventory, lab=lab)
             with listening(lab, [host.name for host in _loaded().hosts]) as ports:
                 first = deploy(lab, inventory)
             second = deploy(lab, inventory)
         except AssertionError as error:
             # Once, and not for each of the tests that need it.
             print(error)
-            pytest.fail(f"the lab {lab}: {' '.join(str(error).split()[-40:])}", pytrace=False)
+            reason, _, output = str(error).partition("\n")
+            line = " ".join([f"the lab {lab}: {reason}", *output.split()[-40:]])
+            raise pytest.fail.Exception(line, pytrace=False) from None
         what = "five hosts" if edges else "bare hosts"
         figure(
             f"{suite}: {what} to a working CDN {first.seconds:.0f} s{'' if edges else ' (figure: 240)'}, "
@@ -178,6 +180,21 @@ def _lab(*arguments: str) -> None:
     )
     if result.returncode:
         pytest.fail(f"python -m dev.lab {' '.join(arguments)}: {result.stdout}{result.stderr}", pytrace=False)
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True, specname="pytest_terminal_summary")
+def pytest_tell_once(terminalreporter: pytest.TerminalReporter) -> Iterator[None]:
+    """A lab that isn't there is told once, and counted for each of the tests that need it."""
+    stats = terminalreporter.stats
+    errors = stats.get("error", [])
+    first = {str(report.longrepr): report for report in reversed(errors)}
+    if errors:
+        stats["error"] = [report for report in errors if report in first.values()]
+    try:
+        yield
+    finally:
+        if errors:
+            stats["error"] = errors
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:

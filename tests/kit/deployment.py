@@ -65,6 +65,7 @@ def pyinfra(
     :param lab: name of the lab that `inventories/lab.py` and `inventories/lab_edges.py` shall mean.
     :param root: of another copy of the repository.
     :param receiver: address of a webhook that the lab's Alertmanager shall tell of alerts.
+    :raises AssertionError: it takes longer than `timeout` seconds; its output so far is the message.
     """
     environment = {key: value for key, value in os.environ.items() if not key.startswith("PYINFRA_")}
     if lab is not None:
@@ -72,16 +73,22 @@ def pyinfra(
     if receiver is not None:
         environment["LAB_RECEIVER"] = receiver
     started = time.monotonic()
-    result = subprocess.run(
-        [Path(sys.executable).parent / "pyinfra", *arguments, inventory, operations],
-        cwd=root,
-        env=environment,
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=timeout,
-        check=False,
-    )
+    try:
+        result = subprocess.run(
+            [Path(sys.executable).parent / "pyinfra", *arguments, inventory, operations],
+            cwd=root,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+            check=False,
+        )
+    except subprocess.TimeoutExpired as error:
+        said = (error.stderr or b"").decode(errors="replace")
+        raise AssertionError(
+            f"pyinfra {inventory} {operations} takes longer than {timeout:g} s:\n{said[-4000:]}"
+        ) from None
     seconds = time.monotonic() - started
     report = json.loads(result.stdout) if "--json" in arguments and result.stdout.strip() else None
     output = result.stderr if report is not None else result.stdout + result.stderr
@@ -91,7 +98,7 @@ def pyinfra(
 def deploy(lab: str, inventory: str = INVENTORY) -> Run:
     """Deploys onto a lab.
 
-    :raises AssertionError: the deploy failed; its output is the message.
+    :raises AssertionError: the deploy failed, or took too long; its output is the message.
     """
     # Five hosts unpack two and a half times the packages of two, on the same machine.
     timeout = 1200 if inventory == INVENTORY_OF_EDGES else 600
