@@ -8,12 +8,16 @@ from collections.abc import Iterable
 
 from pyinfra import host
 from pyinfra.api import FactBase, Host
+from pyinfra.api.exceptions import ConnectError
 
 from bitrix_cdn.engine import differences
 from bitrix_cdn.engine.errors import OneLineError
+from bitrix_cdn.engine.keys import PublicKey
 from bitrix_cdn.fleet.hold import hold_while_changing
 from bitrix_cdn.fleet.lock import VARIABLE, look_script, refusal
+from bitrix_cdn.fleet.ssh import LoginError
 from bitrix_cdn.settings import Settings
+from roles.sftp import HOST_KEY, peer
 
 # Debian release -> the Python that it ships, for which the daemon's wheels are brought along.
 PYTHONS = {"12": "3.11", "13": "3.13"}
@@ -90,6 +94,31 @@ def refuse_if_held(settings: Settings) -> None:
         raise OneLineError(held)
 
 
+def refuse_without_peer() -> None:
+    """Stops what needs the keys of the host on the other side of this one's mount, if that can't be asked.
+
+    Where all hosts are connected to this asks nothing: it is for runs with `--limit`.
+
+    :raises OneLineError: nothing has been changed.
+    """
+    other = None if not {"bitrix", "cdn"} & set(host.groups) else peer()
+    if other is None or other.connected or other in host.state.failed_hosts:
+        return
+    try:
+        other.connect(reason=f"for {host.name}", show_errors=False, raise_exceptions=True)
+        other.get_fact(PublicKey, path=HOST_KEY)
+    except ConnectError as error:
+        if differences.wanted():
+            host.state.failed_hosts.add(other)
+            return
+        if isinstance(error, LoginError):
+            raise
+        raise OneLineError(
+            f"{other.name}: can't be reached, and {host.name} needs its keys: {error}; have it running, then "
+            "run this again; nothing was changed"
+        ) from None
+
+
 def preflight(settings: Settings) -> None:
     """Stops the deploy, with one line, if this host can't become what it should.
 
@@ -102,6 +131,7 @@ def preflight(settings: Settings) -> None:
             f"{away}: can't be reached, and the hosts need each other's keys; nothing was changed"
         )
     refuse_if_held(settings)
+    refuse_without_peer()
     here = machine(settings)
     if here.get("id") != "debian" or here.get("version") not in PYTHONS:
         raise OneLineError(

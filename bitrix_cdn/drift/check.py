@@ -15,6 +15,7 @@ from bitrix_cdn.drift.judge import judge
 from bitrix_cdn.drift.look import Look
 from bitrix_cdn.drift.run import EVERYTHING
 from bitrix_cdn.engine import differences
+from bitrix_cdn.fleet.ssh import LoginError
 from roles.preflight import settings_of
 from roles.watchers import asked_from_elsewhere, members
 
@@ -62,4 +63,7 @@ try:
     if host not in state.failed_hosts:
         differences.tell(done=[*state.ops[host]])
 except PyinfraError as error:
+    if isinstance(error, LoginError):
+        # As one that can't be connected to: the other hosts are compared without it.
+        state.failed_hosts.add(host)
     differences.tell(failed=str(error))

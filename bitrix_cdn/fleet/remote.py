@@ -18,7 +18,7 @@ from pyinfra.connectors.util import make_unix_command_for_host
 
 from bitrix_cdn.fleet.hold import HeldError, hold
 from bitrix_cdn.fleet.lock import VARIABLE, Holder, for_run
-from bitrix_cdn.fleet.ssh import lost
+from bitrix_cdn.fleet.ssh import LoginError, lost
 
 
 class HostError(Exception):
@@ -89,6 +89,10 @@ class Remote:
                 if time.monotonic() > deadline:
                     raise HostError(f"{self.name}: {error}") from None
                 time.sleep(2)
+        try:
+            connector.run_shell_command(StringCommand("true"), _sudo=bool(self._host.data.get("_sudo")))
+        except LoginError as error:
+            raise HostError(str(error)) from None
         self._host.connector = connector
         self._client = connector.client
         if self.holder:

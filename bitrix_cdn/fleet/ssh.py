@@ -7,17 +7,25 @@ from __future__ import annotations
 
 import errno
 import functools
+import getpass
 import logging
+import shlex
 import socket
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import paramiko.client
+import pyinfra.connectors.util
 from paramiko import Message, SSHClient, SSHException, Transport
 from paramiko.common import cMSG_GLOBAL_REQUEST
-from pyinfra.api import Host
+from pyinfra.api import Host, StringCommand
+from pyinfra.api.exceptions import ConnectError
 from pyinfra.connectors.ssh import SSHConnector
+from pyinfra.connectors.util import CommandOutput
+
+from bitrix_cdn.engine.errors import OneLineError
 
 # Seconds without a word after which the other side is asked for one, and questions without an answer after
 # which it is given up: 20 to 25 s.
@@ -29,9 +37,21 @@ _UNCONFIRMED = 20_000
 _GREETING = 10
 _LOGIN = 20
 
+# What the first command of a connection prints before anything else: each of csh and fish reads another part
+# of it in a way of its own.
+_SAID = "a login\n!of 'any' \\\\ shell"
+
 
 class SilentError(ConnectionError):
     """A connection ended because nothing came from its other side any more."""
+
+
+class LoginError(OneLineError, ConnectError):
+    """A login that would spoil each command; the message is one line that says what to do."""
+
+
+class _NoTerminalError(Exception):
+    """There is nobody who could be asked for a password."""
 
 
 class PatientTransport(Transport):
@@ -130,10 +150,80 @@ def _told(original: Callable[..., Any]) -> Callable[..., Any]:
     return method
 
 
+def _proven(original: Callable[..., Any]) -> Callable[..., Any]:
+    """Has the first command of a connection show whether the login passes commands and output on as they are.
+
+    It rides with that command, so that it costs no round trip.
+    """
+
+    @functools.wraps(original)
+    def method(
+        self: SSHConnector, command: StringCommand | str, *args: Any, **arguments: Any
+    ) -> tuple[bool, CommandOutput]:
+        name, user = self.host.name, self.data["ssh_user"] or getpass.getuser()
+        proven = hasattr(self, "proven")
+        if not proven:
+            command = StringCommand("printf '%s\\n'", f"{shlex.quote(_SAID)};", command)
+        try:
+            status, output = original(self, command, *args, **arguments)
+        except _NoTerminalError:
+            raise LoginError(f"{name}: {_NO_SUDO.format(user=user)}") from None
+        if proven:
+            return status, output
+        if fault := login_fault(output, user):
+            raise LoginError(f"{name}: {fault}")
+        self.proven = True  # type: ignore[attr-defined]
+        said = [line for line in output if line.buffer_name == "stdout"][: _SAID.count("\n") + 1]
+        return status, CommandOutput([line for line in output if not any(line is one for one in said)])
+
+    return method
+
+
+_NO_SUDO = (
+    "the account {user} may not use sudo without a password; allow it by a line in a file of /etc/sudoers.d "
+    "there: {user} ALL=(ALL) NOPASSWD: ALL"
+)
+
+
+def login_fault(output: CommandOutput, user: str) -> str:
+    """What is wrong with a login, of what its first command printed; empty: nothing."""
+    before, said, _ = output.stdout.partition(_SAID)
+    if said and not before:
+        return ""
+    if said:
+        line = next((line.strip() for line in before.splitlines() if line.strip()), "")
+        return (
+            f"the login of {user} prints {line[:60]!r} before each command's own output; what its shell "
+            "reads, such as .bashrc, may print in terminals only"
+        )
+    lines = [line.strip() for line in output.output_lines if line.strip()]
+    if any("password is required" in line or "not in the sudoers" in line for line in lines):
+        return _NO_SUDO.format(user=user)
+    for line in lines:
+        if "sudo:" in line:
+            return f"{line}; the account {user} must be able to use sudo"
+    answer = f"answers {lines[-1][:100]!r}" if lines else "says nothing"
+    return (
+        f"the login shell of {user} doesn't run a command as sh does, and {answer}; another one is needed: "
+        f"chsh -s /bin/bash {user}"
+    )
+
+
+def _ask_for_password(prompt: str) -> str:
+    """Asks whoever sits at the terminal; pyinfra itself would read a password from a pipe as well."""
+    try:
+        Path("/dev/tty").open().close()
+    except OSError:
+        raise _NoTerminalError from None
+    return getpass.getpass(prompt)
+
+
 if paramiko.client.Transport is not PatientTransport:  # type: ignore[attr-defined]
     paramiko.client.Transport = PatientTransport  # type: ignore[attr-defined]
     for _name in ("run_shell_command", "put_file", "get_file"):
         setattr(SSHConnector, _name, _told(getattr(SSHConnector, _name)))
+    SSHConnector.run_shell_command = _proven(SSHConnector.run_shell_command)  # type: ignore[method-assign]
+    pyinfra.connectors.util.getpass = _ask_for_password  # type: ignore[assignment]
     if not logging.getLogger().handlers:
         # Where nobody asked to see it: a traceback for each connection that fails, which is told in one line.
         logging.getLogger("paramiko").setLevel(logging.CRITICAL)
