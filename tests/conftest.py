@@ -37,6 +37,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--suite", action="append", choices=SUITES, help="boot labs of this suite only (may be repeated)"
     )
     group.addoption("--prefix", default="test", help="begins the names of the labs that are booted")
+    group.addoption(
+        "--odd",
+        action="store_true",
+        help="boot hosts with a symbolic link at /var/www, another number of www-data, and root's umask 077",
+    )
 
 
 @dataclass(frozen=True)
@@ -60,6 +65,20 @@ class Deployment:
             pytest.skip(f"these hosts have no {what}")
         pytest.fail(f"this lab was booted without {what}: is the test marked with `edges`?", pytrace=False)
 
+
+_ODDITIES = """
+set -e
+echo umask 077 > /root/.bashrc
+sed -i 's/^UMASK.*/UMASK 077/' /etc/login.defs
+echo 'session optional pam_umask.so' >> /etc/pam.d/common-session
+[ "$(hostname)" = bitrix ] || usermod -u 1001 www-data
+mkdir -p -m 755 /data/www
+rm -rf /var/www
+ln -s /data/www /var/www
+"""
+
+# Tests write as root, too: only the deploys have to bear its umask.
+_EVEN = "rm /root/.bashrc; sed -i 's/^UMASK.*/UMASK 022/' /etc/login.defs"
 
 WITH_EDGES = "edges-"
 """Before the name of a suite: its lab with two edges and a balancer."""
@@ -119,11 +138,14 @@ def deployment(request: pytest.FixtureRequest, figure: Figure) -> Iterator[Deplo
 
     edges, suite = name.startswith(WITH_EDGES), name.removeprefix(WITH_EDGES)
     inventory = INVENTORY_OF_EDGES if edges else INVENTORY
+    odd = request.config.getoption("--odd")
     lab = f"{request.config.getoption('--prefix')}-{name}"
     os.environ["LAB_NAME"] = lab
     _lab("down")
     _lab("up", "--suite", suite, *(("--host", "edge1", "edge2", "balancer") if edges else ()))
     try:
+        if odd:
+            _on_all_hosts(lab, _ODDITIES)
         try:
             rehearsal = pyinfra("--dry", "--json", inventory=inventory, lab=lab)
             with listening(lab, [host.name for host in _loaded().hosts]) as ports:
@@ -135,6 +157,8 @@ def deployment(request: pytest.FixtureRequest, figure: Figure) -> Iterator[Deplo
             reason, _, output = str(error).partition("\n")
             line = " ".join([f"the lab {lab}: {reason}", *output.split()[-40:]])
             raise pytest.fail.Exception(line, pytrace=False) from None
+        if odd:
+            _on_all_hosts(lab, _EVEN)
         what = "five hosts" if edges else "bare hosts"
         figure(
             f"{suite}: {what} to a working CDN {first.seconds:.0f} s{'' if edges else ' (figure: 240)'}, "
@@ -165,6 +189,11 @@ def figure(
         record_testsuite_property("figure", line)
 
     return take
+
+
+def _on_all_hosts(lab: str, script: str) -> None:
+    for host in state.load(lab).hosts:
+        _lab("exec", host.name, "--", "bash", "-c", script)
 
 
 def _loaded() -> state.Lab:
