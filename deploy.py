@@ -10,6 +10,7 @@ from pyinfra import host
 
 from bitrix_cdn.engine.prefetch import look_ahead, make_plan
 from roles.acme import acme
+from roles.agent import agent, no_former_agent
 from roles.alertmanager import alertmanager
 from roles.backup import backup
 from roles.balancer import balancer
@@ -39,6 +40,7 @@ mounted = bool({"bitrix", "cdn"} & set(host.groups))
 serving = bool({"cdn", "edge"} & set(host.groups))
 
 base()
+agent()
 
 if mounted:
     keys()
@@ -89,5 +91,7 @@ backup(settings=settings)
 # isn't finished.
 if mounted:
     mounts(settings=settings)
+
+no_former_agent()
 
 make_plan(host)

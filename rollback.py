@@ -5,6 +5,7 @@ make rollback INVENTORY=inventories/production.py [RELEASE=id]
 
 from pyinfra import host
 
+from roles.agent import agent
 from roles.preflight import refuse_if_held, settings_of
 from roles.releases import Installed, rolled_back, target_of
 
@@ -12,6 +13,7 @@ settings = settings_of(host)
 
 if "cdn" in host.groups:
     refuse_if_held(settings)
+    agent()
     releases = host.get_fact(Installed)
     target = target_of(releases, host.data.get("release") or "", host.name)
     rolled_back(

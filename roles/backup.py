@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Collection, Generator, Iterable
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 from typing import Any
 
 from pyinfra import host
@@ -17,6 +17,7 @@ from bitrix_cdn.engine.services import running
 from bitrix_cdn.settings import Settings
 from bitrix_cdn.settings.backup import password_of
 from host_agent.backup.state import METRICS
+from roles import agent
 from roles.nginx import CERTIFICATE
 from roles.redis import INSTANCES, TEXTFILES
 
@@ -26,7 +27,6 @@ PASSWORD = f"{HOME}/password"
 KEY = f"{HOME}/ssh/id_ed25519"
 KNOWN_HOSTS = f"{HOME}/known_hosts"
 SSH_CONFIG = f"{HOME}/ssh_config"
-LIBRARY = "/usr/local/lib/bitrix-cdn-backup"
 COMMAND = "/usr/local/bin/bitrix-cdn-backup"
 STATE = "/var/lib/bitrix-cdn/backup"
 CACHE = "/var/cache/bitrix-cdn-backup"
@@ -34,8 +34,6 @@ PROMETHEUS = "/var/lib/prometheus/metrics2"
 PACKAGES = ("restic", "python3", "openssh-client")
 UNITS = ("bitrix-cdn-backup", "bitrix-cdn-backup-check")
 TIMERS = tuple(f"{unit}.timer" for unit in UNITS)
-
-_SOURCES = Path(__file__).parent.parent / "host_agent"
 
 
 @deploy("Backup")
@@ -100,7 +98,7 @@ def command_files(settings: Settings, name: str, groups: Collection[str]) -> lis
         redis=config["redis"],
         key=KEY,
         known_hosts=KNOWN_HOSTS,
-        library=LIBRARY,
+        agent=agent.COMMAND,
         command=COMMAND,
         writable=[
             STATE,
@@ -113,16 +111,7 @@ def command_files(settings: Settings, name: str, groups: Collection[str]) -> lis
         hidden=[f"-{settings.cdn.originals_parent}"] if "cdn" in groups else [f"-{settings.sftp.export}"],
     )
     password = File(PASSWORD, f"{password_of(own)}\n", mode="600")
-    return [*library(), *made, password]
-
-
-def library() -> list[File]:
-    """The command's own modules."""
-    paths = [_SOURCES / "__init__.py", *sorted((_SOURCES / "backup").glob("*.py"))]
-    return [
-        File(f"{LIBRARY}/host_agent/{path.relative_to(_SOURCES).as_posix()}", path.read_text())
-        for path in paths
-    ]
+    return [*made, password]
 
 
 def configuration(settings: Settings, name: str, groups: Collection[str]) -> dict[str, Any]:

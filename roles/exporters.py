@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from pyinfra import host
 from pyinfra.api import deploy
 from pyinfra.operations import apt, systemd
@@ -11,6 +9,7 @@ from pyinfra.operations import apt, systemd
 from bitrix_cdn.engine.files import File, rendered, tree
 from bitrix_cdn.engine.services import running
 from bitrix_cdn.settings import Settings
+from roles import agent
 from roles.preflight import machine
 from roles.redis import INSTANCES
 from roles.watchers import askers, bracketed, listening_address, reloads
@@ -19,7 +18,7 @@ MTAIL = "/etc/mtail/edge.mtail"
 LOG = "/var/log/nginx/access.log"
 BLACKBOX = "/etc/prometheus/blackbox.yml"
 REDIS_UNIT = "/etc/systemd/system/prometheus-redis-exporter@.service"
-MAKER = "/usr/local/lib/bitrix-cdn/probe_picture.py"
+MAKER = f"{agent.LIBRARY}/host_agent/observe/picture.py"
 PROBE = "edge-probe-picture"
 PROBES = "bitrix-cdn"
 """The directory in `resize_cache` that the picture to ask for is in."""
@@ -33,8 +32,6 @@ FILE_SYSTEMS_EXCLUDED = (
     "mqueue|nfs[d4]?|nsfs|proc|pstore|ramfs|rpc_pipefs|securityfs|selinuxfs|squashfs|sysfs|tracefs)$$"
 )
 MOUNT_POINTS_EXCLUDED = "^/(dev|proc|run|sys|{export}|var/lib/docker/.+|var/lib/containers/storage/.+)($$|/)"
-
-_SOURCE = Path(__file__).parent.parent / "host_agent" / "observe" / "picture.py"
 
 
 @deploy("Exporters")
@@ -159,7 +156,7 @@ def _picture_to_ask_for(written: dict[str, File]) -> None:
     units = [f"/etc/systemd/system/{PROBE}.service", f"/etc/systemd/system/{PROBE}.timer"]
     tree(
         name="Write what makes the picture to ask for",
-        files=[File(MAKER, _SOURCE.read_text()), *(written[path] for path in units)],
+        files=[written[path] for path in units],
         root="/",
     )
     running(name="Make the picture to ask for", unit=f"{PROBE}.timer", start=[*units, MAKER])

@@ -4,25 +4,21 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Generator
-from pathlib import Path
 
 from pyinfra import host
 from pyinfra.api import FactBase, StringCommand, deploy, operation
-from pyinfra.operations import apt
 
-from bitrix_cdn.engine.files import File, RealPath, directory, rendered, tree
+from bitrix_cdn.engine.files import RealPath, directory, rendered, tree
 from bitrix_cdn.engine.services import running
 from bitrix_cdn.settings import Settings
+from roles import agent
 from roles.sftp import KEY, KNOWN_HOSTS, peer
 
 UNIT = "/etc/systemd/system/mount-guard@.service"
 SSH_CONFIG = "/etc/mount-guard/ssh_config"
 COMMAND = "/usr/local/bin/mount-guard"
-LIBRARY = "/usr/local/lib/mount-guard/host_agent"
 
 RESIZE_CACHE = "resize-cache"
-
-_SOURCES = Path(__file__).parent.parent / "host_agent"
 
 # What was measured best, see docs/sshfs.md.
 OPTIONS = {
@@ -45,13 +41,13 @@ def mounts(settings: Settings) -> None:
         name, path = "originals", settings.cdn.originals
         account = settings.sftp.originals_account
 
-    apt.packages(name="Install Python for the guard", packages=["python3"], no_recommends=True)
     other = peer()
     configuration = rendered(
         "mounts",
         owners={COMMAND: ("755", "root", "root")},
-        only=[path for path in inputs(name) if path != KNOWN_HOSTS and not path.startswith(LIBRARY)],
+        only=[f"/etc/mount-guard/{name}.toml", SSH_CONFIG, UNIT, COMMAND],
         settings=settings,
+        agent=agent.COMMAND,
         mount_point=path,
         place=host.get_fact(RealPath, path=path.rpartition("/")[0]),
         options=OPTIONS[name],
@@ -61,8 +57,8 @@ def mounts(settings: Settings) -> None:
         known_hosts=KNOWN_HOSTS,
     )
     tree(
-        name="Write the guard, its unit and the settings of this host's mount",
-        files=[*library(), *configuration],
+        name="Write the guard's unit and the settings of this host's mount",
+        files=configuration,
         root="/",
     )
     if settings.mounts.metrics:
@@ -79,14 +75,6 @@ def mounts(settings: Settings) -> None:
     )
 
 
-def library() -> list[File]:
-    """The guard's own modules."""
-    return [
-        File(f"{LIBRARY}/{path.relative_to(_SOURCES)}", path.read_text())
-        for path in (_SOURCES / "__init__.py", *sorted((_SOURCES / "mount").glob("*.py")))
-    ]
-
-
 def unit_of(name: str) -> str:
     """The unit of a mount."""
     return f"mount-guard@{name}.service"
@@ -94,8 +82,7 @@ def unit_of(name: str) -> str:
 
 def inputs(name: str) -> list[str]:
     """The files that a mount is started with."""
-    modules = [file.path for file in library()]
-    return [f"/etc/mount-guard/{name}.toml", SSH_CONFIG, UNIT, COMMAND, *modules, KNOWN_HOSTS]
+    return [f"/etc/mount-guard/{name}.toml", SSH_CONFIG, UNIT, *agent.inputs("mount"), KNOWN_HOSTS]
 
 
 def ready(path: str) -> str:

@@ -2,30 +2,25 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from pyinfra.api import deploy
 from pyinfra.operations import apt, systemd
 
-from bitrix_cdn.engine.files import File, directory, rendered, tree
+from bitrix_cdn.engine.files import directory, rendered, tree
 from bitrix_cdn.engine.kernel import sysctl_applied
 from bitrix_cdn.engine.services import running
 from bitrix_cdn.settings import Settings
+from roles import agent
 
 INSTANCES = ("cache", "queue")
-MENDER = "/usr/local/lib/bitrix-cdn/redis_mend.py"
 DROP_IN = "/etc/systemd/system/redis-server@.service.d/bitrix-cdn.conf"
 TEXTFILES = "/var/lib/prometheus/node-exporter"
 KEYS = ("bind", "port", "dir", "maxmemory", "maxmemory-policy", "appendonly", "appendfsync", "save")
 """What its files set and anybody can change while it runs."""
-_SOURCE = Path(__file__).parent.parent / "host_agent" / "health" / "redis_mend.py"
 
 
 @deploy("Redis")
 def redis(settings: Settings) -> None:
-    apt.packages(
-        name="Install Redis", packages=["redis-server", "redis-tools", "python3"], no_recommends=True
-    )
+    apt.packages(name="Install Redis", packages=["redis-server", "redis-tools"], no_recommends=True)
     systemd.service(
         name="Stop the distribution's instance, which has the cache's port",
         service="redis-server.service",
@@ -35,17 +30,14 @@ def redis(settings: Settings) -> None:
     configuration = {instance: f"/etc/redis/redis-{instance}.conf" for instance in INSTANCES}
     sysctl = "/etc/sysctl.d/60-redis.conf"
     tree(
-        name="Write the configuration of both instances, and what mends their files after a power cut",
-        files=[
-            File(MENDER, _SOURCE.read_text()),
-            *rendered(
-                "redis",
-                settings=settings,
-                owners=dict.fromkeys(configuration.values(), ("640", "redis", "redis")),
-                mender=MENDER,
-                metrics=settings.mounts.metrics or TEXTFILES,
-            ),
-        ],
+        name="Write the configuration of both instances",
+        files=rendered(
+            "redis",
+            settings=settings,
+            owners=dict.fromkeys(configuration.values(), ("640", "redis", "redis")),
+            agent=agent.COMMAND,
+            metrics=settings.mounts.metrics or TEXTFILES,
+        ),
         root="/",
     )
     sysctl_applied(name="Let Redis fork when memory is tight", path=sysctl)

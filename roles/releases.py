@@ -10,7 +10,6 @@ from __future__ import annotations
 import shlex
 from collections.abc import Generator, Iterable
 from dataclasses import dataclass
-from pathlib import Path
 
 from pyinfra import host, logger
 from pyinfra.api import FactBase, FunctionCommand, Host, State, StringCommand, operation
@@ -19,6 +18,7 @@ from pyinfra.api.exceptions import PyinfraError
 from bitrix_cdn.engine import differences
 from bitrix_cdn.engine.journal import JOURNAL, record_script, recorded, undo_script
 from bitrix_cdn.engine.services import STAMPS, Applied, action_for, faults, start_script
+from roles import agent
 
 HOME = "/opt/webp-converter"
 CONFIG = "/etc/webp-converter/config.toml"
@@ -36,8 +36,6 @@ TRIAL = "/var/lib/bitrix-cdn/converter-trial"
 
 _BACK_WITHIN_S = 60
 """Seconds for what was healthy before: nothing is won by giving it up."""
-
-_HEALTH = (Path(__file__).parent.parent / "host_agent" / "health" / "converter.py").read_text()
 
 
 @dataclass(frozen=True)
@@ -187,7 +185,7 @@ def switch_script(
     :param back: whether this is an operator's way back, so that what is newer leaves the history.
     """
     q = shlex.quote
-    health = f"python3 -c {q(_HEALTH)} {CONFIG}"
+    health = f"{agent.COMMAND} health {CONFIG}"
     record = record_script(
         [f"{HOME}/current", f"{HOME}/history"],
         late=[f"{STAMPS}/{UNIT}"],

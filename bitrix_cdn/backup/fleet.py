@@ -20,6 +20,7 @@ from bitrix_cdn.engine.files import installation
 from bitrix_cdn.fleet import HostError, Output, Remote
 from bitrix_cdn.settings import Settings
 from host_agent.backup.errors import BackupError, Status
+from roles import agent
 from roles.backup import COMMAND, KEY, PACKAGES, command_files, comment
 
 _RESTORE_UNIT = "bitrix-cdn-restore.service"
@@ -141,7 +142,7 @@ def prepare(member: Member, settings: Settings) -> None:
         written = command_files(settings, member.name, member.groups)
     except PyinfraError as error:
         raise BackupError(str(error), Status.USAGE) from None
-    files = [file for file in written if not file.path.startswith("/etc/systemd/")]
+    files = [*agent.files(), *(file for file in written if not file.path.startswith("/etc/systemd/"))]
     script, archive = installation(files)
     packages = " ".join(PACKAGES)
     commands = "restic python3 ssh"

@@ -1,4 +1,4 @@
-"""Waits until the converter on this host is healthy: `health.py CONFIG [RELEASE SECONDS BEFORE]`.
+"""Waits until the converter on this host is healthy: `cdn-host health CONFIG [RELEASE SECONDS BEFORE]`.
 
 With CONFIG alone it prints the parts that are degraded now, for the `BEFORE` of a later call: names with
 commas between, `none`, or `unknown` when nobody answers. A part that was degraded before a change, such as
@@ -15,7 +15,6 @@ from __future__ import annotations
 import argparse
 import json
 import subprocess
-import sys
 import time
 import tomllib
 import urllib.error
@@ -138,7 +137,3 @@ def main(arguments: list[str]) -> int:
     if reason:
         print(" ".join(reason.split()))
     return 1 if reason else 0
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))

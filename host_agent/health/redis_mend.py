@@ -1,4 +1,4 @@
-"""Lets a Redis start that a power cut left with a damaged append-only file: `redis_mend.py INSTANCE METRICS`.
+"""Lets a Redis start that a power cut left with a damaged file: `cdn-host redis-mend INSTANCE METRICS`.
 
 It runs before each start, as root, and changes nothing that Redis can read. What it can't is kept aside, cut
 off where the damage begins, and else left out whole: the pictures are the truth, and a scan finds what a
@@ -125,12 +125,12 @@ def tell(metrics: Path, instance: str, lost: int, now: float) -> None:
     new.rename(metrics / f"redis-mended-{instance}.prom")
 
 
-def main() -> None:
-    """Mends one instance of this host."""
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Mends one instance of this host, and returns the exit status."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("instance", help="its name, as the directory below /var/lib/redis has it")
     parser.add_argument("metrics", type=Path, help="the directory that node_exporter reads")
-    given = parser.parse_args()
+    given = parser.parse_args(arguments)
     instance, metrics = given.instance, given.metrics
     os.umask(0o022)
     aside = Path("/var/lib/bitrix-cdn/redis") / instance
@@ -140,7 +140,4 @@ def main() -> None:
         what, lost = done
         print(f"the append-only file was damaged and is {what}: {lost} bytes are lost; see {aside}")
         tell(metrics, instance, lost, time.time())
-
-
-if __name__ == "__main__":
-    main()
+    return 0

@@ -9,6 +9,7 @@ import pytest
 
 from bitrix_cdn.engine.files import File, _install, _packed
 from bitrix_cdn.engine.journal import undo_script
+from roles.agent import COMMAND
 from roles.releases import Installed, Releases, prune_script, surplus_script, switch_script
 from tests.unit.engine.test_files import GROUP, OWNER
 from tests.unit.machine import Machine
@@ -17,8 +18,8 @@ UNIT = "webp-converter.service"
 
 # What the real one is asked for: how the parts do now, or whether a release is healthy.
 HEALTH = """#!/bin/sh
-[ $# -gt 3 ] || { echo none; exit 0; }
-release=$4
+[ $# -gt 2 ] || { echo none; exit 0; }
+release=$3
 [ "$(cat $UNITS/../opt/current/release)" = $release ] || { echo "another release answers"; exit 1; }
 [ ! -e $UNITS/sick-$release ] || { echo "queue: away"; exit 1; }
 """
@@ -47,7 +48,7 @@ class Cdn(Machine):
         self.state.mkdir()
         (self.bin / "systemctl").rename(self.bin / "systemctl.real")
         self.command("systemctl", RESTARTING)
-        self.command("python3", HEALTH)
+        self.command("cdn-host", HEALTH)
         self.configure("mine = 1\n")
 
     def script(self, script: str) -> str:
@@ -56,6 +57,7 @@ class Cdn(Machine):
             ("/opt/webp-converter", self.home),
             ("/var/lib/bitrix-cdn", self.state),
             ("/etc/webp-converter", self.etc),
+            (COMMAND, self.bin / "cdn-host"),
         ):
             script = script.replace(path, str(here))
         return script
@@ -202,7 +204,7 @@ def test_a_release_that_does_not_get_healthy_is_taken_back_with_its_configuratio
 def test_a_configuration_that_makes_the_same_release_ill_is_taken_back(cdn: Cdn) -> None:
     cdn.ok("aa")
     cdn.deploy_configuration("new = 1\n")
-    cdn.command("python3", HEALTH + '! grep -q new "$3" || { echo "disk: full"; exit 1; }\n')
+    cdn.command("cdn-host", HEALTH + '! grep -q new "$2" || { echo "disk: full"; exit 1; }\n')
     assert "disk: full; release aa runs again, with its configuration" in cdn.refused("aa")
     assert cdn.configuration == "mine = 1\n"
 
@@ -236,13 +238,13 @@ def test_what_a_deploy_that_was_killed_has_left_is_no_release_to_go_back_to(cdn:
     cdn.deploy_configuration("new = 1\n")
     # Killed while it waits for the health of bb.
     killing = (
-        "#!/bin/sh\n[ $# -gt 3 ] || { echo none; exit 0; }\nread script < $UNITS/script\nkill -9 $script\n"
+        "#!/bin/sh\n[ $# -gt 2 ] || { echo none; exit 0; }\nread script < $UNITS/script\nkill -9 $script\n"
     )
-    cdn.command("python3", killing)
+    cdn.command("cdn-host", killing)
     script = cdn.script(switch_script("bb", healthy_within_s=1, restart=True))
     assert cdn.run(f"echo $$ > $UNITS/script\n{script}").returncode == -9
     assert (cdn.current, cdn.trial_open) == ("bb", True)
-    cdn.command("python3", HEALTH)
+    cdn.command("cdn-host", HEALTH)
     if mended:
         cdn.ok("cc")
         assert (cdn.history, cdn.configuration) == (["aa", "cc"], "new = 1\n")

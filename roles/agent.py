@@ -1,0 +1,71 @@
+"""The host agent: what of ours runs on every host, one package with one command, `cdn-host`."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Generator
+from pathlib import Path
+
+from pyinfra import host
+from pyinfra.api import StringCommand, deploy, operation
+from pyinfra.operations import apt
+
+from bitrix_cdn.engine.files import Existing, File, rendered, tree
+from bitrix_cdn.engine.journal import record_script
+
+COMMAND = "/usr/local/bin/cdn-host"
+LIBRARY = "/usr/local/lib/bitrix-cdn"
+SOURCES = Path(__file__).parent.parent / "host_agent"
+
+# Where earlier versions had their modules.
+_FORMER = (
+    "/usr/local/lib/mount-guard",
+    "/usr/local/lib/bitrix-cdn-backup",
+    f"{LIBRARY}/redis_mend.py",
+    f"{LIBRARY}/probe_picture.py",
+)
+
+
+@deploy("Host agent")
+def agent() -> None:
+    apt.packages(name="Install Python for the host agent", packages=["python3"], no_recommends=True)
+    tree(name="Install the host agent", files=files(), root="/usr/local")
+
+
+@deploy("Host agent")
+def no_former_agent() -> None:
+    """After the last unit has been told where the modules are now."""
+    removed(name="Remove the modules of earlier versions", paths=_FORMER)
+
+
+def files() -> list[File]:
+    """The command and its modules; `bitrix-cdn restore` writes them to a bare host."""
+    command = rendered("agent", owners={COMMAND: ("755", "root", "root")}, library=LIBRARY)
+    return [*command, *modules()]
+
+
+def modules(package: str = "") -> list[File]:
+    """The modules of a package of the agent, by default of all; those that a unit of it runs with."""
+    return [
+        File(f"{LIBRARY}/host_agent/{path.relative_to(SOURCES)}", path.read_text())
+        for path in sorted(SOURCES.joinpath(package).rglob("*.py"))
+    ]
+
+
+def inputs(package: str) -> list[str]:
+    """The files that a unit which runs a package of the agent is started with."""
+    return [COMMAND, *(file.path for file in modules(package))]
+
+
+@operation()
+def removed(paths: tuple[str, ...]) -> Generator[StringCommand, None, None]:
+    """Removes files and directories.
+
+    + paths: of which some may be there
+    """
+    present = host.get_fact(Existing, paths=list(paths))
+    if not present:
+        host.noop("there are none")
+        return
+    quoted = " ".join(map(shlex.quote, present))
+    yield StringCommand(f"set -e\n{record_script(present)}\nrm -rf -- {quoted}")
