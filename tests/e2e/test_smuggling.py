@@ -7,7 +7,7 @@ import json
 
 import pytest
 
-from tests.e2e import smuggling, smuggling_h2
+from tests.e2e import smuggling, smuggling_h2, smuggling_h3
 from tests.e2e.conftest import OLD_BROWSER, Cdn, Shop
 from tests.kit.support import Figure
 
@@ -34,15 +34,32 @@ def test_visitors_get_their_own_pictures_between_requests_that_smuggle(
     )
 
 
-def test_nor_does_a_body_in_http_2_reach_anybody(cdn: Cdn, paths: list[str], figure: Figure) -> None:
+@pytest.mark.parametrize("version", ["HTTP/2", "HTTP/3"])
+def test_nor_does_a_body_without_a_need_for_a_length_reach_anybody(
+    cdn: Cdn, paths: list[str], version: str, figure: Figure
+) -> None:
     settings = cdn.settings
+    if version == "HTTP/3" and "http_v3_module" not in cdn.remote.run("sh", "-c", "nginx -V 2>&1"):
+        # Debian 12's nginx; that nobody listens there is a test of its own.
+        return
+    expected, connect = {
+        "HTTP/2": (smuggling_h2.EXPECTED["nginx"], smuggling_h2.connection),
+        "HTTP/3": (smuggling_h3.EXPECTED, smuggling_h3.connection),
+    }[version]
     # Resized pictures are answered from the disk, before the frames behind the head are looked at.
     originals = [path for path in paths if "resize_cache" not in path]
     outcome = smuggling_h2.run(
-        cdn.remote.address, settings.tls.port, originals, "nginx", visitors=settings.nginx.http_port
+        cdn.remote.address,
+        settings.tls.port,
+        originals,
+        expected,
+        visitors=settings.nginx.http_port,
+        connect=connect,
     )
     assert outcome.wrong == []
-    figure(f"{outcome.attacks} bodies over HTTP/2, {outcome.answers} answers between them, 0 of them wrong")
+    figure(
+        f"{outcome.attacks} bodies over {version}, {outcome.answers} answers between them, 0 of them wrong"
+    )
 
 
 @pytest.mark.parametrize("hop", ["varnish", "originals"])

@@ -46,7 +46,12 @@ def test_nor_does_the_shield_take_a_body_for_a_request(cdn: Cdn, paths: list[str
 def test_nor_does_a_body_in_http_2_reach_an_edge(balancer: Balancer, cdn: Cdn, paths: list[str]) -> None:
     settings = cdn.settings
     outcome = smuggling_h2.run(
-        balancer.remote.address, settings.tls.port, paths, "haproxy", visitors=settings.nginx.http_port
+        balancer.remote.address,
+        settings.tls.port,
+        paths,
+        smuggling_h2.EXPECTED["haproxy"],
+        visitors=settings.nginx.http_port,
+        connect=smuggling_h2.connection,
     )
     assert outcome.wrong == []
 
