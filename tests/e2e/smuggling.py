@@ -370,7 +370,7 @@ RUDE: list[Callable[[socket.socket, str], None]] = [
 
 def abandon(host: str, port: int, paths: list[str], clients: int = 200) -> Outcome:
     """Clients that go away amid their request or its answer, or stay and read nothing, between honest visitors."""
-    with visitors(host, port, paths) as (outcome, _), contextlib.ExitStack() as staying:
+    with visitors(host, port, paths) as (outcome, right), contextlib.ExitStack() as staying:
         for number in range(clients):
             connection = staying.enter_context(socket.create_connection((host, port), timeout=10))
             # Answers have no room, of what isn't read.
@@ -381,6 +381,14 @@ def abandon(host: str, port: int, paths: list[str], clients: int = 200) -> Outco
                 connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
                 connection.close()
             outcome.attacks += 1
+        # Who comes now needs a connection that those who stay have left over.
+        for (path, accept), wanted in right.items():
+            try:
+                got = _honest(host, port, path, accept)
+            except (OSError, http.client.HTTPException) as error:
+                got = (0, repr(error))
+            if got != wanted:
+                outcome.wrong.append(f"{path} ({accept}), newly come: {got}")
         asked = outcome.answers
         deadline = time.monotonic() + 30
         while outcome.answers < asked + 100 and time.monotonic() < deadline:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import inspect
 import json
+from concurrent.futures import ThreadPoolExecutor
 
+import httpx
 import pytest
 
 from tests.e2e import smuggling, smuggling_h2, smuggling_h3
@@ -84,10 +86,33 @@ def test_while_varnish_is_away_its_stand_in_is_safe_as_well(cdn: Cdn, paths: lis
 def test_clients_that_go_away_cost_others_nothing(cdn: Cdn, paths: list[str], figure: Figure) -> None:
     outcome = smuggling.abandon(cdn.remote.address, cdn.settings.nginx.http_port, paths)
     assert outcome.wrong == []
+    assert _varnish_answers(cdn, paths)
     figure(
         f"{outcome.attacks} clients that went away, {outcome.answers} answers to others, "
         f"slowest {outcome.slowest:.2f} s"
     )
+
+
+def test_requests_that_fail_take_varnish_from_nobody(cdn: Cdn, paths: list[str]) -> None:
+    # Stopped, it answers too late; so often that each of nginx's workers has had that.
+    cdn.remote.run("systemctl", "kill", "--signal=STOP", "varnish")
+    try:
+        with ThreadPoolExecutor(20) as clients:
+            failed = set(clients.map(lambda _: _ask(cdn, paths).status_code, range(20)))
+    finally:
+        cdn.remote.run("systemctl", "kill", "--signal=CONT", "varnish")
+    assert failed == {httpx.codes.GATEWAY_TIMEOUT}
+    assert _varnish_answers(cdn, paths)
+
+
+def _ask(cdn: Cdn, paths: list[str]) -> httpx.Response:
+    """Asks for an original on a new connection."""
+    return httpx.get(f"{cdn.client.base_url}{paths[0]}", timeout=20)
+
+
+def _varnish_answers(cdn: Cdn, paths: list[str]) -> bool:
+    """Whether it does each time: its stand-in would as well, but keeps nothing and asks the site's host."""
+    return all("X-Cache" in _ask(cdn, paths).headers for _ in range(20))
 
 
 @pytest.mark.long
