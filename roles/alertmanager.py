@@ -9,6 +9,7 @@ from pyinfra.operations import apt
 
 from bitrix_cdn.engine.accounts import account
 from bitrix_cdn.engine.files import File, rendered, tree
+from bitrix_cdn.engine.footprint import Footprint, Place, Port
 from bitrix_cdn.engine.services import running
 from bitrix_cdn.settings.alerting import AlertmanagerSettings, secret
 from roles.watchers import reloads
@@ -82,6 +83,14 @@ INHIBITIONS = (
         )
     ),
 )
+
+
+def footprint(place: Place) -> Footprint:
+    """What this role takes of a host."""
+    if not place.among("monitoring"):
+        return Footprint()
+    ports = (Port(place.settings.monitoring.alertmanager.port, "host", "Alertmanager", job="alertmanager"),)
+    return Footprint(ports, ("alertmanager",), ("/etc/prometheus/alertmanager_templates",))
 
 
 @deploy("Alertmanager")

@@ -12,12 +12,14 @@ from pyinfra.api import FactBase, StringCommand, deploy, operation
 from pyinfra.operations import apt
 
 from bitrix_cdn.engine.files import Existing, File, directory, rendered, tree
+from bitrix_cdn.engine.footprint import Place
 from bitrix_cdn.engine.keys import key_pair
 from bitrix_cdn.engine.services import running
 from bitrix_cdn.settings import Settings
 from bitrix_cdn.settings.backup import password_of
 from host_agent.backup.state import METRICS
 from roles import agent
+from roles.footprints import footprints
 from roles.nginx import CERTIFICATE
 from roles.redis import INSTANCES, TEXTFILES
 
@@ -143,7 +145,9 @@ def configuration(settings: Settings, name: str, groups: Collection[str]) -> dic
         "keep_monthly": own.keep_monthly,
         "check_percent": own.check_percent,
         "identity": identity(settings, groups),
-        "configuration": _OF_ALL + (_OF_THE_CDN if cdn else []) + (_OF_MONITORING if monitoring else []),
+        "configuration": sorted(
+            path for taken in footprints(Place(settings, frozenset(groups))).values() for path in taken.saved
+        ),
         "excluded": [
             # What opens the backups is no part of them; a host that is set up anew makes a key of its own.
             HOME,
@@ -174,20 +178,6 @@ def configuration(settings: Settings, name: str, groups: Collection[str]) -> dic
             *(["prometheus.service", "prometheus-alertmanager.service"] if monitoring else []),
         ],
     }
-
-
-_OF_ALL = ["/etc/mount-guard", "/etc/ssh/sshd_config.d", "/etc/ssh/authorized_keys.d"]
-_OF_THE_CDN = [
-    "/etc/nginx",
-    "/etc/nginx-originals",
-    "/etc/redis",
-    "/etc/varnish",
-    "/etc/webp-converter",
-    "/etc/mtail",
-    "/etc/systemd/system",
-    "/etc/sysctl.d",
-]
-_OF_MONITORING = ["/etc/prometheus", "/etc/grafana"]
 
 
 def identity(settings: Settings, groups: Collection[str]) -> list[str]:

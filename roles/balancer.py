@@ -12,6 +12,7 @@ from pyinfra.operations import apt
 
 from bitrix_cdn.engine.certificates import joined_certificate, self_signed_certificate
 from bitrix_cdn.engine.files import rendered, tree
+from bitrix_cdn.engine.footprint import Footprint, Place, Port
 from bitrix_cdn.engine.services import running
 from bitrix_cdn.settings import Settings
 from roles.exporters import drop_in, listens, visible_name
@@ -43,6 +44,19 @@ class Server:
     """As it stands before a colon and a port."""
     number: int
     """Its place on the ring of the consistent hash is made from it."""
+
+
+def footprint(place: Place) -> Footprint:
+    """What this role takes of a host."""
+    tls, exporters = place.settings.tls, place.settings.monitoring.exporters
+    if not place.among("balancer"):
+        return Footprint()
+    ports = [
+        Port(place.settings.nginx.http_port, "everybody", "pictures over HTTP"),
+        Port(exporters.haproxy_port, "monitoring", "metrics of HAProxy", job="haproxy"),
+    ]
+    ports += [Port(tls.port, "everybody", "pictures over HTTPS")] if tls.enabled else []
+    return Footprint(tuple(ports))
 
 
 @deploy("Balancer")

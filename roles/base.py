@@ -9,6 +9,15 @@ from pyinfra.api import FactBase, StringCommand, deploy, operation
 from pyinfra.operations import apt
 
 from bitrix_cdn.engine.files import rendered, tree
+from bitrix_cdn.engine.footprint import Footprint, Place
+
+
+def footprint(place: Place) -> Footprint:
+    """What this role takes of a host."""
+    # On the shop's host cron is the shop's.
+    cron = () if place.among("bitrix") else ("/etc/cron.d", "/var/spool/cron/crontabs")
+    saved = ("/etc/systemd/system", "/etc/sysctl.d") if place.among("cdn") else ()
+    return Footprint(trees=("/etc/bitrix-cdn", "/etc/sudoers.d", *cron), saved=saved)
 
 
 @deploy("Base")

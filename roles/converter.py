@@ -12,6 +12,7 @@ from pyinfra.api import FileUploadCommand, StringCommand, deploy, operation
 from pyinfra.operations import apt, files
 
 from bitrix_cdn.engine.files import directory, rendered, tree
+from bitrix_cdn.engine.footprint import Footprint, Place, Port
 from bitrix_cdn.engine.journal import record_script
 from bitrix_cdn.engine.kernel import sysctl_applied
 from bitrix_cdn.engine.keys import token
@@ -27,6 +28,25 @@ SYSCTL = "/etc/sysctl.d/60-webp-converter.conf"
 MISSES = "/etc/systemd/system/webp-converter-misses"
 SOCKET = "/run/webp-converter/misses.sock"
 """Where nginx tells what visitors missed."""
+
+
+def footprint(place: Place) -> Footprint:
+    """What this role takes of a host."""
+    api, metrics = place.settings.converter.api, place.settings.converter.metrics
+    if not place.among("cdn"):
+        return Footprint()
+    local = ("127.0.0.1", "::1", "localhost")
+    ports = (
+        Port(api.port, "host" if api.address in local else "everybody", "converter: health and API"),
+        Port(
+            metrics.port,
+            "monitoring",
+            "converter: metrics",
+            anywhere=metrics.address not in local,
+            job="converter",
+        ),
+    )
+    return Footprint(ports, trees=("/etc/webp-converter",), saved=("/etc/webp-converter",))
 
 
 @deploy("Converter")

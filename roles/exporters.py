@@ -7,6 +7,7 @@ from pyinfra.api import deploy
 from pyinfra.operations import apt, systemd
 
 from bitrix_cdn.engine.files import File, rendered, tree
+from bitrix_cdn.engine.footprint import Footprint, Place, Port
 from bitrix_cdn.engine.services import running
 from bitrix_cdn.settings import Settings
 from roles import agent
@@ -32,6 +33,27 @@ FILE_SYSTEMS_EXCLUDED = (
     "mqueue|nfs[d4]?|nsfs|proc|pstore|ramfs|rpc_pipefs|securityfs|selinuxfs|squashfs|sysfs|tracefs)$$"
 )
 MOUNT_POINTS_EXCLUDED = "^/(dev|proc|run|sys|{export}|var/lib/docker/.+|var/lib/containers/storage/.+)($$|/)"
+
+
+def footprint(place: Place) -> Footprint:
+    """What this role takes of a host."""
+    own = place.settings.monitoring.exporters
+    ports = [Port(own.node_port, "monitoring", "metrics of the host", job="node")]
+    serving = place.among("cdn", "edge")
+    if serving:
+        ports += [
+            Port(own.edge_port, "monitoring", "metrics of what visitors get", job="edge"),
+            Port(own.nginx_port, "monitoring", "metrics of nginx", job="nginx"),
+            Port(own.varnish_port, "monitoring", "metrics of Varnish", job="varnish"),
+        ]
+    if place.among("cdn"):
+        for instance, number in (("cache", own.redis_cache_port), ("queue", own.redis_queue_port)):
+            what = f"metrics of the Redis of the {instance}"
+            ports.append(Port(number, "monitoring", what, job="redis", labels={"redis": instance}))
+    if place.among("monitoring"):
+        ports.append(Port(own.blackbox_port, "host", "blackbox exporter"))
+    mtail = ("/etc/mtail",) if serving else ()
+    return Footprint(tuple(ports), trees=mtail, saved=mtail if place.among("cdn") else ())
 
 
 @deploy("Exporters")

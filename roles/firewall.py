@@ -13,6 +13,7 @@ from pyinfra.operations import apt
 from bitrix_cdn.engine.files import rendered, tree
 from bitrix_cdn.engine.services import running
 from bitrix_cdn.settings import Settings
+from roles.footprints import own_ports
 from roles.nginx import behind_balancer
 from roles.watchers import addresses_of, askers, members, watchers
 
@@ -90,25 +91,5 @@ def _door(name: str, why: str, port: int, allowed: Iterable[str]) -> Door:
 
 
 def closed_ports(settings: Settings) -> list[int]:
-    """The ports of this host that only monitoring may ask; none that is anybody else's."""
-    exporters = settings.monitoring.exporters
-    ports = [exporters.node_port]
-    if {"cdn", "edge"} & set(host.groups):
-        ports += [exporters.edge_port, exporters.nginx_port, exporters.varnish_port]
-    if "balancer" in host.groups:
-        ports.append(exporters.haproxy_port)
-    if "cdn" in host.groups:
-        ports += [
-            exporters.redis_cache_port,
-            exporters.redis_queue_port,
-            settings.converter.metrics.port,
-        ]
-    if "monitoring" in host.groups:
-        monitoring = settings.monitoring
-        ports += [
-            exporters.blackbox_port,
-            monitoring.prometheus.port,
-            monitoring.alertmanager.port,
-            monitoring.grafana.port,
-        ]
-    return sorted(ports)
+    """The ports of this host that only monitoring may ask, or nobody else at all."""
+    return sorted(port.number for port in own_ports(settings) if port.reach in ("monitoring", "host"))

@@ -17,6 +17,7 @@ from bitrix_cdn.dashboards.board import DATASOURCE
 from bitrix_cdn.dashboards.targets import Levels
 from bitrix_cdn.engine.certificates import self_signed_certificate
 from bitrix_cdn.engine.files import File, rendered, tree
+from bitrix_cdn.engine.footprint import Footprint, Place, Port
 from bitrix_cdn.engine.journal import record_script
 from bitrix_cdn.engine.keys import token
 from bitrix_cdn.engine.services import STAMPS, running
@@ -47,6 +48,19 @@ OWN_KEY = "/etc/nginx/tls/grafana.key"
 
 PATIENCE_S = 4
 """Seconds that a repository has to answer. A deploy with nothing to do must not wait long for it."""
+
+
+def footprint(place: Place) -> Footprint:
+    """What this role takes of a host."""
+    own = place.settings.monitoring.grafana
+    if not place.among("monitoring"):
+        return Footprint()
+    trees = ("/etc/grafana/provisioning", "/etc/grafana/dashboards")
+    if not own.enabled:
+        return Footprint(trees=trees, saved=("/etc/grafana",))
+    ports = [Port(own.port, "host", "Grafana")]
+    ports += [Port(own.https_port, "everybody", "Grafana over HTTPS")] if place.among("cdn", "edge") else []
+    return Footprint(tuple(ports), trees=trees, saved=("/etc/grafana",))
 
 
 @deploy("Grafana")

@@ -6,6 +6,7 @@ from pyinfra.api import deploy
 from pyinfra.operations import apt
 
 from bitrix_cdn.engine.files import directory, rendered, tree
+from bitrix_cdn.engine.footprint import Footprint, Place, Port
 from bitrix_cdn.engine.packages import held_back
 from bitrix_cdn.engine.services import running
 from bitrix_cdn.settings import Settings
@@ -13,6 +14,14 @@ from roles.preflight import machine
 
 # Debian release -> the PHP that it ships; the unit's name has the version in it.
 PHPS = {"12": "8.2", "13": "8.4"}
+
+
+def footprint(place: Place) -> Footprint:
+    """What this role takes of a host."""
+    if not (place.settings.lab_site.enabled and place.among("bitrix")):
+        return Footprint()
+    trees = ("/etc/nginx/conf.d", "/etc/nginx/sites-enabled")
+    return Footprint((Port(80, "everybody", "site of the lab"),), trees=trees)
 
 
 @deploy("Lab site")

@@ -9,6 +9,7 @@ from pyinfra import host
 from pyinfra.api import FactBase, StringCommand, deploy, operation
 
 from bitrix_cdn.engine.files import RealPath, directory, rendered, tree
+from bitrix_cdn.engine.footprint import Footprint, Place
 from bitrix_cdn.engine.services import running
 from bitrix_cdn.settings import Settings
 from roles import agent
@@ -30,6 +31,11 @@ OPTIONS = {
     "originals": "ro,allow_other,default_permissions,dir_cache=no,attr_timeout=0,entry_timeout=0,"
     "negative_timeout=0",
 }
+
+
+def footprint(place: Place) -> Footprint:
+    """What this role takes of a host."""
+    return Footprint(trees=("/etc/mount-guard",), saved=("/etc/mount-guard",))
 
 
 @deploy("Mounts")

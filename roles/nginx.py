@@ -8,6 +8,7 @@ from pyinfra.operations import apt
 
 from bitrix_cdn.engine.certificates import self_signed_certificate
 from bitrix_cdn.engine.files import rendered, tree
+from bitrix_cdn.engine.footprint import Footprint, Place, Port
 from bitrix_cdn.engine.packages import held_back
 from bitrix_cdn.engine.services import running
 from bitrix_cdn.settings import Settings
@@ -93,6 +94,24 @@ def shield_of() -> str:
 def behind_balancer() -> bool:
     """Whether visitors come to this host through the balancer alone, where TLS ends."""
     return "edge" in host.groups and bool(members("balancer"))
+
+
+def footprint(place: Place) -> Footprint:
+    """What this role takes of a host."""
+    own, tls = place.settings.nginx, place.settings.tls
+    if not place.among("cdn", "edge"):
+        return Footprint()
+    ports = [
+        Port(own.http_port, "everybody", "pictures over HTTP"),
+        Port(own.status_port, "host", "nginx's status"),
+    ]
+    if tls.enabled and not (place.among("edge") and place.balanced):
+        ports.append(Port(tls.port, "everybody", "pictures over HTTPS"))
+        ports += [Port(tls.port, "everybody", "pictures over HTTP/3", "udp")] if tls.http3 else []
+    if place.among("cdn") and place.edges:
+        ports.append(Port(place.settings.edges.shield_port, "edges", "pictures for edges"))
+    trees = ("/etc/nginx/conf.d", "/etc/nginx/sites-enabled")
+    return Footprint(tuple(ports), trees=trees, saved=("/etc/nginx",))
 
 
 @deploy("nginx")

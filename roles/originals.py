@@ -7,6 +7,7 @@ from pathlib import PurePosixPath
 from pyinfra.api import deploy
 
 from bitrix_cdn.engine.files import rendered, tree
+from bitrix_cdn.engine.footprint import Footprint, Place, Port
 from bitrix_cdn.engine.services import running
 from bitrix_cdn.settings import Settings
 from roles.converter import SOCKET
@@ -15,6 +16,14 @@ from roles.nginx import PICTURES, REFUSED
 UNIT = "/etc/systemd/system/nginx-originals.service"
 SHARED = ("/etc/nginx/conf.d/types.conf", "/etc/nginx/conf.d/negotiation.conf")
 """What it includes of the edge's configuration."""
+
+
+def footprint(place: Place) -> Footprint:
+    """What this role takes of a host."""
+    if not place.among("cdn"):
+        return Footprint()
+    ports = (Port(place.settings.originals.port, "host", "originals, for Varnish and the converter"),)
+    return Footprint(ports, trees=("/etc/nginx-originals",), saved=("/etc/nginx-originals",))
 
 
 @deploy("Originals")

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from pyinfra import host
-from pyinfra.api import Host, deploy
+from pyinfra.api import deploy
 from pyinfra.operations import apt
 
 from bitrix_cdn.engine.files import rendered, tree
+from bitrix_cdn.engine.footprint import Footprint, Place, Port
 from bitrix_cdn.engine.services import running
 from bitrix_cdn.settings import Settings
 from roles.exporters import drop_in, listens, probe_picture
+from roles.footprints import place_of, ports
 from roles.watchers import LOOPBACK, asked_at, bracketed, everybody, members, reloads
 
 CONFIG = "/etc/prometheus/prometheus.yml"
@@ -24,6 +25,14 @@ class Target:
 
     address: str
     labels: dict[str, str] = field(default_factory=dict)
+
+
+def footprint(place: Place) -> Footprint:
+    """What this role takes of a host."""
+    if not place.among("monitoring"):
+        return Footprint()
+    ports = (Port(place.settings.monitoring.prometheus.port, "host", "Prometheus", job="prometheus"),)
+    return Footprint(ports, trees=("/etc/prometheus/rules",), saved=("/etc/prometheus",))
 
 
 @deploy("Prometheus")
@@ -66,31 +75,15 @@ def prometheus(settings: Settings) -> None:
 
 def jobs(settings: Settings) -> dict[str, list[Target]]:
     """The targets of each job, as docs/monitoring.md lists them."""
-    ports = settings.monitoring.exporters
-    cdn, front = members("cdn"), members("balancer")
-    serving = [*cdn, *members("edge")]
-
-    def targets(hosts: Iterable[Host], port: int, **labels: str) -> list[Target]:
-        return [
-            Target(f"{bracketed(asked_at(one, settings))}:{port}", {"host": one.name, **labels})
-            for one in hosts
-        ]
-
-    monitoring = settings.monitoring
-    return {
-        "node": targets(everybody(), ports.node_port),
-        "edge": targets(serving, ports.edge_port),
-        "nginx": targets(serving, ports.nginx_port),
-        "varnish": targets(serving, ports.varnish_port),
-        "redis": [
-            *targets(cdn, ports.redis_cache_port, redis="cache"),
-            *targets(cdn, ports.redis_queue_port, redis="queue"),
-        ],
-        "converter": targets(cdn, settings.converter.metrics.port),
-        **({"haproxy": targets(front, ports.haproxy_port)} if front else {}),
-        "prometheus": [Target(f"{LOOPBACK}:{monitoring.prometheus.port}", {"host": host.name})],
-        "alertmanager": [Target(f"{LOOPBACK}:{monitoring.alertmanager.port}", {"host": host.name})],
-    }
+    found: dict[str, list[Target]] = {}
+    for one in everybody():
+        for port in ports(place_of(one, settings)):
+            # On loopback, each asks its own.
+            if port.job and (port.reach != "host" or one.name == host.name):
+                address = LOOPBACK if port.reach == "host" else bracketed(asked_at(one, settings))
+                target = Target(f"{address}:{port.number}", {"host": one.name, **port.labels})
+                found.setdefault(port.job, []).append(target)
+    return found
 
 
 def probes(settings: Settings) -> list[Target]:

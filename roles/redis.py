@@ -6,6 +6,7 @@ from pyinfra.api import deploy
 from pyinfra.operations import apt, systemd
 
 from bitrix_cdn.engine.files import directory, rendered, tree
+from bitrix_cdn.engine.footprint import Footprint, Place, Port
 from bitrix_cdn.engine.kernel import sysctl_applied
 from bitrix_cdn.engine.services import running
 from bitrix_cdn.settings import Settings
@@ -16,6 +17,15 @@ DROP_IN = "/etc/systemd/system/redis-server@.service.d/bitrix-cdn.conf"
 TEXTFILES = "/var/lib/prometheus/node-exporter"
 KEYS = ("bind", "port", "dir", "maxmemory", "maxmemory-policy", "appendonly", "appendfsync", "save")
 """What its files set and anybody can change while it runs."""
+
+
+def footprint(place: Place) -> Footprint:
+    """What this role takes of a host."""
+    own = place.settings.redis
+    if not place.among("cdn"):
+        return Footprint()
+    ports = (Port(own.cache_port, "host", "Redis, statistics"), Port(own.queue_port, "host", "Redis, queue"))
+    return Footprint(ports, saved=("/etc/redis",))
 
 
 @deploy("Redis")

@@ -11,6 +11,7 @@ from pyinfra.api.host import Host
 from bitrix_cdn.engine import differences
 from bitrix_cdn.engine.accounts import account
 from bitrix_cdn.engine.files import File, RealPath, directory, rendered, tree
+from bitrix_cdn.engine.footprint import Footprint, Place
 from bitrix_cdn.engine.keys import PublicKey, key_pair
 from bitrix_cdn.engine.services import running
 from bitrix_cdn.settings import Settings
@@ -29,6 +30,14 @@ def peer() -> Host:
 def accepted_account(settings: Settings) -> str:
     """The account of this host that its peer logs in to."""
     return settings.sftp.cache_account if "cdn" in host.groups else settings.sftp.originals_account
+
+
+def footprint(place: Place) -> Footprint:
+    """What this role takes of a host."""
+    own = place.settings.sftp
+    on_cdn = (own.cache_account,) if place.among("cdn") else ()
+    on_site = (own.originals_account, place.settings.site.user) if place.among("bitrix") else ()
+    return Footprint(accounts=(*on_cdn, *on_site))
 
 
 @deploy("Keys")

@@ -12,6 +12,7 @@ from pyinfra.api.exceptions import ConnectError
 
 from bitrix_cdn.engine import differences
 from bitrix_cdn.engine.files import File, rendered, stale, tree
+from bitrix_cdn.engine.footprint import Footprint, Place, Port
 from bitrix_cdn.engine.journal import record_script
 from bitrix_cdn.engine.services import STAMPS, Applied, faults, settled, stamp_script
 from bitrix_cdn.fleet.ssh import new_connection
@@ -20,6 +21,12 @@ from bitrix_cdn.settings import Settings
 DROP_IN = "/etc/ssh/sshd_config.d/10-bitrix-cdn.conf"
 UNIT = "ssh.service"
 ROLLBACK = "bitrix-cdn-sshd-rollback"
+
+
+def footprint(place: Place) -> Footprint:
+    """What this role takes of a host."""
+    places = ("/etc/ssh/sshd_config.d", "/etc/ssh/authorized_keys.d")
+    return Footprint((Port(place.ssh_port, "everybody", "SSH server"),), trees=places, saved=places)
 
 
 @deploy("SSH server")

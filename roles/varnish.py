@@ -9,6 +9,7 @@ from pyinfra.api import deploy
 from pyinfra.operations import apt
 
 from bitrix_cdn.engine.files import rendered, tree
+from bitrix_cdn.engine.footprint import Footprint, Place, Port
 from bitrix_cdn.engine.services import running
 from bitrix_cdn.settings import Settings
 from roles.nginx import SHIELD_PROBE, accepts, shield_of
@@ -86,6 +87,15 @@ def source_of_edge(settings: Settings, shield: str) -> Source:
         behind_s=behind_s,
         whole_after="1d",
     )
+
+
+def footprint(place: Place) -> Footprint:
+    """What this role takes of a host."""
+    own = place.settings.varnish
+    if not place.among("cdn", "edge"):
+        return Footprint()
+    ports = (Port(own.port, "host", "Varnish"), Port(own.console_port, "host", "Varnish's console"))
+    return Footprint(ports, saved=("/etc/varnish",))
 
 
 @deploy("Varnish")

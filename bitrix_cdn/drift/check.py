@@ -16,8 +16,9 @@ from bitrix_cdn.drift.look import Look
 from bitrix_cdn.drift.run import EVERYTHING
 from bitrix_cdn.engine import differences
 from bitrix_cdn.fleet.ssh import LoginError
+from roles.footprints import place_of
 from roles.preflight import settings_of
-from roles.watchers import asked_from_elsewhere, members
+from roles.watchers import asked_from_elsewhere
 
 
 def look() -> None:
@@ -25,14 +26,10 @@ def look() -> None:
     settings = settings_of(host)
     managed = differences.managed()
     may_have = expected(
-        settings,
-        host.groups,
+        place_of(host, settings),
         managed.units,
         ssh_user=host.data.get("ssh_user", "root"),
-        ssh_port=host.data.get("ssh_port", 22),
         asked=asked_from_elsewhere(host, settings),
-        edges=bool(members("edge")),
-        balanced=bool(members("balancer")),
         everything=EVERYTHING in os.environ,
     )
     seen = host.get_fact(

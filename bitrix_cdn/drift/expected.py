@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from bitrix_cdn.settings import Settings
+from bitrix_cdn.engine.footprint import Place, Port
+from roles.footprints import footprints
 
 # Made by packages that the roles install, where these don't declare it to systemd.
 ACCOUNTS_OF_PACKAGES = frozenset(
@@ -22,8 +23,6 @@ DISTRIBUTION = ("53/tcp local", "53/udp local", "68/udp", "546/udp", "123/udp", 
 # What the images of hosting providers have in the directories that we look at.
 FILES_OF_PROVIDERS = ("/etc/sudoers.d/90-cloud-init-users", "/etc/ssh/sshd_config.d/50-cloud-init.conf")
 
-LOOPBACK = ("127.0.0.1", "::1", "localhost")
-
 
 @dataclass(frozen=True)
 class Ports:
@@ -34,6 +33,12 @@ class Ports:
     protocol: str
     local: bool = False
     """On loopback only."""
+
+    @classmethod
+    def of(cls, port: Port, *, asked: bool) -> Ports:
+        """A port of a role; what monitoring asks is on loopback too, unless another host asks."""
+        local = port.reach == "host" or (port.reach == "monitoring" and not (asked or port.anywhere))
+        return cls(port.number, port.number, port.protocol, local)
 
     @classmethod
     def read(cls, text: str) -> Ports:
@@ -73,31 +78,26 @@ class Expected:
 
 
 def expected(
-    settings: Settings,
-    groups: Collection[str],
+    place: Place,
     units: Iterable[str],
     *,
     ssh_user: str,
-    ssh_port: int,
     asked: bool,
-    edges: bool = False,
-    balanced: bool = False,
     everything: bool = False,
 ) -> Expected:
-    """What a host of these groups may have.
+    """What a host may have.
 
     :param units: those that the deploy runs there.
     :param asked: whether another host asks its exporters.
-    :param edges: whether there are edges, which the CDN host feeds.
-    :param balanced: whether visitors come to edges through a balancer, where TLS ends.
     :param everything: judge also what the settings leave alone.
     """
-    own, shop, lab = settings.drift, "bitrix" in groups, settings.lab_site.enabled
+    own, shop = place.settings.drift, place.among("bitrix")
+    taken = footprints(place).values()
     judged = not shop or own.site_ports is not None or everything
     allowed = (own.site_ports or []) if shop else own.ports
     ports = [
-        *listeners(settings, groups, ssh_port=ssh_port, asked=asked, edges=edges, balanced=balanced),
-        *map(Ports.read, allowed),
+        *(Ports.of(port, asked=asked) for one in taken for port in one.ports),
+        *map(Ports.read, (*DISTRIBUTION, *allowed)),
     ]
     strict = not shop or own.site_accounts is not None or everything
     administrators = {"root", ssh_user, *own.accounts, *((own.site_accounts or []) if shop else ())}
@@ -105,99 +105,18 @@ def expected(
     units = frozenset(units)
     return Expected(
         ports=ports if judged else None,
-        accounts=frozenset(accounts(settings, groups)),
+        accounts=ACCOUNTS_OF_PACKAGES.union(*(one.accounts for one in taken)),
         operators=frozenset(administrators),
         strict=strict,
         keys=keys,
         files=(*FILES_OF_PROVIDERS, *own.files),
-        trees=trees(groups, lab_site=lab),
+        trees=list(dict.fromkeys(tree for one in taken for tree in one.trees)),
         directories=[
             *([] if shop else ["/etc/systemd/system"]),
             *(path for unit in sorted(units) for path in places(unit)),
         ],
         units=units,
     )
-
-
-def listeners(
-    settings: Settings,
-    groups: Collection[str],
-    *,
-    ssh_port: int,
-    asked: bool,
-    edges: bool = False,
-    balanced: bool = False,
-) -> list[Ports]:
-    """What the roles of these groups listen on, and the distribution; see :func:`expected`."""
-    monitoring, exporters = settings.monitoring, settings.monitoring.exporters
-    visitors: list[int] = [ssh_port]
-    outside: list[int] = [exporters.node_port]  # on loopback too, unless another host asks
-    inside: list[int] = []
-    udp: list[int] = []
-    if "bitrix" in groups and settings.lab_site.enabled:
-        visitors += [80]
-    if {"cdn", "edge", "balancer"} & set(groups):
-        visitors += [settings.nginx.http_port]
-        if settings.tls.enabled and not ("edge" in groups and balanced):
-            visitors += [settings.tls.port]
-            udp += [settings.tls.port] if settings.tls.http3 and "balancer" not in groups else []
-    if "balancer" in groups:
-        outside += [exporters.haproxy_port]
-    if {"cdn", "edge"} & set(groups):
-        outside += [exporters.edge_port, exporters.nginx_port, exporters.varnish_port]
-        inside += [settings.nginx.status_port, settings.varnish.port, settings.varnish.console_port]
-    if "cdn" in groups:
-        visitors += [settings.edges.shield_port] if edges else []
-        api, metrics = settings.converter.api, settings.converter.metrics
-        (inside if api.address in LOOPBACK else visitors).append(api.port)
-        (outside if metrics.address in LOOPBACK else visitors).append(metrics.port)
-        outside += [exporters.redis_cache_port, exporters.redis_queue_port]
-        inside += [settings.originals.port, settings.redis.cache_port, settings.redis.queue_port]
-    if "monitoring" in groups:
-        inside += [monitoring.prometheus.port, monitoring.alertmanager.port, exporters.blackbox_port]
-        if monitoring.grafana.enabled:
-            inside += [monitoring.grafana.port]
-            visitors += [monitoring.grafana.https_port] if {"cdn", "edge"} & set(groups) else []
-    return [
-        *(Ports(port, port, "tcp") for port in visitors),
-        *(Ports(port, port, "tcp", local=not asked) for port in outside),
-        *(Ports(port, port, "tcp", local=True) for port in inside),
-        *(Ports(port, port, "udp") for port in udp),
-        *map(Ports.read, DISTRIBUTION),
-    ]
-
-
-def accounts(settings: Settings, groups: Collection[str]) -> set[str]:
-    """Accounts that the roles of these groups add, or that the site runs as."""
-    found = set(ACCOUNTS_OF_PACKAGES)
-    if "cdn" in groups:
-        found.add(settings.sftp.cache_account)
-    if "bitrix" in groups:
-        found |= {settings.sftp.originals_account, settings.site.user}
-    if "monitoring" in groups:
-        found.add("alertmanager")
-    return found
-
-
-def trees(groups: Collection[str], *, lab_site: bool) -> list[str]:
-    """Directories in which every file is the project's, a package's, or one too many."""
-    found = [
-        "/etc/bitrix-cdn",
-        "/etc/mount-guard",
-        "/etc/ssh/authorized_keys.d",
-        "/etc/ssh/sshd_config.d",
-        "/etc/sudoers.d",
-    ]
-    if "bitrix" not in groups:
-        found += ["/etc/cron.d", "/var/spool/cron/crontabs"]
-    if {"cdn", "edge"} & set(groups) or lab_site:
-        found += ["/etc/nginx/conf.d", "/etc/nginx/sites-enabled"]
-    if {"cdn", "edge"} & set(groups):
-        found += ["/etc/nginx-originals", "/etc/webp-converter", "/etc/mtail"]
-    if "monitoring" in groups:
-        found += ["/etc/prometheus/rules", "/etc/prometheus/alertmanager_templates"]
-        found += ["/etc/grafana/provisioning", "/etc/grafana/dashboards"]
-    return found
 
 
 def places(unit: str) -> list[str]:

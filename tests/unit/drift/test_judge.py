@@ -12,6 +12,7 @@ from pydantic import BaseModel, ValidationError
 from bitrix_cdn.drift.expected import Expected, expected, places
 from bitrix_cdn.drift.judge import judge
 from bitrix_cdn.drift.look import Account, Entry, Key, Seen, Socket
+from bitrix_cdn.engine.footprint import Place
 from bitrix_cdn.settings import Settings
 
 OWN = ("cdn", "monitoring")
@@ -21,7 +22,8 @@ SHOP = ("bitrix",)
 def may(groups: tuple[str, ...] = OWN, *, asked: bool = False, **drift: Any) -> Expected:
     settings = Settings.model_validate({"drift": drift, "tls": {"mode": "self-signed"}})
     units = ["nginx.service", "redis-server@cache.service"]
-    return expected(settings, groups, units, ssh_user="admin", ssh_port=2222, asked=asked)
+    place = Place(settings, frozenset(groups), ssh_port=2222)
+    return expected(place, units, ssh_user="admin", asked=asked)
 
 
 def tcp(port: int, address: str = "0.0.0.0") -> Socket:
@@ -165,7 +167,7 @@ def _ports(model: type[BaseModel], path: str = "") -> Iterator[str]:
 
 @pytest.mark.parametrize("setting", list(_ports(Settings)))
 def test_every_port_of_the_settings_is_expected_somewhere(setting: str) -> None:
-    """A role that listens on a port of its own needs a line in `drift.expected.listeners`."""
+    """A role that listens on a port of its own says so in its `footprint`."""
     given: dict[str, Any] = {}
     *sections, name = setting.split(".")
     inner = given
@@ -173,10 +175,9 @@ def test_every_port_of_the_settings_is_expected_somewhere(setting: str) -> None:
         inner = inner.setdefault(section, {})
     inner[name] = 54321
     settings = Settings.model_validate({**given, "tls": {"mode": "self-signed", **given.get("tls", {})}})
-    every = ("bitrix", "cdn", "edge", "balancer", "monitoring")
-    found = expected(
-        settings, every, [], ssh_user="root", ssh_port=22, asked=True, edges=True, everything=True
-    )
+    every = frozenset({"bitrix", "cdn", "edge", "balancer", "monitoring"})
+    place = Place(settings, every, edges=True)
+    found = expected(place, [], ssh_user="root", asked=True, everything=True)
     assert any(one.first == 54321 for one in typing.cast("list[Any]", found.ports))
 
 

@@ -105,7 +105,7 @@ def test_a_visitor_asks_for_what_there_is(settings: dict[str, Any], kinds: list[
     ]
 
 
-def test_only_ports_of_the_monitoring_are_closed() -> None:
+def test_ports_that_visitors_have_no_business_at_are_closed() -> None:
     settings = Settings()
     with usual("shop"):
         assert closed_ports(settings) == [9100]
@@ -154,7 +154,7 @@ def test_a_visitor_asks_where_visitors_come(groups: dict[str, Any], hosts: list[
 def test_the_ports_of_an_edge_and_of_the_balancer_are_closed() -> None:
     settings = Settings()
     with usual("edge1", **FRONT):
-        assert closed_ports(settings) == [3903, 9100, 9113, 9131]
+        assert closed_ports(settings) == [3903, 6081, 6082, 8082, 9100, 9113, 9131]
     with usual("front", **FRONT):
         assert closed_ports(settings) == [8405, 9100]
 

@@ -1,0 +1,63 @@
+"""What a role takes of a host: ports, accounts, directories, and what of it is backed up.
+
+Each role declares it once, in its own module, as `footprint(place)`; `roles/footprints.py` collects them.
+The firewall, drift, Prometheus, the backups and docs/footprints.md read it from there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+from bitrix_cdn.settings import Settings
+
+Reach = Literal["everybody", "edges", "monitoring", "host"]
+"""Who may ask a port: everybody, edges and the balancer, the monitoring hosts, or the host itself alone."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """A host of a deployment, as far as it decides what a role takes of it."""
+
+    settings: Settings
+    groups: frozenset[str]
+    edges: bool = False
+    """Whether the deployment has edges, which the CDN host feeds."""
+    balanced: bool = False
+    """Whether visitors come to edges through a balancer, where TLS ends."""
+    ssh_port: int = 22
+
+    def among(self, *groups: str) -> bool:
+        """Whether the host is in one of these groups."""
+        return not self.groups.isdisjoint(groups)
+
+
+@dataclass(frozen=True)
+class Port:
+    """A port that a service listens on."""
+
+    number: int
+    reach: Reach
+    what: str
+    """What answers there, for people."""
+    protocol: Literal["tcp", "udp"] = "tcp"
+    anywhere: bool = False
+    """Whether it listens on an address of the network even where nobody else may ask it."""
+    job: str = ""
+    """The job by which Prometheus asks it; empty: it doesn't."""
+    labels: Mapping[str, str] = field(default_factory=dict)
+    """Of that job's target, besides `host`."""
+
+
+@dataclass(frozen=True)
+class Footprint:
+    """What a role takes of one host."""
+
+    ports: tuple[Port, ...] = ()
+    accounts: tuple[str, ...] = ()
+    """Accounts that it adds, beside those of packages."""
+    trees: tuple[str, ...] = ()
+    """Directories in which every file is the project's, a package's, or one too many."""
+    saved: tuple[str, ...] = ()
+    """Directories of configuration that a backup keeps."""
