@@ -176,6 +176,7 @@ def nginx(settings: Settings) -> None:
         files=configuration,
         root="/etc/nginx",
         check="nginx -t -q",
+        shared=True,
         absent=["/etc/nginx/sites-enabled/default", *([] if shield else [SHIELD_SITE])],
     )
     # certbot's hook reloads nginx by itself, at each renewal.

@@ -210,6 +210,8 @@ def _differences(record: dict[str, Any], operation: str, mask: Mask) -> list[Dif
         return _of_file(record, operation, mask)
     if "surplus" in record:
         return [Difference("file", mask.text(record["surplus"]), "must not be there", operation)]
+    if "refused" in record:
+        return [Difference("file", mask.text(record["refused"]), mask.text(record["words"]), operation)]
     if "unit" in record:
         return [Difference("service", record["unit"], mask.text("; ".join(record["faults"])), operation)]
     return _of_commands(record["commands"], operation, mask)

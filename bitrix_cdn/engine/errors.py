@@ -10,3 +10,11 @@ class OneLineError(PyinfraError):
 
     # pyinfra would put the file and the line that raised it before the message.
     __traceback__ = property(lambda self: None, lambda self, traceback: None)
+
+
+class RefusalError(OneLineError):
+    """What somebody has to put right on a host first.
+
+    Raised by the body of an operation, it ends a run before its first change: see
+    :mod:`bitrix_cdn.engine.prefetch`.
+    """

@@ -19,8 +19,9 @@ from pyinfra.api import FactBase, StringCommand, operation
 from pyinfra.api.exceptions import PyinfraError
 
 from bitrix_cdn.engine import differences
+from bitrix_cdn.engine.errors import RefusalError
 from bitrix_cdn.engine.journal import record_script
-from bitrix_cdn.engine.prefetch import Joint
+from bitrix_cdn.engine.prefetch import Joint, together
 
 TEMPLATES = Path(__file__).parents[2] / "templates"
 
@@ -228,8 +229,12 @@ def directory(
     + user: its owner; by default whoever has it
     + group: its group; likewise
     """
-    found = host.get_fact(Places, paths=[path]).get(path, [])
-    wrong = impassable([path])
+    places, wrong, _ = together(
+        lambda: host.get_fact(Places, paths=[path]),
+        lambda: impassable([path]),
+        lambda: refuse_obstacles(directories=[path, *above([path])]),
+    )
+    found = places.get(path, [])
     wanted = (int(mode, 8), user, group)
     right = found and all(wish in ("", is_) for wish, is_ in zip(wanted, found[0], strict=False))
     if right and not wrong:
@@ -298,9 +303,58 @@ class Existing(FactBase[list[str]]):
         return list(output)
 
 
+class Obstacles(Joint[list[tuple[str, str]]]):
+    """What of another kind lies where files and directories must be, in one command.
+
+    Returns ``[(kind, path), ...]`` with the kind that must be there, `file` or `directory`.
+    """
+
+    default = list
+
+    def command(self, files: Sequence[str], directories: Sequence[str]) -> str:
+        for_files, for_directories = (" ".join(map(shlex.quote, paths)) for paths in (files, directories))
+        return (
+            f'for f in {for_files}; do if [ -d "$f" ] && [ ! -L "$f" ]; then echo "file $f"; fi; done; '
+            f'for d in {for_directories}; do if [ ! -d "$d" ] && {{ [ -e "$d" ] || [ -L "$d" ]; }}; '
+            'then echo "directory $d"; fi; done; true'
+        )
+
+    def process(self, output: Iterable[str]) -> list[tuple[str, str]]:
+        return [(kind, path) for kind, _, path in (line.partition(" ") for line in output)]
+
+    def together(self, several: Sequence[Mapping[str, Any]]) -> str:
+        files, directories = (
+            list(dict.fromkeys(path for given in several for path in given[kind]))
+            for kind in ("files", "directories")
+        )
+        return self.command(files, directories)
+
+    def parts(self, output: Sequence[str], several: Sequence[Mapping[str, Any]]) -> Iterable[list[str]]:
+        lists = {"file": "files", "directory": "directories"}
+        found = list(zip(output, self.process(output), strict=True))
+        return [[line for line, (kind, path) in found if path in given[lists[kind]]] for given in several]
+
+
+def refuse_obstacles(*, files: Sequence[str] = (), directories: Sequence[str] = ()) -> None:
+    """Ends the run if something of another kind lies where files and directories must be; one question.
+
+    :raises RefusalError: it does; a drift check tells of it otherwise.
+    """
+    if differences.wanted():
+        return
+    if found := host.get_fact(Obstacles, files=files, directories=directories):
+        kind, path = found[0]
+        is_ = "a directory, and a file" if kind == "file" else "no directory, and one"
+        raise RefusalError(f"{host.name}: {path} is {is_} must be there; move it away, then run this again")
+
+
 def stale(files: Sequence[File]) -> list[File]:
-    """Those of the files that this host doesn't have as they must be; one question."""
-    present = host.get_fact(Paths, paths=[file.path for file in files])
+    """Those of the files that this host doesn't have as they must be; one trip."""
+    paths = [file.path for file in files]
+    present, _ = together(
+        lambda: host.get_fact(Paths, paths=paths),
+        lambda: refuse_obstacles(files=paths, directories=above(paths)),
+    )
     found = [file for file in files if present.get(file.path) != file.state]
     differences.manage(files=[file.path for file in files])
     if found and differences.wanted():
@@ -329,6 +383,45 @@ def surplus(paths: Sequence[str]) -> list[str]:
     return found
 
 
+@dataclass(frozen=True)
+class Refusal:
+    """What a service's checker has against its configuration as it lies there."""
+
+    words: str
+    named: list[str]
+    """The files of the configuration that it names."""
+    foreign: list[str]
+    """Those of them that neither we nor a package brought."""
+
+
+class Refused(FactBase[Refusal | None]):
+    """What a checker has against the configuration below a directory.
+
+    None: nothing, or it isn't installed.
+    """
+
+    default = type(None)
+
+    def command(self, root: str, check: str) -> str:
+        return (
+            f"command -v {check.split()[0]} >/dev/null || exit 0; said=$({{ {check} ; }} 2>&1) && exit 0; "
+            'said=$(echo "$said" | grep -m 1 -F "[emerg]" || echo "$said" | head -n 1); echo "$said"; '
+            f'for f in $(echo "$said" | grep -o \'{root}/[^ :"]*\' | sort -u); do '
+            'if grep -qs "Managed by bitrix-cdn" "$f" || dpkg-query -S "$(readlink -f "$f")"; '
+            'then echo "known $f" >&3; else echo "foreign $f" >&3; fi; done 3>&1 >/dev/null 2>&1; true'
+        )
+
+    def process(self, output: Sequence[str]) -> Refusal | None:
+        if not output:
+            return None
+        named = [line.partition(" ") for line in output[1:]]
+        return Refusal(
+            output[0].strip(),
+            [path for _, _, path in named],
+            [path for kind, _, path in named if kind == "foreign"],
+        )
+
+
 @operation()
 def tree(
     files: Sequence[File],
@@ -336,6 +429,7 @@ def tree(
     check: str | None = None,
     absent: Sequence[str] = (),
     trial: str = "",
+    shared: bool = False,
 ) -> Generator[StringCommand, None, None]:
     """Brings a set of files to the host, all or none, after the service's own checker agreed.
 
@@ -347,10 +441,24 @@ def tree(
     + check: a command that exits non-zero when it refuses the configuration
     + absent: paths that must not exist, such as a distribution's example site
     + trial: directory of a journal that records this change as well; see :mod:`bitrix_cdn.engine.journal`
+    + shared: whether others have files in `root` too: the checker judges it even if ours are right
     """
-    wrong, too_many = stale(files), surplus(absent)
-    # Who may read a file must be able to get to it.
-    closed = impassable([file.path for file in files if int(file.mode, 8) & 0o004])
+    wrong, too_many, closed, refused = together(
+        lambda: stale(files),
+        lambda: surplus(absent),
+        # Who may read a file must be able to get to it.
+        lambda: impassable([file.path for file in files if int(file.mode, 8) & 0o004]),
+        lambda: host.get_fact(Refused, root=root, check=check) if shared else None,
+    )
+    if refused:
+        foreign = next((path for path in refused.foreign if path not in absent), "")
+        if differences.wanted():
+            differences.tell(refused=foreign or root, words=refused.words)
+        elif foreign:
+            raise RefusalError(f"{host.name}: {refused.words}; put it right or move it away: it isn't ours")
+        if not wrong and not too_many and (foreign or not refused.named):
+            yield StringCommand(f"echo {shlex.quote(refused.words)} >&2; exit 1")
+            return
     if not wrong and not too_many and not closed:
         host.noop(f"all {len(files)} files are as they must be")
         return

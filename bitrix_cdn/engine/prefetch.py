@@ -50,6 +50,9 @@ from pyinfra.api import FactBase, Host, State, StringCommand
 from pyinfra.api.arguments import CONNECTOR_ARGUMENT_KEYS
 from pyinfra.api.state import BaseStateCallback, StateStage
 from pyinfra.connectors.util import CommandOutput, OutputLine
+from pyinfra.context import ctx_host
+
+from bitrix_cdn.engine.errors import RefusalError
 
 T = TypeVar("T")
 
@@ -240,15 +243,40 @@ class Ahead(BaseStateCallback):
 
     # Looking ahead
 
+    def _begin(self) -> bool:
+        """Gets ready for the first operation of all; False: that was done before."""
+        if self._reach:
+            return False
+        # The plan may have waited long for somebody's consent.
+        self.forget()
+        self._reach = {one: _Reach() for one in self._state.inventory}
+        self._order = {one: place for place, one in enumerate(_order_of(self._state))}
+        return True
+
+    def operation_start(self, state: State, op_hash: str) -> None:  # type: ignore[override]
+        """Before the first operation: looks ahead on all hosts, so that what one refuses changes none."""
+        if not self._begin():
+            return
+
+        def look(host: Host) -> RefusalError | None:
+            try:
+                with ctx_host.use(host):
+                    self.gather(host, [one for one in self._order if one in state.ops[host]])
+            except RefusalError as error:
+                return error
+            self._reach[host] = _Reach(_EVERYTHING, 2 * _EVERYTHING)
+            return None
+
+        looking = [state.pool.spawn(look, host) for host in state.inventory.get_active_hosts()]
+        for error in [one.get() for one in looking]:
+            if error:
+                raise error
+
     def operation_host_start(  # type: ignore[override]  # pyinfra calls it on the object
         self, state: State, host: Host, op_hash: str
     ) -> None:
         """Before each operation: learns what the next ones want."""
-        if not self._reach:
-            # The plan may have waited long for somebody's consent.
-            self.forget()
-            self._reach = {one: _Reach() for one in state.inventory}
-            self._order = {one: place for place, one in enumerate(_order_of(state))}
+        self._begin()
         for other, last in list(self._last.items()):
             done = state.get_op_data_for_host(other, last).operation_meta
             if done.is_complete():
@@ -297,6 +325,8 @@ class Ahead(BaseStateCallback):
                 next(commands, None)
             except _Unknown:
                 return False
+            except RefusalError:
+                raise
             except Exception as error:  # whatever it is, it will be said when its turn comes
                 logger.debug(f"{host.name}: looking ahead: {error!r}")
             finally:
@@ -328,6 +358,19 @@ class Ahead(BaseStateCallback):
         if not self._planning:
             # For a deploy that comes after this one.
             self._state.check_for_changes = True
+
+
+def together(*functions: Callable[[], Any]) -> list[Any]:
+    """What several functions return; where a body is run ahead, the facts that they want take one trip."""
+    values, unknown = [], None
+    for function in functions:
+        try:
+            values.append(function())
+        except _Unknown as error:
+            unknown = error
+    if unknown:
+        raise unknown
+    return values
 
 
 def look_ahead(host: Host) -> None:

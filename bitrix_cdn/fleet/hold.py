@@ -103,4 +103,5 @@ def hold_while_changing(state: State) -> None:
     """Has this run take the lock before it changes anything."""
     if not any(isinstance(handler, _Lock) for handler in state.callback_handlers):
         deploys = [Path(argument).name for argument in sys.argv[1:] if argument.endswith(".py")]
-        state.add_callback_handler(_Lock(for_run(" ".join(deploys[-1:]) or "pyinfra")))  # type: ignore[no-untyped-call]
+        # Before what looks at the hosts: that must see what the run before this one left.
+        state.callback_handlers.insert(0, _Lock(for_run(" ".join(deploys[-1:]) or "pyinfra")))

@@ -14,7 +14,7 @@ import pytest
 
 from bitrix_cdn.engine import differences, files
 from bitrix_cdn.engine.channel import ENVIRONMENT
-from bitrix_cdn.engine.files import Contents, Existing, File, Paths, stale, surplus
+from bitrix_cdn.engine.files import Contents, Existing, File, Obstacles, Paths, stale, surplus
 from bitrix_cdn.engine.services import faults, start_script
 
 RIGHT = File("/etc/right", "right\n")
@@ -37,6 +37,7 @@ class Host:
             Paths: {"/etc/right": RIGHT.state, "/etc/wrong": changed},
             Contents: [("file", b"hunter2\n")],
             Existing: ["/etc/surplus"],
+            Obstacles: [],
         }
         return answers[fact]
 
@@ -60,10 +61,10 @@ def told(host: Host, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callabl
     return lambda: [json.loads(line) for line in path.read_text().splitlines()]
 
 
-def test_where_nobody_asks_one_question_is_asked_and_nothing_kept(host: Host) -> None:
+def test_where_nobody_asks_no_content_is_asked_for_and_nothing_kept(host: Host) -> None:
     assert stale([RIGHT, WRONG]) == [WRONG]
     assert surplus(["/etc/surplus"]) == ["/etc/surplus"]
-    assert host.asked == [Paths, Existing]
+    assert host.asked == [Paths, Obstacles, Existing]
     assert differences._managed == {}
 
 

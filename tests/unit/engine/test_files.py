@@ -17,9 +17,12 @@ from hypothesis import strategies as st
 from pyinfra.api.exceptions import PyinfraError
 
 from bitrix_cdn.engine import files as module
+from bitrix_cdn.engine.errors import RefusalError
 from bitrix_cdn.engine.files import (
     File,
     Places,
+    Refusal,
+    Refused,
     _install,
     _packed,
     _toml,
@@ -248,3 +251,85 @@ def test_all_that_is_made_above_a_directory_can_be_passed_whatever_the_umask(
 
 def mode(path: Path) -> int:
     return path.stat().st_mode & 0o7777
+
+
+@pytest.mark.parametrize(
+    ("path", "told"),
+    [
+        ("directory", "directory is a directory, and a file must be there"),
+        ("file/below", "file is no directory, and one must be there"),
+        ("dangling/below", "dangling is no directory, and one must be there"),
+        ("file/deep/below", "file is no directory, and one must be there"),
+        ("link", ""),
+        ("file", ""),
+        ("missing/below", ""),
+    ],
+)
+def test_what_is_of_another_kind_is_refused(tmp_path: Path, path: str, told: str) -> None:
+    (tmp_path / "directory").mkdir()
+    (tmp_path / "file").touch()
+    (tmp_path / "dangling").symlink_to("nowhere")
+    (tmp_path / "link").symlink_to("directory")
+    with machines("one"):
+        written = tree._inner(files=[File(str(tmp_path / path), "text\n", "600")])
+        if not told:
+            assert list(written)
+            return
+        with pytest.raises(RefusalError, match=f"^one: {tmp_path}/{told}"):
+            next(written)
+
+
+def test_a_directory_is_refused_where_a_file_is(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    for path in (tmp_path / "file", tmp_path / "file/below"):
+        with (
+            machines("one"),
+            pytest.raises(RefusalError, match="/file is no directory, and one must be there"),
+        ):
+            next(directory._inner(path=str(path)))
+
+
+CHECKER = """#!/bin/sh
+for f in DIRECTORY/*; do
+    grep -q nonsense $f || continue
+    printf '%s\\n' "[warn] in DIRECTORY/a:1" "nginx: [emerg] bad in $f:1" >&2
+    exit 1
+done
+"""
+
+
+@pytest.mark.parametrize(
+    ("mine", "foreign", "refused"),
+    [
+        ("# Managed by bitrix-cdn\n", "right\n", False),
+        ("# Managed by bitrix-cdn\n", "nonsense\n", True),
+        # What is ours is put right by the run itself.
+        ("# Managed by bitrix-cdn\nnonsense\n", "right\n", False),
+    ],
+)
+def test_a_foreign_file_that_the_checker_refuses_is_told(
+    tmp_path: Path, mine: str, foreign: str, refused: bool
+) -> None:
+    checker, root = tmp_path / "checker", tmp_path / "etc"
+    checker.write_text(CHECKER.replace("DIRECTORY", str(root)))
+    checker.chmod(0o755)
+    root.mkdir()
+    (root / "mine").write_text(mine)
+    (root / "theirs").write_text(foreign)
+    (root / "mine").chmod(0o600)
+    file = File(str(root / "mine"), "# Managed by bitrix-cdn\n", "600", OWNER, GROUP)
+    with machines("one"):
+        changes = tree._inner(files=[file], root=str(root), check=str(checker), shared=True)
+        if refused:
+            with pytest.raises(RefusalError, match=rf"nginx: \[emerg\] bad in {root}/theirs:1; .* ours$"):
+                next(changes)
+        else:
+            assert len(list(changes)) == (mine != file.content)
+
+
+def test_a_checker_that_is_not_installed_refuses_nothing() -> None:
+    command = Refused().command(root="/etc/x", check="no-such-checker -t")
+    assert subprocess.check_output(["sh", "-c", command], text=True) == ""
+    assert Refused().process([]) is None
+    found = Refused().process(["bad in /etc/x/a and /etc/x/b", "known /etc/x/a", "foreign /etc/x/b"])
+    assert found == Refusal("bad in /etc/x/a and /etc/x/b", ["/etc/x/a", "/etc/x/b"], ["/etc/x/b"])

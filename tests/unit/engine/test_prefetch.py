@@ -3,6 +3,7 @@ from __future__ import annotations
 import ast
 import subprocess
 from collections.abc import Callable, Generator
+from functools import partial
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,8 @@ from pyinfra.api.operations import run_ops
 from pyinfra.api.state import StateStage
 from pyinfra.context import host as current
 
-from bitrix_cdn.engine.prefetch import gathered, gathering_script, look_ahead, make_plan
+from bitrix_cdn.engine.errors import RefusalError
+from bitrix_cdn.engine.prefetch import gathered, gathering_script, look_ahead, make_plan, together
 from tests.unit.engine.machines import machines, ran
 
 ROOT = Path(__file__).parents[3]
@@ -272,6 +274,41 @@ def test_a_body_that_raises_ahead_of_its_turn_is_run_at_its_turn(tmp_path: Path)
         add(state, demanding, "one")
         execute(state)
         assert changed(state) == [True, False]
+
+
+def test_what_one_host_refuses_changes_none(tmp_path: Path) -> None:
+    path = tmp_path / "a"
+
+    @operation()
+    def refusing() -> Generator[StringCommand, None, None]:
+        if current.name == "two":
+            raise RefusalError("two: put it right")
+        yield from ()
+
+    with machines("one", "two") as state:
+        look_ahead(host_of(state))
+        add(state, says, "one", path=str(path), content="here")
+        add(state, refusing, "two")
+        with pytest.raises(RefusalError, match="two: put it right"):
+            execute(state)
+    assert not path.exists()
+
+
+def test_facts_that_one_body_wants_together_take_one_trip(files: Callable[[int], list[str]]) -> None:
+    @operation()
+    def wanting(paths: list[str]) -> Generator[StringCommand, None, None]:
+        assert together(*(partial(current.get_fact, Seen, path=path) for path in paths)) == ["old"] * 3
+        yield from ()
+
+    paths = files(3)
+    for path in paths:
+        Path(path).write_text("old\n")
+    with machines("one") as state:
+        look_ahead(host_of(state))
+        add(state, wanting, "one", paths=paths)
+        add(state, wanting, "one", paths=paths)
+        execute(state)
+        assert len(ran(host_of(state))) == 1
 
 
 @pytest.mark.parametrize("arguments", [{"_timeout": 5}, {"_env": {"A": "b"}}])
