@@ -19,7 +19,7 @@ from tests.kit.documented import READS, Command, commands, pages
 from tests.kit.support import Figure
 from tests.testinfra import test_runbooks
 from tests.testinfra.conftest import Inventory
-from tests.testinfra.test_runbooks import COMPLAINTS, RUN
+from tests.testinfra.test_runbooks import COMPLAINTS
 
 MAY_MISS = {
     r"/var/lib/prometheus/node-exporter/drift\.prom": "no check was published",
@@ -94,7 +94,7 @@ def as_run(one: Command, inventory: Inventory, settings: Settings) -> str | None
     return None if re.search(_SKIPPED, text) else text
 
 
-def run_all(
+def check(
     group: str, inventory: Inventory, deployment: Deployment, settings: Settings, figure: Figure
 ) -> None:
     hosts: dict[str, Host] = inventory.of(group)
@@ -106,8 +106,7 @@ def run_all(
         if one.host == group and (text := as_run(one, inventory, settings)):
             texts[text] = one
     assert texts
-    arguments = shlex.join(["python3", "-c", RUN, json.dumps(list(texts))])
-    answers = json.loads(host.check_output(arguments))
+    answers = test_runbooks.run_all(host, texts)
     wrong = [
         f"{one.page}: {text}: exit status {status}: {output.strip()[-300:]}"
         for (text, one), (status, output) in zip(texts.items(), answers, strict=True)
@@ -122,7 +121,7 @@ def run_all(
 def test_the_commands_of_the_docs_run_on_their_host(
     group: str, inventory: Inventory, deployment: Deployment, settings: Settings, figure: Figure
 ) -> None:
-    run_all(group, inventory, deployment, settings, figure)
+    check(group, inventory, deployment, settings, figure)
 
 
 @pytest.mark.edges
@@ -130,7 +129,7 @@ def test_the_commands_of_the_docs_run_on_their_host(
 def test_so_do_those_for_edges_and_the_balancer(
     group: str, inventory: Inventory, deployment: Deployment, settings: Settings, figure: Figure
 ) -> None:
-    run_all(group, inventory, deployment, settings, figure)
+    check(group, inventory, deployment, settings, figure)
 
 
 def test_what_the_docs_ask_says_which_release_runs(cdn: Host) -> None:
