@@ -167,18 +167,21 @@ class TestRefiner:
         world.busy = False
         wait_until(lambda: world.outcomes == ["improved"])
 
+    @pytest.mark.parametrize("seen", [True, False])
     def test_work_in_between_starts_the_wait_anew(
-        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seen: bool
     ) -> None:
-        """Ten seconds pass between two looks; thirty of rest are wanted."""
+        """Ten seconds pass between two looks, at one of which it is at work, or a picture was published since
+        the last; thirty of rest are wanted."""
         refiner = World(tmp_path, second_pass_idle_s=30.0).refiner
-        looks = [True, True, False, True, True, True, True]
         clock = [0.0]
         stopping = threading.Event()
 
         def idle() -> bool:
             clock[0] += 10
-            return looks.pop(0) if looks else True
+            if clock[0] == 30 and not seen:
+                refiner.remember(b"/b.jpg", LOSSY)
+            return clock[0] != 30 or not seen
 
         def improve(path: bytes, stopping: threading.Event) -> None:
             started_at.append(clock[0])
@@ -191,7 +194,7 @@ class TestRefiner:
         monkeypatch.setattr(refiner, "_improve", improve)
         refiner.remember(b"/a.jpg", LOSSY)
         refiner.run(stopping)
-        # Busy at 30, so at rest from then on; one more look before each picture.
+        # At work at 30, so at rest from then on; one more look before each picture.
         assert started_at == [70]
 
     def test_a_process_that_dies_costs_one_picture(

@@ -50,6 +50,8 @@ class Refiner:
         self._pipe: Connection | None = None
         self.busy = False
         """Whether one is under way."""
+        self._worked = time.monotonic()
+        """When there was other work last, as far as was seen."""
 
         encoding = config.encoding
         self._enabled = encoding.second_pass_method > encoding.method
@@ -62,6 +64,8 @@ class Refiner:
         """Takes note of a variant that was just published."""
         if not self._enabled or not mark.is_lossy:
             return
+        # Most is done between two looks at whether there is work.
+        self._worked = time.monotonic()
         with self._lock:
             self._paths.pop(path, None)
             self._paths[path] = None
@@ -70,17 +74,20 @@ class Refiner:
 
     def run(self, stopping: threading.Event) -> None:
         """Works until `stopping` is set."""
-        idle_since = time.monotonic()
+        self._worked = time.monotonic()
         while not stopping.wait(_TICK_S):
             if not self._idle():
-                idle_since = time.monotonic()
-            elif time.monotonic() - idle_since >= self._config.encoding.second_pass_idle_s:
+                self._worked = time.monotonic()
+            elif self._rested():
                 self.busy = True
-                while self._paths and self._idle() and not stopping.is_set():
+                while self._paths and self._idle() and self._rested() and not stopping.is_set():
                     self._improve(self._next(), stopping)
                 self.close()
                 self.busy = False
         self.close()
+
+    def _rested(self) -> bool:
+        return time.monotonic() - self._worked >= self._config.encoding.second_pass_idle_s
 
     def _next(self) -> bytes:
         """The one published last: it is the most likely to be asked for."""
