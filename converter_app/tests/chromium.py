@@ -46,6 +46,10 @@ class Browser:
         for domain in ("Page", "Runtime", "Log", "Network"):
             self._call(f"{domain}.enable")
 
+    def prefer(self, language: str) -> None:
+        """Has the browser ask for pages in a language."""
+        self._call("Network.setExtraHTTPHeaders", headers={"Accept-Language": language})
+
     def show(self, width: int, height: int = 900, dark: bool = False, scale: float = 1) -> None:
         """Makes the window of a size in CSS pixels, by day or by night."""
         self._call(

@@ -22,7 +22,6 @@ from converter_app.tests.test_daemon import decided, variant_of
 
 from webp_converter import access, answers
 from webp_converter.config import Config
-from webp_converter.markup import Markup, element
 from webp_converter.page_routes import media_type
 from webp_converter.recent import REMEMBERED, Conversion, Rate, Recent
 from webp_converter.service import Service
@@ -583,21 +582,6 @@ def test_only_pictures_are_served(data: bytes, kind: str | None) -> None:
 
 
 # Its parts
-
-
-def test_an_element_escapes_whatever_goes_in() -> None:
-    made = element(
-        "a", "<b>&", b"\xff\n", ["'", element("i", '"')], 7, None, href='"><x', title=b"\x00'", data_x=None
-    )
-    assert made == (
-        '<a href="&quot;&gt;&lt;x" title="\\x00&#x27;">&lt;b&gt;&amp;\\xff\\n&#x27;<i>&quot;</i>7</a>'
-    )
-    assert isinstance(made, Markup)
-    assert (
-        element("input", value=12_345_678, hidden=True, disabled=False) == '<input value="12345678" hidden>'
-    )
-    with pytest.raises(TypeError):
-        element("p", object())  # type: ignore[arg-type]
 
 
 def test_the_last_ones_are_remembered() -> None:

@@ -54,15 +54,19 @@ def number(chromium: Browser, name: str) -> int:
 
 
 @pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
-@pytest.mark.parametrize("width", [1280, 360], ids=["desk", "phone"])
+@pytest.mark.parametrize(
+    ("width", "language"), [(1280, "en"), (360, "en"), (360, "ru")], ids=["desk", "phone", "Russian phone"]
+)
 def test_it_fits_and_shows_all_pictures(
-    served: DaemonProcess, chromium: Browser, tmp_path: Path, width: int, dark: bool
+    served: DaemonProcess, chromium: Browser, tmp_path: Path, width: int, language: str, dark: bool
 ) -> None:
     chromium.show(width, dark=dark)
+    chromium.prefer(language)
     chromium.complaints.clear()
     chromium.open(f"http://127.0.0.1:{served.api_port}/")
     chromium.screenshot(tmp_path / "page.png")
     assert chromium.complaints == []
+    assert chromium.value("document.documentElement.lang") == language
     assert chromium.value("document.documentElement.scrollWidth") == width
     beyond = """[...document.querySelectorAll('body *:not(.hidden)')].filter(
         e => e.getBoundingClientRect().right > innerWidth + 0.5).map(e => e.outerHTML.slice(0, 99))"""
@@ -82,6 +86,7 @@ def test_it_fits_and_shows_all_pictures(
 def test_values_and_retry(served: DaemonProcess, chromium: Browser) -> None:
     ask = Client(served)
     chromium.show(1280)
+    chromium.prefer("en")
     chromium.open(f"http://127.0.0.1:{served.api_port}/")
     statistics = answers.StatisticsModel.model_validate(ask("GET", "/api/statistics").json)
     assert number(chromium, "saved-bytes") == statistics.saved_bytes > 0

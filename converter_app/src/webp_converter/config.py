@@ -334,6 +334,10 @@ class Api(Section):
     """Names by which clients may address the API besides `localhost`, the loopback addresses and `address`.
     Any other is refused: a web page in somebody's browser may have made its own name lead here."""
 
+    language: Literal["auto", "en", "ru"] = "auto"
+    """Language of the status page: English (`en`), Russian (`ru`), or the one of these two that the browser
+    prefers (`auto`). The API itself speaks English."""
+
 
 class Delivery(Section):
     """How visitors are answered, for `webp-converter explain`, which asks as they do."""

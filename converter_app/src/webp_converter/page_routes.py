@@ -29,6 +29,7 @@ from webp_converter.access import (
 from webp_converter.answers import Status
 from webp_converter.api import Live
 from webp_converter.config import Config
+from webp_converter.language import chosen
 from webp_converter.originals import OriginAwayError
 from webp_converter.page import (
     CONVERSIONS,
@@ -107,7 +108,9 @@ def add_page(
             refresh_s=_refresh_s(request.query_params.get("refresh", "")),
             notice=notice,
         )
-        return HTMLResponse(page(view), code, _HEADERS)
+        language = chosen(config.api.language, request.headers.get("accept-language", ""))
+        headers = _HEADERS | {"Content-Language": language.code, "Vary": "Accept-Language"}
+        return HTMLResponse(page(view, language), code, headers)
 
     @app.api_route(FORM, methods=["GET", "HEAD"], include_in_schema=False)
     def get_page(request: Request) -> Response:
@@ -120,7 +123,7 @@ def add_page(
             return await run_in_threadpool(_ordered, config, service, request, fields)
         except RefusedError as error:
             log.warning("order refused", method="POST", path=FORM, reason=error.detail)
-            notice = Notice(f"{error.detail[0].upper()}{error.detail[1:]}.", is_error=True)
+            notice = Notice("refused", reason=error.detail)
             answer = await run_in_threadpool(shown, request, notice, error.status)
             if error.status == 401:
                 answer.headers["WWW-Authenticate"] = "Bearer"
@@ -210,18 +213,9 @@ def _back(fields: dict[str, str], **told: str | int) -> Response:
 def _told(request: Request) -> Notice | None:
     """What the address says that became of an order: one of a few sentences, whoever wrote it."""
     done = request.query_params.get("done")
-    if done == "signed-in":
-        return Notice("This browser may retry for an hour.")
-    if done == "signed-out":
-        return Notice("Signed out.")
     if done == "retried":
-        count = _number(request.query_params.get("count", ""))
-        if count == 0:
-            return Notice("No such letter is there any more.", is_error=True)
-        if count == 1:
-            return Notice("1 picture is tried again.")
-        return Notice(f"{count:,} pictures are tried again.")
-    return None
+        return Notice(done, _number(request.query_params.get("count", "")))
+    return Notice(done) if done in ("signed-in", "signed-out") else None
 
 
 def _is_signed_in(config: Config, request: Request) -> bool:

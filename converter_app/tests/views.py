@@ -1,0 +1,223 @@
+"""Views of the status page, made of values: where all is well, where nothing is, and at a daemon's start."""
+
+from __future__ import annotations
+
+import os
+from datetime import UTC, datetime
+
+from webp_converter.answers import (
+    Disk,
+    Health,
+    LastEviction,
+    LastScan,
+    OriginalsModel,
+    Part,
+    Status,
+)
+from webp_converter.jobs import Letter, Overview, PutOff, Running, Waiting
+from webp_converter.page import Queue, View
+from webp_converter.recent import Conversion
+from webp_converter.snapshot import Told
+from webp_converter.statistics import Day, Sums, Totals
+from webp_converter.store import Mark
+
+NOW = datetime(2026, 11, 28, 12, 0, tzinfo=UTC).timestamp()
+TREE = b"/var/www/cdn/upload/resize_cache"
+PARTS = ("queue", "cache", "watch", "pool", "disk")
+HOSTILE = b"\"'><script>alert(1)<img src=x onerror=alert(2)> & &amp; \xff\xfe\n\xe2\x80\xae.jpg"
+SHOWN = "\"'><script>alert(1)<img src=x onerror=alert(2)> & &amp; \\xff\\xfe\\n\\u202e.jpg"
+
+REFUSED = "Error 111 connecting to 127.0.0.1:6380. Connection refused."
+PROBLEMS = {
+    "queue": f"Redis is away: {REFUSED}",
+    "cache": "Redis is away",
+    "watch": "no inotify watches left: raise fs.inotify.max_user_watches",
+    "pool": "workers don't start: [Errno 11] Resource temporarily unavailable",
+    "disk": "12 MiB free, 512 MiB wanted",
+}
+
+
+def works() -> View:
+    """A daemon that has worked for a day, and gave up two pictures."""
+    letters = [
+        Letter(
+            f"{int(NOW - age_s) * 1000}-0",
+            TREE + b"/iblock/1a2/450_450_1/" + name,
+            reason,
+            "",
+            tries,
+            0,
+            "cdn",
+        )
+        for name, reason, tries, age_s in (
+            (b"photo.jpg", "worker crashed (SIGKILL)", 3, 70),
+            (HOSTILE, "not done after 30 s", 1, 400_000),
+        )
+    ]
+    streams = {"high": Waiting(3, 1, 2.5), "normal": Waiting(1234, 2, 150.0), "low": Waiting(0, 0, None)}
+    running = [Running(TREE + b"/iblock/1a2/450_450_1/now.png", "high", "cdn", 0.4)]
+    overview = Overview(streams, [], running, 7, [PutOff(b"/later.jpg", 9.5, 1)], 25)
+    day = Day(1200, 30, 2, 80 << 20, 35 << 20, 1232)
+    conversions = [
+        Conversion(
+            "a", TREE + b"/iblock/1a2/450_450_1/" + HOSTILE, _mark("q75", 0.9612), "jpeg", 41_000, 0, NOW - 9
+        ),
+        Conversion("b", TREE + b"/logo.png", _mark("q0", float("nan")), "png", 70_000, 12_000, NOW - 700),
+        Conversion("c", b"/var/cache/webp/upload/x.bmp", _mark("q90", 0.99), "bmp", 90_000, 0, NOW - 90_000),
+    ]
+    return _view(
+        _status(
+            {},
+            last_scan=LastScan(
+                finished_at=NOW - 4000, originals=104_000, queued=12, removed=3, complete=True, seconds=4.2
+            ),
+            last_eviction=LastEviction(
+                finished_at=NOW - 300_000,
+                pictures=9000,
+                age_files=1200,
+                age_bytes=5 << 20,
+                space_files=3,
+                space_bytes=1 << 20,
+                refused=0,
+                missing_bytes=0,
+                seconds=1.0,
+            ),
+            originals=OriginalsModel(tried_at=NOW - 30, problem=""),
+        ),
+        queue=Told(Queue(overview, letters)),
+        totals=Told(
+            Totals(
+                1, Sums(52_000, 3100, 25, 3 << 30, 1 << 30), {}, 0, 0, {"2026-11-28": day, "2026-11-20": day}
+            )
+        ),
+        rates=(12, 3456),
+        conversions=conversions,
+    )
+
+
+def fails() -> View:
+    """A daemon none of whose parts works, and whose Redis is away."""
+    before = works()
+    assert before.queue.value
+    return _view(
+        _status(
+            PROBLEMS,
+            last_scan=LastScan(
+                finished_at=NOW - 4000, originals=104_000, queued=12, removed=3, complete=False, seconds=400
+            ),
+            last_eviction=LastEviction(
+                finished_at=NOW - 7000,
+                pictures=9000,
+                age_files=12,
+                age_bytes=512,
+                space_files=0,
+                space_bytes=0,
+                refused=0,
+                missing_bytes=7 << 20,
+                seconds=1.0,
+            ),
+            originals=OriginalsModel(tried_at=NOW - 3, problem="away a moment ago"),
+        ),
+        queue=Told(before.queue.value, "Redis is away", 90.0),
+        totals=Told(before.totals.value, "no answer after 0.5 s", 8000.0),
+        rates=(0, 0),
+        conversions=before.conversions,
+        signed_in=True,
+        refresh_s=30,
+    )
+
+
+def starts() -> View:
+    """A daemon that has just started, and knows nothing yet."""
+    return _view(
+        _status(
+            dict.fromkeys(("queue", "watch"), "starting"),
+            last_scan=None,
+            last_eviction=None,
+            originals=OriginalsModel(tried_at=None, problem=""),
+            scanning=True,
+        ),
+        queue=Told(None, "Redis is away"),
+        totals=Told(None, "Redis is away"),
+        rates=(0, 0),
+        conversions=[],
+    )
+
+
+def idle() -> View:
+    """A daemon that has had nothing to do."""
+    streams = dict.fromkeys(("high", "normal", "low"), Waiting(0, 0, None))
+    return _view(
+        _status(
+            {},
+            last_scan=None,
+            last_eviction=None,
+            originals=OriginalsModel(tried_at=None, problem=""),
+            status="failed",
+        ),
+        queue=Told(Queue(Overview(streams, [], [], 0, [], 0), [])),
+        totals=Told(Totals(0, Sums(), {}, 0, 0, {})),
+        rates=(0, 0),
+        conversions=[],
+        signed_in=True,
+    )
+
+
+def _mark(verdict: str, similarity: float) -> Mark:
+    return Mark(120_000, 1, verdict, similarity, 900, 1250)
+
+
+def _status(
+    problems: dict[str, str],
+    *,
+    last_scan: LastScan | None,
+    last_eviction: LastEviction | None,
+    originals: OriginalsModel,
+    scanning: bool = False,
+    status: str = "",
+) -> Status:
+    parts = {
+        name: Part(status="degraded" if name in problems else "ok", reason=problems.get(name, ""))
+        for name in PARTS
+    }
+    return Status(
+        health=Health(
+            status=status or ("degraded" if problems else "ok"),
+            parts=parts,
+            scanning=scanning,
+            directories=12_345,
+            running=3,
+            queue={},
+        ),
+        consumer="cdn",
+        version="0.1.0",
+        release="20261128-1",
+        uptime_s=90_061.0,
+        disks=[Disk(tree=os.fsdecode(TREE), used_bytes=10 << 30, available_bytes=25 << 30, share=2 / 7)],
+        originals=originals,
+        last_scan=last_scan,
+        last_eviction=last_eviction,
+    )
+
+
+def _view(
+    status: Status,
+    *,
+    queue: Told[Queue],
+    totals: Told[Totals],
+    rates: tuple[int, int],
+    conversions: list[Conversion],
+    signed_in: bool = False,
+    refresh_s: int = 0,
+) -> View:
+    return View(
+        now=NOW,
+        status=status,
+        queue=queue,
+        totals=totals,
+        rates=rates,
+        conversions=conversions,
+        trees=(TREE, b"/var/cache/webp"),
+        signed_in=signed_in,
+        refresh_s=refresh_s,
+    )
