@@ -25,7 +25,7 @@ def test_visitors_get_their_own_pictures_between_requests_that_smuggle(
     host: str, remotes: dict[str, Remote], cdn: Cdn, paths: list[str], figure: Figure
 ) -> None:
     server = "haproxy" if host == "balancer" else "nginx"
-    outcome = smuggling.run(remotes[host].address, cdn.settings.nginx.http_port, paths, 1000, server)
+    outcome = smuggling.run(remotes[host].address, cdn.settings.nginx.http_port, paths, 10_000, server)
     assert outcome.wrong == []
     figure(f"{host}: {outcome.attacks} requests with bodies, {outcome.answers} answers, 0 of them wrong")
 
