@@ -101,7 +101,7 @@ def test_what_was_broken_is_repaired_and_the_rest_left_alone(
 ) -> None:
     redis = cdn.remote.run("systemctl", "show", "-p", "MainPID", "--value", "redis-server@cache")
     # As a deploy by an account whose umask is 077 would have left them.
-    closed = "chmod 700 $(realpath /var/www) /usr/local/lib/mount-guard"
+    closed = "chmod 700 $(realpath /var/www) /usr/local/lib/bitrix-cdn"
     cdn.remote.run(
         "sh",
         "-c",
@@ -121,7 +121,7 @@ def test_what_was_broken_is_repaired_and_the_rest_left_alone(
         "Converter | Let the converter's account read its releases",
         "Converter | Write the configuration, if the converter agrees",
         "Converter | Run the converter",
-        "Mounts | Write the guard, its unit and the settings of this host's mount",
+        "Host agent | Install the host agent",
         "Mounts | Mount the other host's files",
     }
     assert cdn.remote.run("systemctl", "show", "-p", "MainPID", "--value", "redis-server@cache") == redis
