@@ -22,19 +22,19 @@ LINEAGE = "bitrix-cdn"
 @deploy("ACME")
 def acme(settings: Settings) -> None:
     apt.packages(name="Install certbot", packages=["certbot"], no_recommends=True)
-    directory(name="Make the place for the authority's questions", path=ACME_ROOT, mode="755")
+    directory(name="Create the ACME challenge directory", path=ACME_ROOT, mode="755")
     tree(
-        name="Have nginx take each renewed certificate",
+        name="Install the hook that reloads nginx after a renewal",
         files=rendered("acme", certificate=CERTIFICATE, key=KEY, owners={HOOK: ("755", "root", "root")}),
         root="/etc/letsencrypt",
     )
     issued(
-        name="Get the certificate",
+        name="Request the certificate",
         names=settings.nginx.server_names,
         email=settings.tls.acme_email,
         directory=settings.tls.acme_directory,
     )
-    running(name="Renew it in time", unit="certbot.timer")
+    running(name="Enable the renewal timer", unit="certbot.timer")
 
 
 @operation()

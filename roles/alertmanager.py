@@ -98,7 +98,7 @@ def alertmanager(settings: AlertmanagerSettings) -> None:
     files = {file.path: file for file in configuration(settings)}
     unit = files.pop(DROP_IN)
     account(
-        name="Add the account that alone reads the alarm's secrets",
+        name="Create the account alertmanager",
         user=ACCOUNT,
         system=True,
         home="/nonexistent",
@@ -106,10 +106,10 @@ def alertmanager(settings: AlertmanagerSettings) -> None:
         comment="Bitrix CDN, tells of alerts",
     )
     # Before the package, which starts the service: it never listens where it shouldn't.
-    tree(name="Write Alertmanager's sandbox", files=[unit], root="/etc/systemd")
+    tree(name="Write Alertmanager's systemd sandbox", files=[unit], root="/etc/systemd")
     apt.packages(name="Install Alertmanager", packages=["prometheus-alertmanager"], no_recommends=True)
     tree(
-        name="Write who is told what, if it agrees",
+        name="Write alertmanager.yml (checked by amtool)",
         files=list(files.values()),
         root="/etc/prometheus",
         # It names what it found, on the same stream as what is wrong with it.

@@ -41,23 +41,21 @@ TIMERS = tuple(f"{unit}.timer" for unit in UNITS)
 @deploy("Backup")
 def backup(settings: Settings) -> None:
     if not settings.backup.repository:
-        no_longer(name="Make no backups any more", metrics=metrics(settings))
+        no_longer(name="Disable backups", metrics=metrics(settings))
         return
     apt.packages(name="Install restic", packages=[*PACKAGES], no_recommends=True)
     if settings.backup.sftp:
-        key_pair(
-            name="Make the key that the repository's server lets in", path=KEY, comment=comment(host.name)
-        )
+        key_pair(name="Create the SSH key for the backup repository", path=KEY, comment=comment(host.name))
     else:
-        directory(name="Make the repository's directory", path=settings.backup.repository, mode="700")
+        directory(name="Create the repository's directory", path=settings.backup.repository, mode="700")
     for path in (STATE, CACHE):
-        directory(name=f"Make {path}", path=path, mode="700")
-    directory(name="Make the directory of the metrics", path=metrics(settings), mode="755")
+        directory(name=f"Create {path}", path=path, mode="700")
+    directory(name="Create the directory for metrics", path=metrics(settings), mode="755")
     written = command_files(settings, host.name, host.groups)
-    tree(name="Write the command, its settings and units", files=written, root="/")
+    tree(name="Install the backup command, its settings and units", files=written, root="/")
     units = [file.path for file in written if file.path.startswith("/etc/systemd/")]
     for timer in TIMERS:
-        running(name=f"Have systemd start {timer.removesuffix('.timer')}", unit=timer, start=units)
+        running(name=f"Enable {timer}", unit=timer, start=units)
 
 
 def comment(name: str) -> str:

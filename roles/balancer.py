@@ -81,11 +81,11 @@ def balancer(settings: Settings) -> None:
         )
     }
     unit = files.pop(drop_in("haproxy"))
-    tree(name="Write HAProxy's sandbox", files=[unit], root="/etc/systemd")
+    tree(name="Write HAProxy's systemd sandbox", files=[unit], root="/etc/systemd")
     apt.packages(name="Install HAProxy", packages=["haproxy", "openssl"], no_recommends=True)
     if tls.mode == "self-signed":
         self_signed_certificate(
-            name="Make a certificate of the balancer's own",
+            name="Create a self-signed certificate",
             certificate=CERTIFICATE,
             key=KEY,
             names=[name for name in settings.nginx.server_names if not set(name) & set("_*")] or [host.name],
@@ -93,19 +93,19 @@ def balancer(settings: Settings) -> None:
         )
     if tls.enabled:
         joined_certificate(
-            name="Join certificate and key, as HAProxy reads them",
+            name="Write certificate and key into one file for HAProxy",
             certificate=tls.certificate or CERTIFICATE,
             key=tls.key or KEY,
             path=JOINED,
         )
     tree(
-        name="Write the configuration, if HAProxy agrees",
+        name="Write haproxy.cfg (checked by haproxy)",
         files=list(files.values()),
         root="/etc/haproxy",
         check=f"haproxy -c -q -f {CONFIG}",
     )
     running(
-        name="Balance the edges",
+        name="Run HAProxy",
         unit="haproxy.service",
         start=[unit.path],
         reload=[*files, *([JOINED] if tls.enabled else [])],

@@ -22,10 +22,10 @@ def footprint(place: Place) -> Footprint:
 
 @deploy("Base")
 def base() -> None:
-    tree(name="Let apt wait for its lock", files=rendered("base"))
-    dpkg_finished(name="Finish what an interrupted dpkg left")
+    tree(name="Configure apt to wait for its lock", files=rendered("base"))
+    dpkg_finished(name="Repair an interrupted dpkg")
     apt.packages(
-        name="Install sshfs and what the other roles' tools need",
+        name="Install sshfs and common tools",
         # curl: what the runbooks ask with.
         packages=["fuse3", "openssh-server", "openssh-sftp-server", "sshfs", "ca-certificates", "curl"],
         no_recommends=True,

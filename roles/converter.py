@@ -60,16 +60,16 @@ def converter(settings: Settings) -> None:
         f"{settings.cdn.variants}/.webp-converter",
         f"{settings.cdn.variants}/upload",
     ):
-        directory(name=f"Make {path}", path=path, mode="755", user="www-data", group="www-data")
+        directory(name=f"Create {path}", path=path, mode="755", user="www-data", group="www-data")
     directory(
-        name="Make the directory that the originals are mounted below, to hide it",
+        name="Create the directory above the originals' mount point",
         path=settings.cdn.originals_parent,
     )
     daemon = bundle(PROJECT, python, here["machine"])
     release(name=f"Install release {daemon.id}", daemon=daemon, python=python)
-    readable(name="Let the converter's account read its releases")
+    readable(name="Make the releases readable for the converter's account")
     files.link(
-        name="Put the command on everybody's path",
+        name="Link the command webp-converter into /usr/local/bin",
         path="/usr/local/bin/webp-converter",
         target=f"{HOME}/current/bin/webp-converter",
     )
@@ -85,31 +85,31 @@ def converter(settings: Settings) -> None:
         askers=askers(settings),
     )
     tree(
-        name="Write the configuration, if the converter agrees",
+        name="Write config.toml (checked by the converter)",
         files=configuration,
         check=f"{HOME}/releases/{daemon.id}/bin/webp-converter config check --config {CONFIG}",
         trial=TRIAL,
     )
     token(
-        name="Make the token that orders to the converter must bear",
+        name="Create the token of the converter's API",
         path=str(settings.converter.api.token_file),
         group="www-data",
     )
-    sysctl_applied(name="Raise the limits of inotify", path=SYSCTL)
+    sysctl_applied(name="Raise the kernel's inotify limits", path=SYSCTL)
     running(
-        name="Hold the socket of the misses",
+        name="Open the miss log socket",
         unit="webp-converter-misses.socket",
         start=[f"{MISSES}.socket"],
         ready=f"test -S {SOCKET}",
         trial=TRIAL,
     )
-    running(name="Keep the misses for the converter", unit="webp-converter-misses.service")
+    running(name="Run the miss log buffer", unit="webp-converter-misses.service")
     running_release(
         name="Run the converter",
         release=daemon.id,
         healthy_within_s=settings.releases.healthy_within_s,
     )
-    pruned(name="Remove all but the last releases", keep=settings.releases.keep)
+    pruned(name="Remove old releases", keep=settings.releases.keep)
 
 
 @operation()

@@ -92,15 +92,15 @@ def exporters(settings: Settings) -> None:
 def _on_every_host(settings: Settings, written: dict[str, File]) -> None:
     unit = drop_in("prometheus-node-exporter")
     # Before the package, which starts the service: it never listens where it shouldn't.
-    tree(name="Write the sandbox of the host's exporter", files=[written[unit]], root="/etc/systemd")
+    tree(name="Write node_exporter's systemd sandbox", files=[written[unit]], root="/etc/systemd")
     apt.packages(
-        name="Install the host's exporter",
+        name="Install node_exporter",
         # It asks systemd over the bus.
         packages=["prometheus-node-exporter", "dbus"],
         no_recommends=True,
     )
     running(
-        name="Tell of the host",
+        name="Run node_exporter",
         unit="prometheus-node-exporter.service",
         start=[unit],
         ready=listens(settings.monitoring.exporters.node_port),
@@ -112,34 +112,34 @@ def _where_pictures_are_served(settings: Settings, written: dict[str, File]) -> 
     packages = ("mtail", "prometheus-nginx-exporter", "prometheus-varnish-exporter")
     drop_ins = {name: drop_in(name) for name in packages}
     tree(
-        name="Write the sandboxes of the exporters of what visitors get",
+        name="Write the systemd sandboxes of mtail, nginx's and Varnish's exporters",
         files=[written[path] for path in drop_ins.values()],
         root="/etc",
     )
     apt.packages(
-        name="Install the exporters of what visitors get", packages=list(packages), no_recommends=True
+        name="Install mtail, nginx's and Varnish's exporters", packages=list(packages), no_recommends=True
     )
     tree(
-        name="Write what is counted of the edge's log, if mtail agrees",
+        name="Write edge.mtail (checked by mtail)",
         files=[written[MTAIL]],
         root="/etc/mtail",
         # It listens even then, and where it runs already its own port is taken.
         check="mtail --compile_only --logtostderr --address 127.0.0.1 --port 0 --progs /etc/mtail",
     )
     running(
-        name="Tell of the edge",
+        name="Run mtail",
         unit="mtail.service",
         start=[drop_ins["mtail"], MTAIL],
         ready=listens(ports.edge_port),
     )
     running(
-        name="Tell of nginx",
+        name="Run nginx's exporter",
         unit="prometheus-nginx-exporter.service",
         start=[drop_ins["prometheus-nginx-exporter"]],
         ready=listens(ports.nginx_port),
     )
     running(
-        name="Tell of Varnish",
+        name="Run Varnish's exporter",
         unit="prometheus-varnish-exporter.service",
         start=[drop_ins["prometheus-varnish-exporter"]],
         ready=listens(ports.varnish_port),
@@ -150,24 +150,24 @@ def _of_redis(settings: Settings, written: dict[str, File]) -> None:
     ports = settings.monitoring.exporters
     instances = {name: f"/etc/bitrix-cdn/redis-exporter-{name}.env" for name in INSTANCES}
     tree(
-        name="Write the sandbox of the exporters of Redis",
+        name="Write the Redis exporters' systemd sandbox",
         files=[
             written[path] for path in (REDIS_UNIT, drop_in("prometheus-redis-exporter"), *instances.values())
         ],
         root="/etc",
     )
     apt.packages(
-        name="Install the exporter of Redis", packages=["prometheus-redis-exporter"], no_recommends=True
+        name="Install the Redis exporter", packages=["prometheus-redis-exporter"], no_recommends=True
     )
     systemd.service(
-        name="Stop the distribution's exporter of one Redis",
+        name="Stop Debian's own instance of the Redis exporter",
         service="prometheus-redis-exporter.service",
         running=False,
         enabled=False,
     )
     for instance, port in (("cache", ports.redis_cache_port), ("queue", ports.redis_queue_port)):
         running(
-            name=f"Tell of the Redis of the {instance}",
+            name=f"Run the Redis exporter of the {instance}",
             unit=f"prometheus-redis-exporter@{instance}.service",
             start=[REDIS_UNIT, instances[instance]],
             ready=listens(port),
@@ -177,25 +177,27 @@ def _of_redis(settings: Settings, written: dict[str, File]) -> None:
 def _picture_to_ask_for(written: dict[str, File]) -> None:
     units = [f"/etc/systemd/system/{PROBE}.service", f"/etc/systemd/system/{PROBE}.timer"]
     tree(
-        name="Write what makes the picture to ask for",
+        name="Write the units that create the probe picture",
         files=[written[path] for path in units],
         root="/",
     )
-    running(name="Make the picture to ask for", unit=f"{PROBE}.timer", start=[*units, MAKER])
+    running(name="Create the probe picture", unit=f"{PROBE}.timer", start=[*units, MAKER])
 
 
 def _on_the_monitoring_host(settings: Settings, written: dict[str, File]) -> None:
     unit = drop_in("prometheus-blackbox-exporter")
-    tree(name="Write the sandbox of the visitor", files=[written[unit]], root="/etc/systemd")
-    apt.packages(name="Install the visitor", packages=["prometheus-blackbox-exporter"], no_recommends=True)
+    tree(name="Write blackbox_exporter's systemd sandbox", files=[written[unit]], root="/etc/systemd")
+    apt.packages(
+        name="Install blackbox_exporter", packages=["prometheus-blackbox-exporter"], no_recommends=True
+    )
     tree(
-        name="Write how the visitor asks, if it agrees",
+        name="Write blackbox.yml (checked by blackbox_exporter)",
         files=[written[BLACKBOX]],
         root="/etc/prometheus",
         check=f"prometheus-blackbox-exporter --config.check --config.file={BLACKBOX}",
     )
     running(
-        name="Ask as a visitor does",
+        name="Run blackbox_exporter",
         unit="prometheus-blackbox-exporter.service",
         start=[unit],
         reload=[BLACKBOX],

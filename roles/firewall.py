@@ -49,18 +49,18 @@ def firewall(settings: Settings) -> None:
         )
     }
     tree(
-        name="Write the unit, and have it outlive the distribution's rules",
+        name="Write the firewall's unit",
         files=[files[UNIT], files[DROP_IN]],
         root="/etc/systemd",
     )
     tree(
-        name="Write the rules, if nftables agrees",
+        name="Write the firewall's rules (checked by nft)",
         files=[files[RULES]],
         root="/etc/bitrix-cdn",
         check=f"nft -c -f {RULES}",
     )
     running(
-        name="Close the exporters' ports",
+        name="Load the firewall's rules",
         unit="bitrix-cdn-firewall.service",
         start=[UNIT, DROP_IN],
         reload=[RULES],

@@ -90,27 +90,27 @@ def grafana(settings: Settings) -> None:
         )
     }
 
-    apt.packages(name="Install what checks the key", packages=["gpg"], no_recommends=True)
+    apt.packages(name="Install gpg to check the repository's key", packages=["gpg"], no_recommends=True)
     trusted_key(
-        name="Trust the key of Grafana's repository",
+        name="Install the key of Grafana's repository",
         source=repository.key_url,
         content=Path(repository.key_file).expanduser().read_text() if repository.key_file else "",
         fingerprint=repository.fingerprint,
         keyring=KEYRING,
     )
     tree(
-        name="Name the repository to apt, for Grafana alone",
+        name="Add Grafana's repository to apt, for Grafana alone",
         files=[files[SOURCES], files[PREFERENCES]],
         root="/etc/apt",
     )
     # Before the package: it never runs without.
-    tree(name="Write Grafana's sandbox", files=[files[DROP_IN]], root="/etc/systemd")
+    tree(name="Write Grafana's systemd sandbox", files=[files[DROP_IN]], root="/etc/systemd")
     for path, what in ((PASSWORD, "the administrator's password"), (SECRET, "the key of its secrets")):
-        token(name=f"Make {what}", path=path, group="root")
-    listed(name="Ask the repository what it has", package="grafana", source=SOURCES)
+        token(name=f"Create {what}", path=path, group="root")
+    listed(name="Update the package list of Grafana's repository", package="grafana", source=SOURCES)
     apt.packages(name="Install Grafana", packages=["grafana"], no_recommends=True)
     tree(
-        name="Write its configuration and data source",
+        name="Write Grafana's configuration and data source",
         files=[files[INI], files[DATASOURCES], files[PROVIDER]],
     )
     runbooks = monitoring.alertmanager.runbooks_url
@@ -133,20 +133,20 @@ def grafana(settings: Settings) -> None:
     if behind_nginx:
         if not settings.tls.enabled:
             self_signed_certificate(
-                name="Make a certificate for it, as the edge has none",
+                name="Create a self-signed certificate",
                 certificate=OWN_CERTIFICATE,
                 key=OWN_KEY,
                 names=[own.domain or host.name],
                 address=host.data.address,
             )
         tree(
-            name="Bring it to its readers, if nginx agrees",
+            name="Write nginx's site for Grafana (checked by nginx)",
             files=[files[SITE]],
             root="/etc/nginx",
             check="nginx -t -q",
         )
         taken(
-            name="Have nginx take it",
+            name="Reload nginx",
             unit="nginx.service",
             paths=[SITE, *([] if settings.tls.enabled else [OWN_CERTIFICATE])],
             stamp=STAMP,

@@ -27,7 +27,7 @@ def footprint(place: Place) -> Footprint:
 @deploy("Lab site")
 def lab_site(settings: Settings) -> None:
     php = PHPS[machine(settings)["version"]]
-    held_back(name="Have nginx wait for its configuration", unit="nginx.service")
+    held_back(name="Keep nginx stopped until it is configured", unit="nginx.service")
     apt.packages(
         name="Install nginx and PHP",
         packages=["nginx", f"php{php}-fpm", f"php{php}-gd"],
@@ -36,7 +36,7 @@ def lab_site(settings: Settings) -> None:
     for path in (settings.site.root, settings.site.upload, f"{settings.site.upload}/iblock"):
         owned = path != settings.site.root
         directory(
-            name=f"Make {path}",
+            name=f"Create {path}",
             path=path,
             user=settings.site.user if owned else "root",
             group=settings.site.group if owned else "root",
@@ -46,7 +46,7 @@ def lab_site(settings: Settings) -> None:
     configuration = [file for file in rendered_files if file.path.startswith("/etc/nginx/")]
     tree(name="Write the pages", files=[file for file in rendered_files if file not in configuration])
     tree(
-        name="Write nginx's configuration, if nginx agrees",
+        name="Write nginx's configuration (checked by nginx)",
         files=configuration,
         root="/etc/nginx",
         check="nginx -t -q",

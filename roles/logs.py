@@ -21,19 +21,19 @@ def logs(settings: Settings) -> None:
     if "balancer" in host.groups:
         # HAProxy has the journal only.
         tree(name="Limit the journal", files=[files[JOURNAL]], root="/etc/systemd")
-        running(name="Keep the journal within its limits", unit="systemd-journald.service", start=[JOURNAL])
+        running(name="Apply the journal's limits", unit="systemd-journald.service", start=[JOURNAL])
         return
     apt.packages(name="Install logrotate", packages=["logrotate"], no_recommends=True)
     tree(
-        name="Limit the journal, and look at nginx's logs each hour",
+        name="Limit the journal, and run logrotate each hour",
         files=[files[JOURNAL], files[TIMER]],
         root="/etc/systemd",
     )
     tree(
-        name="Rotate nginx's logs by day and by size, if logrotate agrees",
+        name="Write the rotation of nginx's logs (checked by logrotate)",
         files=[files[NGINX]],
         root="/etc/logrotate.d",
         check=f"logrotate --debug --state /dev/null {NGINX}",
     )
-    running(name="Keep the journal within its limits", unit="systemd-journald.service", start=[JOURNAL])
-    running(name="Rotate the logs in time", unit="logrotate.timer", start=[TIMER])
+    running(name="Apply the journal's limits", unit="systemd-journald.service", start=[JOURNAL])
+    running(name="Enable logrotate's timer", unit="logrotate.timer", start=[TIMER])

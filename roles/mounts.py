@@ -63,15 +63,15 @@ def mounts(settings: Settings) -> None:
         known_hosts=KNOWN_HOSTS,
     )
     tree(
-        name="Write the guard's unit and the settings of this host's mount",
+        name="Write the mount guard's unit and settings",
         files=configuration,
         root="/",
     )
     if settings.mounts.metrics:
-        directory(name="Make the directory of the metrics", path=settings.mounts.metrics, mode="755")
+        directory(name="Create the directory for metrics", path=settings.mounts.metrics, mode="755")
     if "bitrix" in host.groups:
         # After the files are written: `make adopt` starts the mount with them.
-        leave_local_pictures_alone(name="Refuse to hide pictures that are only here", path=path)
+        leave_local_pictures_alone(name="Check that the mount hides no local pictures", path=path)
     running(
         name="Mount the other host's files",
         unit=unit_of(name),

@@ -116,7 +116,7 @@ def footprint(place: Place) -> Footprint:
 
 @deploy("nginx")
 def nginx(settings: Settings) -> None:
-    held_back(name="Have nginx wait for its configuration", unit="nginx.service")
+    held_back(name="Keep nginx stopped until it is configured", unit="nginx.service")
     apt.packages(name="Install nginx", packages=[*PACKAGES], no_recommends=True)
     tls, proxies, real_ip_header = settings.tls, settings.nginx.proxies, settings.nginx.real_ip_header
     on_edge = "edge" in host.groups
@@ -136,7 +136,7 @@ def nginx(settings: Settings) -> None:
     certificate, key = tls.certificate or CERTIFICATE, tls.key or KEY
     if tls.mode in {"self-signed", "acme"}:
         self_signed_certificate(
-            name="Make a certificate of the host's own",
+            name="Create a self-signed certificate",
             certificate=CERTIFICATE,
             key=KEY,
             names=[name for name in settings.nginx.server_names if not set(name) & set("_*")] or [host.name],
@@ -172,7 +172,7 @@ def nginx(settings: Settings) -> None:
     if not shield:
         configuration = [file for file in configuration if file.path != SHIELD_SITE]
     tree(
-        name="Write the configuration, if nginx agrees",
+        name="Write nginx's configuration (checked by nginx)",
         files=configuration,
         root="/etc/nginx",
         check="nginx -t -q",
@@ -182,7 +182,7 @@ def nginx(settings: Settings) -> None:
     # certbot's hook reloads nginx by itself, at each renewal.
     kept_by_us = tls.mode in {"self-signed", "files"}
     running(
-        name="Serve the pictures",
+        name="Run nginx",
         unit="nginx.service",
         reload=[file.path for file in configuration] + ([certificate] if kept_by_us else []),
     )

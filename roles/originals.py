@@ -37,15 +37,19 @@ def originals(settings: Settings) -> None:
         misses=SOCKET,
     )
     configuration = [file for file in files if file.path != UNIT]
-    tree(name="Write the unit", files=[file for file in files if file.path == UNIT], root="/etc/systemd")
     tree(
-        name="Write the configuration, if nginx agrees",
+        name="Write the unit of the originals' nginx",
+        files=[file for file in files if file.path == UNIT],
+        root="/etc/systemd",
+    )
+    tree(
+        name="Write the originals' nginx configuration (checked by nginx)",
         files=configuration,
         root="/etc/nginx-originals",
         check="nginx -t -q -c /etc/nginx-originals/nginx.conf",
     )
     running(
-        name="Read the originals",
+        name="Run the originals' nginx",
         unit="nginx-originals.service",
         start=[UNIT],
         reload=[*(file.path for file in configuration), *SHARED],

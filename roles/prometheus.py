@@ -55,10 +55,10 @@ def prometheus(settings: Settings) -> None:
     }
     unit = files.pop(drop_in("prometheus"))
     # Before the package, which starts the service: it never listens where it shouldn't.
-    tree(name="Write Prometheus' sandbox", files=[unit], root="/etc/systemd")
+    tree(name="Write Prometheus' systemd sandbox", files=[unit], root="/etc/systemd")
     apt.packages(name="Install Prometheus", packages=["prometheus"], no_recommends=True)
     tree(
-        name="Write whom it asks, if it agrees",
+        name="Write prometheus.yml (checked by promtool)",
         files=list(files.values()),
         root="/etc/prometheus",
         check=f"promtool check config {CONFIG}",

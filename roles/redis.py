@@ -32,7 +32,7 @@ def footprint(place: Place) -> Footprint:
 def redis(settings: Settings) -> None:
     apt.packages(name="Install Redis", packages=["redis-server", "redis-tools"], no_recommends=True)
     systemd.service(
-        name="Stop the distribution's instance, which has the cache's port",
+        name="Stop Debian's own Redis instance",
         service="redis-server.service",
         running=False,
         enabled=False,
@@ -50,18 +50,18 @@ def redis(settings: Settings) -> None:
         ),
         root="/",
     )
-    sysctl_applied(name="Let Redis fork when memory is tight", path=sysctl)
+    sysctl_applied(name="Allow memory overcommit, so that Redis can fork", path=sysctl)
     for instance in INSTANCES:
         socket = f"/run/redis-{instance}/redis.sock"
         directory(
-            name=f"Make the directory of the {instance}'s data",
+            name=f"Create the data directory of the {instance}",
             path=f"/var/lib/redis/{instance}",
             mode="750",
             user="redis",
             group="redis",
         )
         running(
-            name=f"Run the {instance}",
+            name=f"Run the Redis of the {instance}",
             unit=f"redis-server@{instance}.service",
             start=[configuration[instance], DROP_IN],
             ready=f"redis-cli -s {socket} ping | grep -qx PONG",

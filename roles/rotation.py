@@ -20,10 +20,10 @@ NEXT = f"{KEY}.next"
 @deploy("Key rotation")
 def rotation(settings: Settings) -> None:
     account = accepted_account(settings)
-    key_pair(name="Make the next key", path=NEXT, comment=f"bitrix-cdn mount on {host.name}")
-    accept_both(name="Let the other host in with either key", account=account)
-    use_next(name="Log in with the next key, then make it the key")
-    trust(name="Trust the other host's new key, and no other", account=account)
+    key_pair(name="Create the next key", path=NEXT, comment=f"bitrix-cdn mount on {host.name}")
+    accept_both(name="Accept both keys of the other host", account=account)
+    use_next(name="Log in with the next key, then put it in the place of the old one")
+    trust(name="Accept only the new key of the other host", account=account)
 
 
 @operation()

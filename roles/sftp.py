@@ -43,7 +43,7 @@ def footprint(place: Place) -> Footprint:
 @deploy("Keys")
 def keys() -> None:
     key_pair(
-        name="Make the key of this host's mount",
+        name="Create the SSH key of this host's mount",
         path=KEY,
         comment=f"bitrix-cdn mount on {host.name}",
     )
@@ -53,7 +53,7 @@ def keys() -> None:
 def sftp(settings: Settings) -> None:
     if "cdn" in host.groups:
         account(
-            name="Add the account that writes resize_cache, with www-data's uid",
+            name="Create the account that writes resize_cache, with www-data's uid",
             user=settings.sftp.cache_account,
             group="www-data",
             twin_of="www-data",
@@ -65,14 +65,14 @@ def sftp(settings: Settings) -> None:
         # sshd refuses a chroot that anyone but root may write to, parents included.
         for path in (settings.cdn.root, settings.cdn.upload):
             directory(
-                name=f"Keep {path} root's, as a chroot must be",
+                name=f"Create {path} root's, as sshd wants of a chroot",
                 path=path,
                 mode="755",
                 user="root",
                 group="root",
             )
         directory(
-            name="Make resize_cache",
+            name="Create resize_cache",
             path=settings.cdn.resize_cache,
             mode="755",
             user="www-data",
@@ -80,7 +80,7 @@ def sftp(settings: Settings) -> None:
         )
     if "bitrix" in host.groups:
         account(
-            name="Add the account that reads the originals",
+            name="Create the account that reads the originals",
             user=settings.sftp.originals_account,
             group=settings.site.group,
             system=True,
@@ -89,7 +89,7 @@ def sftp(settings: Settings) -> None:
             comment="Bitrix CDN, reads upload over sftp",
         )
         directory(
-            name="Make the chroot of the originals",
+            name="Create the chroot of the originals",
             path=settings.sftp.export,
             mode="755",
             user="root",
@@ -100,12 +100,12 @@ def sftp(settings: Settings) -> None:
         unit = rendered("sftp", settings=settings, places=places)
         tree(name="Write the unit that exports upload", files=unit, root="/etc/systemd")
         running(
-            name="Export upload, read-only and without the CDN's own mount in it",
+            name="Export upload read-only, without the CDN's own mount",
             unit="originals-export.service",
             start=[file.path for file in unit],
         )
     trust(
-        name="Trust the other host, and no other key",
+        name="Accept the other host's key, and no other",
         account=accepted_account(settings),
     )
 

@@ -38,7 +38,7 @@ def sshd(settings: Settings) -> None:
         accepts_readers=("bitrix" in host.groups),
     )
     confirmed_sshd_config(
-        name="Harden the SSH server, or take it back",
+        name="Harden the SSH server (taken back if it locks out)",
         drop_in=drop_in,
         timeout=settings.sshd.confirm_timeout,
     )

@@ -111,11 +111,11 @@ def varnish(settings: Settings) -> None:
             memory=settings.edges.memory if on_edge else settings.varnish.memory,
         )
     }
-    tree(name="Write the unit's addresses and memory", files=[files[DROP_IN]], root="/etc/systemd")
+    tree(name="Write Varnish's addresses and memory", files=[files[DROP_IN]], root="/etc/systemd")
     # After them: the package starts the service, which must never listen where it shouldn't.
     apt.packages(name="Install Varnish", packages=["varnish"], no_recommends=True)
     tree(
-        name="Write the VCL, if Varnish agrees",
+        name="Write the VCL (checked by varnishd)",
         files=[files[VCL]],
         root="/etc/varnish",
         # It prints the program that it made of the VCL, or what is wrong with it, on the same stream.

@@ -77,7 +77,7 @@ def test_a_package_that_was_half_unpacked_is_installed_again(lab: state.Lab, cdn
     with put_right(cdn.remote, "umount /tmp"):
         run = pyinfra("-y", "--json", "--limit", "cdn", lab=lab.name)
     assert run.status == 0, run.output
-    assert "Base | Finish what an interrupted dpkg left" in run.changed()
+    assert "Base | Repair an interrupted dpkg" in run.changed()
     assert cdn.remote.run("dpkg", "--audit") == ""
     assert pyinfra("--dry", "--json", lab=lab.name).planned() == {}
 
@@ -113,13 +113,13 @@ def test_what_was_broken_is_repaired_and_the_rest_left_alone(
     run = pyinfra("-y", "--json", lab=lab.name)
     assert run.status == 0, run.output
     assert set(run.changed()) == {
-        "nginx | Write the configuration, if nginx agrees",
-        "Redis | Run the queue",
-        "Lab site | Make /var/www/bitrix",
-        "sftp | Keep /var/www/cdn root's, as a chroot must be",
-        "Converter | Make the directory that the originals are mounted below, to hide it",
-        "Converter | Let the converter's account read its releases",
-        "Converter | Write the configuration, if the converter agrees",
+        "nginx | Write nginx's configuration (checked by nginx)",
+        "Redis | Run the Redis of the queue",
+        "Lab site | Create /var/www/bitrix",
+        "sftp | Make /var/www/cdn root's, as sshd wants of a chroot",
+        "Converter | Create the directory above the originals' mount point",
+        "Converter | Make the releases readable for the converter's account",
+        "Converter | Write config.toml (checked by the converter)",
         "Converter | Run the converter",
         "Host agent | Install the host agent",
         "Mounts | Mount the other host's files",
@@ -331,7 +331,7 @@ def test_an_operator_with_sudo_can_do_all_of_it(
     try:
         run = pyinfra("-y", "--json", inventory=str(inventory), lab=lab.name)
         assert run.status == 0, run.output
-        assert set(run.changed()) == {"nginx | Write the configuration, if nginx agrees"}
+        assert set(run.changed()) == {"nginx | Write nginx's configuration (checked by nginx)"}
     finally:
         for host in hosts:
             host.run("sh", "-c", "userdel -rf deployer 2>/dev/null; rm -f /etc/sudoers.d/deployer")

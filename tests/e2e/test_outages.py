@@ -541,7 +541,7 @@ def test_a_changed_host_key_is_refused_and_said_so(
     # The next deploy reads the right key over the operator's connection.
     run = pyinfra("-y", "--json", lab=lab.name)
     assert run.status == 0, run.output
-    assert "sftp | Trust the other host, and no other key" in run.changed()
+    assert "sftp | Accept the other host's key, and no other" in run.changed()
     mounted_since(bitrix, "resize-cache", 0, 20)
 
 

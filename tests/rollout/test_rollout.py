@@ -76,7 +76,7 @@ def test_a_template_that_nginx_refuses_stops_at_the_first_host(
     figure(f"rollout of a template that nginx refuses, stopped after {done.seconds:.0f} s: {seen.figures()}")
     assert done.status == 1, done.output
     seen.check()
-    assert "edge1: nginx | Write the configuration, if nginx agrees: " in done.output
+    assert "edge1: nginx | Write nginx's configuration (checked by nginx): " in done.output
     assert '"keepalive_timeout" directive invalid value' in done.output
     assert done.became_of("edge1").startswith("undone")
     assert {done.became_of(name) for name in ("edge2", "cdn", "bitrix", "balancer")} == {"not touched"}

@@ -58,7 +58,7 @@ def report(
 ) -> Report:
     """A check with a pyinfra that tells and prints what is given."""
     if plan is None:
-        names = {"1": "deploy.py | Alertmanager | Write who is told what", "2": "deploy.py | Install nginx"}
+        names = {"1": "deploy.py | Alertmanager | Write the routes", "2": "deploy.py | Install nginx"}
         plan = [
             {"op_hash": one, "name": name, "hosts_with_change": list(changed) if one == "1" else []}
             for one, name in names.items()
@@ -160,7 +160,7 @@ def test_a_file_for_all_to_read_shows_how_it_differs(monkeypatch: pytest.MonkeyP
         "+worker_processes 2;",
         " keep;",
     ]
-    assert difference.check == "Alertmanager | Write who is told what"
+    assert difference.check == "Alertmanager | Write the routes"
 
 
 def test_a_file_that_somebody_closed_shows_no_values(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -190,7 +190,7 @@ def test_what_else_a_file_can_be(monkeypatch: pytest.MonkeyPatch, record: dict[s
 
 def test_a_change_that_nobody_explains_is_told_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     [difference] = report(monkeypatch, told()).hosts[1].differences
-    assert (difference.kind, difference.what) == ("operation", "Alertmanager | Write who is told what")
+    assert (difference.kind, difference.what) == ("operation", "Alertmanager | Write the routes")
 
 
 def test_packages_and_services_are_named(monkeypatch: pytest.MonkeyPatch) -> None:

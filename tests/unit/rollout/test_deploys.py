@@ -20,7 +20,7 @@ FAILED = """\
     [cdn]    No changes
     [bitrix] Skipped
 
---> Starting operation: nginx | Write the configuration, if nginx agrees 
+--> Starting operation: nginx | Write nginx's configuration (checked by nginx) 
     [cdn]    nginx: [emerg] "keepalive_timeout" directive invalid value in /etc/nginx/nginx.conf:19
     [cdn]    nginx: configuration file /etc/nginx/nginx.conf test failed
     [cdn]    Error: executed 0 commands
@@ -34,7 +34,7 @@ def test_the_operation_that_failed_is_found_with_what_the_host_said() -> None:
     found = failure(FAILED, ["cdn", "bitrix"])
     assert found == Failure(
         ("cdn",),
-        "nginx | Write the configuration, if nginx agrees",
+        "nginx | Write nginx's configuration (checked by nginx)",
         (
             'nginx: [emerg] "keepalive_timeout" directive invalid value in /etc/nginx/nginx.conf:19',
             "nginx: configuration file /etc/nginx/nginx.conf test failed",
