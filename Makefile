@@ -24,7 +24,7 @@ venv: .venv/installed ## install what the project's commands need, into .venv
 	@echo "installing what requirements.lock names into .venv: a minute or two"
 	$(PYTHON) -m venv --clear .venv
 	.venv/bin/pip install -q --require-hashes -r requirements.lock
-	.venv/bin/pip install -q --no-deps --no-build-isolation -e converter_app
+	.venv/bin/pip install -q --no-deps --no-build-isolation -e . -e converter_app
 	@touch $@
 
 # Installs those of the packages $(1) that are missing.
@@ -53,66 +53,6 @@ demo: .venv/lab ## two hosts, a deploy, real photographs, and what they weigh as
 .PHONY: down
 down: .venv/installed ## stop the demo's hosts and remove them
 	python -m dev.lab down
-
-.PHONY: adopt
-adopt: .venv/installed ## move a live shop's pictures to the CDN host: INVENTORY=inventories/shop.py [BWLIMIT=8M]
-	@test -n "$(INVENTORY)" || { echo "name the inventory: make adopt INVENTORY=inventories/shop.py" >&2; exit 2; }
-	@python -m bitrix_cdn.adopt adopt $(INVENTORY) $(if $(BWLIMIT),--bandwidth $(BWLIMIT))
-
-.PHONY: leave
-leave: .venv/installed ## take the site off the CDN, all pictures local again: INVENTORY=... [BWLIMIT=8M]
-	@test -n "$(INVENTORY)" || { echo "name the inventory: make leave INVENTORY=inventories/shop.py" >&2; exit 2; }
-	@python -m bitrix_cdn.adopt leave $(INVENTORY) $(if $(BWLIMIT),--bandwidth $(BWLIMIT))
-
-.PHONY: rollback
-rollback: .venv/installed ## back to the converter's release before, or to a named one: INVENTORY=... [RELEASE=id]
-	@test -n "$(INVENTORY)" || { echo "name the inventory: make rollback INVENTORY=inventories/shop.py" >&2; exit 2; }
-	@pyinfra -y --limit cdn $(if $(RELEASE),--data release=$(RELEASE)) $(INVENTORY) rollback.py
-
-.PHONY: check
-check: .venv/installed ## tell what is wrong with an inventory, or which hosts it has: INVENTORY=inventories/shop.py
-	@test -n "$(INVENTORY)" || { echo "name the inventory: make check INVENTORY=inventories/shop.py" >&2; exit 2; }
-	@python -m bitrix_cdn.fleet check $(INVENTORY)
-
-.PHONY: unlock
-unlock: .venv/installed ## take the hosts' lock from whoever has it, and say from whom: INVENTORY=inventories/shop.py
-	@test -n "$(INVENTORY)" || { echo "name the inventory: make unlock INVENTORY=inventories/shop.py" >&2; exit 2; }
-	@python -m bitrix_cdn.fleet unlock $(INVENTORY)
-
-.PHONY: rollout
-rollout: .venv/installed ## change deployed hosts one by one, under load: INVENTORY=... [BATCH=1] [CANARY=host]
-	@test -n "$(INVENTORY)" || { echo "name the inventory: make rollout INVENTORY=inventories/shop.py" >&2; exit 2; }
-	@python -m bitrix_cdn.rollout $(INVENTORY) $(if $(BATCH),--batch $(BATCH)) $(if $(CANARY),--canary $(CANARY))
-
-.PHONY: drift
-drift: .venv/installed ## where the hosts differ from their inventory; changes nothing: INVENTORY=inventories/shop.py
-	@test -n "$(INVENTORY)" || { echo "name the inventory: make drift INVENTORY=inventories/shop.py" >&2; exit 2; }
-	@python -m bitrix_cdn.drift $(INVENTORY)
-
-.PHONY: drift-timer
-drift-timer: .venv/installed ## have this machine look for drift each day: INVENTORY=... [AS=account] (root)
-	@test -n "$(INVENTORY)" || { echo "name the inventory: make drift-timer INVENTORY=inventories/shop.py" >&2; exit 2; }
-	@python -m bitrix_cdn.drift install-timer $(INVENTORY) $(if $(AS),--user $(AS))
-
-.PHONY: backup backup-list backup-check backup-password restore
-BACKUP = @test -n "$(INVENTORY)" || { echo "name the inventory: make $@ INVENTORY=inventories/shop.py" >&2; exit 2; }; \
-  python -m bitrix_cdn.backup
-
-backup: .venv/installed ## back up all hosts now, or one: INVENTORY=... [HOST=cdn]
-	$(BACKUP) run $(INVENTORY) $(if $(HOST),--host $(HOST))
-
-backup-list: .venv/installed ## the backups that there are: INVENTORY=... [HOST=cdn]
-	$(BACKUP) list $(INVENTORY) $(if $(HOST),--host $(HOST))
-
-backup-check: .venv/installed ## check the repositories now, as each week: INVENTORY=... [HOST=cdn]
-	$(BACKUP) check $(INVENTORY) $(if $(HOST),--host $(HOST))
-
-backup-password: .venv/installed ## make the file with the backups' password, once: INVENTORY=...
-	$(BACKUP) password $(INVENTORY)
-
-restore: .venv/installed ## a host as it was: INVENTORY=... [HOST=cdn] [SNAPSHOT=latest] [PICTURES=no] [HOST_KEY=SHA256:...] [FORCE=1]
-	$(BACKUP) restore $(INVENTORY) $(if $(HOST),--host $(HOST)) $(if $(SNAPSHOT),--snapshot $(SNAPSHOT)) \
-	  $(if $(filter no,$(PICTURES)),--without-pictures) $(if $(HOST_KEY),--host-key $(HOST_KEY)) $(if $(FORCE),--force)
 
 RUN_TESTS = python -m tests.run $(if $(SUITE),--suite $(SUITE)) $(if $(ONLY),--only $(ONLY)) \
   $(if $(JOBS),--jobs $(JOBS)) $(if $(REPORTS),--reports $(REPORTS))

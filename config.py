@@ -1,10 +1,14 @@
 """How pyinfra runs this project's deploys; it reads this file from the working directory."""
 
 import sys
+from pathlib import Path
+
+# This tree's own modules, also where the command of another copy is installed.
+sys.path.insert(0, str(Path.cwd()))
 
 from pyinfra import config
 
-import bitrix_cdn.fleet.reading  # before the inventory is read
+import bitrix_cdn.fleet.reading
 import bitrix_cdn.fleet.ssh  # noqa: F401 -- before any connection is made
 
 # pyinfra turns this off, and with it all that is imported here would be compiled anew in every run.

@@ -1,6 +1,6 @@
 """Goes back to the release of the converter that was current before, or to a named one; in seconds.
 
-make rollback INVENTORY=inventories/production.py [RELEASE=id]
+bitrix-cdn release back [id]
 """
 
 from pyinfra import host

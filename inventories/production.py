@@ -1,7 +1,7 @@
 """An example to copy: the two hosts of a shop, and what differs from the defaults.
 
     cp inventories/production.py inventories/shop.py               # then edit
-    make check INVENTORY=inventories/shop.py                       # checks it; connects to nothing
+    bitrix-cdn check -i inventories/shop.py                       # checks it; connects to nothing
     pyinfra --dry inventories/shop.py deploy.py                    # shows what would change
     pyinfra inventories/shop.py deploy.py
 
@@ -86,7 +86,7 @@ bitrix, cdn, edge, balancer, monitoring = groups(
                 # "probe_site": "https://shop.example.com/",
             },
         },
-        # What is on your hosts beside what the deploy brings there, for `make drift`: docs/drift.md.
+        # What is on your hosts beside what the deploy brings there, for `bitrix-cdn drift`: docs/drift.md.
         # "drift": {"accounts": ["deploy"], "ports": ["25/tcp"]},
         # Backups, each day: docs/backup.md.
         # "backup": {

@@ -69,7 +69,7 @@ def metrics(settings: Settings) -> str:
 
 
 def command_files(settings: Settings, name: str, groups: Collection[str]) -> list[File]:
-    """All files of the role on one host; `make restore` writes them to a bare one.
+    """All files of the role on one host; `bitrix-cdn restore` writes them to a bare one.
 
     :param name: the host's name in the inventory.
     :param groups: its groups.

@@ -70,7 +70,7 @@ def mounts(settings: Settings) -> None:
     if settings.mounts.metrics:
         directory(name="Create the directory for metrics", path=settings.mounts.metrics, mode="755")
     if "bitrix" in host.groups:
-        # After the files are written: `make adopt` starts the mount with them.
+        # After the files are written: `bitrix-cdn adopt` starts the mount with them.
         leave_local_pictures_alone(name="Check that the mount hides no local pictures", path=path)
     running(
         name="Mount the other host's files",
@@ -131,7 +131,7 @@ def leave_local_pictures_alone(path: str) -> Generator[StringCommand, None, None
         many = "1,000 or more files" if count >= 1000 else f"{count} files"
         message = (
             f"{path} holds {many}, which the mount would hide from the site; copy them to the CDN host with: "
-            "make adopt INVENTORY=... (then deploy again)"
+            "bitrix-cdn adopt -i INVENTORY (then deploy again)"
         )
         yield StringCommand(f"echo {shlex.quote(message)} >&2; exit 1")
         return

@@ -16,6 +16,7 @@ from bitrix_cdn.engine.keys import PublicKey
 from bitrix_cdn.fleet.hold import hold_while_changing
 from bitrix_cdn.fleet.lock import VARIABLE, look_script, refusal
 from bitrix_cdn.fleet.ssh import LoginError
+from bitrix_cdn.fleet.steps import tell_steps
 from bitrix_cdn.settings import Settings
 from roles.sftp import HOST_KEY, peer
 
@@ -88,7 +89,9 @@ def refuse_if_held(settings: Settings) -> None:
     :raises OneLineError: nothing has been changed.
     """
     # The one of the inventory rather than that of the context.
-    hold_while_changing(host.state.inventory.get_host(host.name).state)
+    state = host.state.inventory.get_host(host.name).state
+    hold_while_changing(state)
+    tell_steps(state)
     held = refusal(host.name, machine(settings).get("lock", ""), os.environ.get(VARIABLE, ""))
     if held:
         raise OneLineError(held)

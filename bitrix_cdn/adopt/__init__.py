@@ -1,7 +1,7 @@
 """Takes a live shop's pictures to the CDN host, and back.
 
-    python -m bitrix_cdn.adopt adopt INVENTORY [--bandwidth 8M] [--dry-run]
-    python -m bitrix_cdn.adopt leave INVENTORY [--bandwidth 8M] [--dry-run]
+    bitrix-cdn adopt [--bandwidth 8M] [--dry-run]
+    bitrix-cdn leave [--bandwidth 8M] [--dry-run]
 
 The bytes go from host to host, by rsync; the operator's machine steers and shows how far it is. The
 directory below the site's mount is reached through a private bind mount of `upload/`, which shows it

@@ -98,7 +98,7 @@ def leave(way: Way, *, dry_run: bool = False) -> int:
     way.close(done=True)
     say(
         f"left: all {there.files:,} pictures are local again; the CDN host keeps its copy. "
-        "The next deploy refuses to mount over them until make adopt"
+        "The next deploy refuses to mount over them until bitrix-cdn adopt"
     )
     return 0
 

@@ -1,4 +1,4 @@
-"""Backup and restore of the hosts: `python -m bitrix_cdn.backup`, behind `make backup` and `make restore`.
+"""Backup and restore of the hosts: `bitrix-cdn backup` and `bitrix-cdn restore`.
 
 `backup.host` is what runs on the hosts themselves, with the standard library only; all else runs on the
 operator's machine.

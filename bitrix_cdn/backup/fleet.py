@@ -7,7 +7,7 @@ import hashlib
 import json
 import socket
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,9 +15,9 @@ from typing import Any
 import paramiko
 from pyinfra.api.exceptions import PyinfraError
 
-from bitrix_cdn import fleet
 from bitrix_cdn.engine.files import installation
-from bitrix_cdn.fleet import HostError, Output, Remote
+from bitrix_cdn.fleet import HostError, Inventory, Output, Remote
+from bitrix_cdn.fleet.inventory import chosen
 from bitrix_cdn.settings import Settings
 from host_agent.backup.errors import BackupError, Status
 from roles import agent
@@ -43,34 +43,21 @@ class Fleet:
     settings: Settings
     members: dict[str, Member]
 
-    def chosen(self, name: str | None) -> list[Member]:
-        """The named host, or all.
+    def chosen(self, limit: Sequence[str]) -> list[Member]:
+        """The hosts that a limit names, or all.
 
-        :raises BackupError: there is none of this name.
+        :raises UsageError: there is none of such a name.
         """
-        if name is None:
-            return list(self.members.values())
-        if name not in self.members:
-            allowed = ", ".join(self.members)
-            raise BackupError(
-                f"{self.inventory}: there is no host {name!r}; allowed: {allowed}", Status.USAGE
-            )
-        return [self.members[name]]
-
-    def close(self) -> None:
-        for member in self.members.values():
-            member.remote.close()
+        groups = {name: member.groups for name, member in self.members.items()}
+        return [self.members[name] for name in chosen(self.inventory, groups, limit)]
 
 
-def load(inventory: str) -> Fleet:
-    """Reads an inventory; connects to nothing.
+def of(found: Inventory) -> Fleet:
+    """The hosts of an inventory.
 
-    :raises BackupError: it can't be, or it has no backup.
+    :raises BackupError: it has no backup.
     """
-    try:
-        found = fleet.load(inventory)
-    except HostError as error:
-        raise BackupError(str(error), Status.USAGE) from None
+    inventory = found.file
     if not found.settings.backup.repository:
         raise BackupError(
             f"{inventory}: settings.backup.repository is not set, so no backups are made; "
@@ -222,7 +209,7 @@ def reconnect(member: Member) -> None:
 def _advice(error: str) -> str:
     if "host key" in error.lower() or "does not match" in error.lower():
         return (
-            ". A host that was set up anew has another key: give its fingerprint as HOST_KEY=SHA256:... "
+            ". A host that was set up anew has another key: give its fingerprint as --host-key SHA256:... "
             "(on the host: ssh-keygen -lf /etc/ssh/ssh_host_ed25519_key.pub)"
         )
     return ""

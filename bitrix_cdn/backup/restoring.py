@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 import tempfile
 import time
 from pathlib import Path
 
 from bitrix_cdn.backup import fleet
 from bitrix_cdn.backup.fleet import Fleet, Member
-from bitrix_cdn.fleet import keep_others_away
+from bitrix_cdn.fleet import deploys, keep_others_away
 from bitrix_cdn.fleet.progress import Display
 from host_agent.backup.errors import BackupError, Status
-
-ROOT = Path(__file__).parents[2]
 
 
 def restore(
@@ -75,7 +71,7 @@ def _judge(member: Member, *, force: bool) -> bool:
     if "deployed" in found and not begun and not force:
         raise BackupError(
             f"{member.name}: is deployed and in use; a restore would put the backup's data in the place of "
-            "what came since. FORCE=1 does so",
+            "what came since. --force does so",
             Status.LIVE,
         )
     return begun
@@ -86,16 +82,7 @@ def _deploy(everything: Fleet, display: Display) -> None:
     started = time.monotonic()
     display.say("deploying")
     log = Path(tempfile.gettempdir()) / f"bitrix-cdn-restore-{os.getpid()}.log"
-    with log.open("w") as output:
-        result = subprocess.run(
-            [Path(sys.executable).parent / "pyinfra", "-y", everything.inventory, "deploy.py"],
-            cwd=ROOT,
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            check=False,
-        )
-    if result.returncode:
+    if deploys.run("-y", inventory=everything.inventory, log=log).status:
         raise BackupError(
             f"the deploy fails, see {log}; put it right, then run the restore again: it goes on"
         )

@@ -1,4 +1,4 @@
-"""What pyinfra runs dry for `python -m bitrix_cdn.drift`: the deploy, and a look at what no role notices.
+"""What pyinfra runs dry for `bitrix-cdn drift` and `plan`: the deploy, and a look at what no role notices.
 
 Everything is told through :mod:`bitrix_cdn.engine.differences`. A host for which no `done` is told was not
 checked.

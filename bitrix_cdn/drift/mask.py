@@ -6,7 +6,7 @@ import difflib
 import html
 import json
 import re
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from urllib.parse import quote
 
 MASK = "******"
@@ -46,27 +46,52 @@ class Mask:
     def _without_known(self, text: str) -> str:
         return self._known.sub(MASK, text) if self._known else text
 
-    def diff(self, path: str, there: str, wanted: str, *, public: Collection[str] | None = None) -> list[str]:
+    def diff(
+        self,
+        path: str,
+        there: str,
+        wanted: str,
+        *,
+        public: Collection[str] | None = None,
+        reveal: bool = False,
+    ) -> list[str]:
         """A unified diff from a file as it is on a host to the file as it must be.
 
         :param public: None: the file is for everybody to read. Else it holds secrets: of each line only a
             name that is among these is shown, and that the line differs.
+        :param reveal: shows such a file too, but for what stands on the host where a secret must be.
         """
         private = {
             line for text in (there, wanted) for block in _PEM.findall(text) for line in block.splitlines()
         }
-        lines = difflib.unified_diff(
-            there.splitlines(),
-            wanted.splitlines(),
-            f"{path} on the host",
-            f"{path} as it must be",
-            n=2,
-            lineterm="",
+        lines = list(
+            difflib.unified_diff(
+                there.splitlines(),
+                wanted.splitlines(),
+                f"{path} on the host",
+                f"{path} as it must be",
+                n=2,
+                lineterm="",
+            )
         )
-        return list(self._masked(lines, private, public))
+        hidden = range(len(lines)) if not reveal else self._replaced(lines)
+        return list(self._masked(lines, private, public, hidden))
+
+    def _replaced(self, lines: Sequence[str]) -> set[int]:
+        """The numbers of the lines on the host that a known secret, or one by its name, replaces."""
+        found: set[int] = set()
+        starts = [number for number, line in enumerate(lines) if line.startswith("@@")]
+        for start, end in zip(starts, [*starts[1:], len(lines)], strict=True):
+            if any(self.text(line[1:]) != line[1:] for line in lines[start + 1 : end] if line[:1] == "+"):
+                found.update(number for number in range(start + 1, end) if lines[number][:1] == "-")
+        return found
 
     def _masked(
-        self, lines: Iterable[str], private: Collection[str], public: Collection[str] | None
+        self,
+        lines: Iterable[str],
+        private: Collection[str],
+        public: Collection[str] | None,
+        hidden: Collection[int],
     ) -> Iterator[str]:
         for number, line in enumerate(lines):
             if number == LONGEST:
@@ -77,7 +102,7 @@ class Mask:
                 yield self.text(line)
             elif rest in private:
                 yield sign + MASK
-            elif public is not None:
+            elif public is not None and number in hidden:
                 yield sign + self._without_known(_structure(rest, public))
             else:
                 yield sign + self.text(rest)

@@ -6,7 +6,8 @@ import tempfile
 from pathlib import Path
 
 from bitrix_cdn.drift.report import DriftError, Report, as_metrics
-from bitrix_cdn.drift.run import complaint, pyinfra, said_of
+from bitrix_cdn.fleet import deploys
+from bitrix_cdn.fleet.deploys import complaint, limits, said_of
 
 SOURCE = "BITRIX_CDN_DRIFT_METRICS"
 """Names, in the environment of the deploy, the file that holds the metrics."""
@@ -24,14 +25,13 @@ def publish(report: Report) -> None:
     with tempfile.TemporaryDirectory() as directory:
         source = Path(directory) / NAME
         source.write_text(as_metrics(report))
-        limit = [part for name in report.monitoring for part in ("--limit", name)]
-        status, _, errors = pyinfra(
-            *("-y", "--fail-percent", "0", *limit),
-            str(Path(report.inventory).resolve()),
-            "bitrix_cdn/drift/metrics.py",
+        run = deploys.run(
+            *("-y", "--fail-percent", "0", *limits(report.monitoring)),
+            inventory=report.inventory,
+            operations="bitrix_cdn/drift/metrics.py",
             environment={SOURCE: str(source)},
         )
-    if status:
-        reasons = [f"{name}: {said}" for name in report.monitoring if (said := said_of(name, errors))]
-        reason = "; ".join(reasons) or complaint(errors) or f"pyinfra exits {status}"
+    if run.status:
+        reasons = [f"{name}: {said}" for name in report.monitoring if (said := said_of(name, run.said))]
+        reason = "; ".join(reasons) or complaint(run.said) or f"pyinfra exits {run.status}"
         raise DriftError(f"the result could not be published: {reason}")

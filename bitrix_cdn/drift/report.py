@@ -7,10 +7,12 @@ import xml.etree.ElementTree as ET
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 
+from bitrix_cdn.fleet.errors import HostError
+
 VERSION = 1
 """Of the JSON; another number when something in it is renamed, removed or changes its meaning."""
 
-CLEAN, FAILED, DRIFT = 0, 1, 2
+CLEAN, FAILED, DRIFT = 0, 1, 3
 """Exit statuses."""
 
 
@@ -19,7 +21,7 @@ LOOKS = (PORTS, ACCOUNTS, KEYS, FILES)
 """What is compared beside the operations of the deploy."""
 
 
-class DriftError(Exception):
+class DriftError(HostError):
     """Why nothing could be checked; one line."""
 
 
@@ -49,6 +51,8 @@ class HostReport:
     """Why it could not be checked; then nothing is known of it."""
     checks: list[str] = field(default_factory=list)
     """All that was compared: operations and looks."""
+    digest: str = ""
+    """Of all that a deploy would change, as it was told, secrets included."""
 
     @property
     def status(self) -> str:

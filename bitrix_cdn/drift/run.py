@@ -3,23 +3,23 @@
 from __future__ import annotations
 
 import functools
+import hashlib
 import json
 import os
 import re
-import subprocess
-import sys
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from bitrix_cdn.drift.mask import Mask, words
 from bitrix_cdn.drift.report import LOOKS, Difference, DriftError, HostReport, Report
 from bitrix_cdn.engine.channel import ENVIRONMENT
+from bitrix_cdn.fleet import UsageError, deploys, load
+from bitrix_cdn.fleet.deploys import ROOT, complaint, limits, said_of
+from bitrix_cdn.fleet.inventory import chosen
 
-ROOT = Path(__file__).parents[2]
 CHECK = "bitrix_cdn/drift/check.py"
 
 EVERYTHING = "BITRIX_CDN_DRIFT_EVERYTHING"
@@ -41,15 +41,20 @@ class Told:
     """All else, by host."""
 
 
-def check(inventory: str, limit: Sequence[str] = (), *, everything: bool = False) -> Report:
+def check(
+    inventory: str, limit: Sequence[str] = (), *, everything: bool = False, salt: str | None = None
+) -> Report:
     """Compares the hosts of an inventory with what it describes.
 
     :param limit: names or groups of hosts; `*` in them stands for anything. Empty: all.
     :param everything: judge also what the settings leave alone.
-    :raises DriftError: the inventory can't be, has no such hosts, or pyinfra could not make the dry run.
+    :param salt: of the hosts' digests. With one, only what a deploy would change is told, also where not
+        everybody may read it.
+    :raises UsageError: the inventory can't be, or has no such hosts.
+    :raises DriftError: pyinfra could not make the dry run.
     """
     if not Path(inventory).is_file():
-        raise DriftError(f"{inventory}: no such inventory")
+        raise UsageError(f"{inventory}: no such inventory")
     started, clock = time.time(), time.monotonic()
     # A file without a name, in memory: what is told there holds secrets.
     with open(os.memfd_create("differences"), "r+b") as channel:  # noqa: PTH123
@@ -59,15 +64,15 @@ def check(inventory: str, limit: Sequence[str] = (), *, everything: bool = False
     mask = Mask(told.secrets)
     if not told.groups:
         # The dry run came to none of them.
-        told.groups = {entry["name"]: entry["groups"] for entry in _entries(inventory)}
-    chosen = _chosen(inventory, told.groups, limit)
+        told.groups = {entry["name"]: entry["groups"] for entry in load(inventory).entries}
+    names = chosen(inventory, told.groups, limit)
     if status == 0 and plan is None:
         status = 1
-    if status and all(name in told.checked for name in chosen):
+    if status and all(name in told.checked for name in names):
         raise DriftError(
             f"{inventory}: pyinfra failed: {mask.text(complaint(errors) or f'exit status {status}')}"
         )
-    hosts = [_host(name, told, plan or [], errors, mask) for name in chosen]
+    hosts = [_host(name, told, plan or [], errors, mask, salt) for name in names]
     return Report(
         inventory,
         hosts,
@@ -78,42 +83,18 @@ def check(inventory: str, limit: Sequence[str] = (), *, everything: bool = False
     )
 
 
-def pyinfra(
-    *arguments: str, environment: dict[str, str], descriptors: Sequence[int] = ()
-) -> tuple[int, str, str]:
-    """Runs pyinfra in this repository; returns its exit status and both its outputs."""
-    # PYINFRA_YES would have it find no changes at all.
-    kept = {key: value for key, value in os.environ.items() if not key.startswith("PYINFRA_")}
-    result = subprocess.run(
-        [Path(sys.executable).parent / "pyinfra", *arguments],
-        cwd=ROOT,
-        env={**kept, **environment},
-        pass_fds=descriptors,
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        errors="replace",
-        check=False,
-    )
-    return result.returncode, result.stdout, result.stderr
-
-
 def _dry_run(
     inventory: str, limit: Sequence[str], channel: BinaryIO, *, everything: bool
 ) -> tuple[int, list[dict[str, Any]] | None, str]:
     environment = {ENVIRONMENT: str(channel.fileno()), **({EVERYTHING: "1"} if everything else {})}
-    status, output, errors = pyinfra(
-        *("--dry", "--json", "--fail-percent", "100"),
-        *(part for one in limit for part in ("--limit", one)),
-        str(Path(inventory).resolve()),
-        CHECK,
+    run = deploys.run(
+        *("--dry", "--json", "--fail-percent", "100", *limits(limit)),
+        inventory=inventory,
+        operations=CHECK,
         environment=environment,
         descriptors=[channel.fileno()],
     )
-    try:
-        return status, json.loads(output)["plan"], errors
-    except (ValueError, KeyError):
-        return status, None, errors
+    return run.status, (run.report or {}).get("plan"), run.said
 
 
 def read(lines: Iterable[bytes]) -> Told:
@@ -134,45 +115,9 @@ def read(lines: Iterable[bytes]) -> Told:
     return told
 
 
-def settings_of(inventory: str) -> dict[str, Any]:
-    """The settings of an inventory, as plain data; connects to nothing.
-
-    :raises DriftError: the inventory can't be.
-    """
-    settings: dict[str, Any] = _entries(inventory)[0]["data"]["settings"]
-    return settings
-
-
-def _entries(inventory: str) -> list[dict[str, Any]]:
-    """The hosts of an inventory as pyinfra reads them: `name`, `groups`, `data`."""
-    if not Path(inventory).is_file():
-        raise DriftError(f"{inventory}: no such inventory")
-    where = str(Path(inventory).resolve())
-    status, output, errors = pyinfra("--json", where, "debug-inventory", environment={})
-    if status or not output.strip():
-        raise DriftError(Mask().text(complaint(errors) or f"{inventory}: pyinfra can't read it"))
-    entries: list[dict[str, Any]] = json.loads(output)
-    return entries
-
-
-def _chosen(inventory: str, groups: dict[str, list[str]], limit: Sequence[str]) -> list[str]:
-    """The hosts that a limit names.
-
-    :raises DriftError: one of its names stands for no host.
-    """
-    chosen: set[str] = set()
-    for pattern in limit:
-        matching = {name for name, of in groups.items() if pattern in of or fnmatchcase(name, pattern)}
-        if not matching:
-            known = sorted({*groups, *(group for of in groups.values() for group in of)})
-            raise DriftError(
-                f"{inventory}: no host or group is named {pattern}; there are: {', '.join(known)}"
-            )
-        chosen |= matching
-    return [name for name in groups if not limit or name in chosen]
-
-
-def _host(name: str, told: Told, plan: Sequence[dict[str, Any]], errors: str, mask: Mask) -> HostReport:
+def _host(
+    name: str, told: Told, plan: Sequence[dict[str, Any]], errors: str, mask: Mask, salt: str | None
+) -> HostReport:
     if name not in told.checked:
         reason = said_of(name, errors) or told.failed.get(name) or complaint(errors)
         return HostReport(name, told.groups[name], failed=mask.text(reason or "could not be checked"))
@@ -180,12 +125,14 @@ def _host(name: str, told: Told, plan: Sequence[dict[str, Any]], errors: str, ma
     changed = [operation["op_hash"] for operation in plan if name in operation["hosts_with_change"]]
     found: dict[str, list[Difference]] = {one: [] for one in changed}
     looks = []
+    digest = [salt or "", *sorted(names[one] for one in changed)]
     for record in told.records.get(name, []):
         operation = record.get("explained") or record["operation"]
         if operation is None:
             looks.append(_of_look(record["finding"], mask))
         elif operation in found:
-            found[operation] += _differences(record, names[operation], mask)
+            found[operation] += _differences(record, names[operation], mask, reveal=salt is not None)
+            digest.append(json.dumps({**record, "operation": None, "explained": None}, sort_keys=True))
     for operation, differences in found.items():
         if not differences:
             name_of = names[operation]
@@ -193,8 +140,9 @@ def _host(name: str, told: Told, plan: Sequence[dict[str, Any]], errors: str, ma
     return HostReport(
         name,
         told.groups[name],
-        [*(one for differences in found.values() for one in differences), *looks],
+        [*(one for differences in found.values() for one in differences), *(looks if salt is None else ())],
         checks=[*(names[one] for one in told.checked[name] if one in names), *LOOKS],
+        digest=hashlib.sha256("\n".join(digest).encode()).hexdigest(),
     )
 
 
@@ -204,10 +152,10 @@ def _of_look(finding: dict[str, str], mask: Mask) -> Difference:
     )
 
 
-def _differences(record: dict[str, Any], operation: str, mask: Mask) -> list[Difference]:
+def _differences(record: dict[str, Any], operation: str, mask: Mask, *, reveal: bool) -> list[Difference]:
     """What one record of an operation says."""
     if "file" in record:
-        return _of_file(record, operation, mask)
+        return _of_file(record, operation, mask, reveal=reveal)
     if "surplus" in record:
         return [Difference("file", mask.text(record["surplus"]), "must not be there", operation)]
     if "refused" in record:
@@ -217,7 +165,7 @@ def _differences(record: dict[str, Any], operation: str, mask: Mask) -> list[Dif
     return _of_commands(record["commands"], operation, mask)
 
 
-def _of_file(record: dict[str, Any], operation: str, mask: Mask) -> list[Difference]:
+def _of_file(record: dict[str, Any], operation: str, mask: Mask, *, reveal: bool) -> list[Difference]:
     path, kind, there, wanted = record["file"], record["kind"], record["content"], record["must_content"]
     if kind != "file":
         fault = "is missing" if kind == "nothing" else f"is a {mask.text(kind)}, must be a file"
@@ -235,7 +183,7 @@ def _of_file(record: dict[str, Any], operation: str, mask: Mask) -> list[Differe
     # What not everybody may read holds secrets, or was closed as it does now.
     closed = any(not int(one, 8) & 0o004 for one in (mode, *record["access"][:1]))
     public = _public(path) if closed else None
-    diff = mask.diff(path, there, wanted, public=public)
+    diff = mask.diff(path, there, wanted, public=public, reveal=reveal)
     return [
         *found,
         Difference("file", path, "differs" if diff else "differs in its line ends", operation, diff),
@@ -269,28 +217,3 @@ def packages(command: str) -> list[str]:
     """The packages that a command of pyinfra's `apt.packages` would install."""
     found = re.search(r"\bapt-get\b.* install (.*)", command)
     return [word for word in found[1].split() if not word.startswith("-")] if found else []
-
-
-def said_of(host: str, errors: str) -> str:
-    """Why pyinfra could do nothing with a host, of what it wrote for people; empty: it doesn't say."""
-    said = [
-        line.partition("]")[2].strip()
-        for line in map(_plain, errors.splitlines())
-        if line.strip().startswith(f"[{host}]")
-    ]
-    faults = [line for line in said if line and not re.match(r"(Connected|Ready:|noop)", line)]
-    return faults[-1] if faults else ""
-
-
-def complaint(errors: str) -> str:
-    """What pyinfra says is wrong, without where in the code it noticed."""
-    lines = [line.strip() for line in map(_plain, errors.splitlines()) if line.strip()]
-    for line in reversed(lines):
-        if found := re.search(r"pyinfra error(?: in \S+ line \d+)?: (.*)", line):
-            return found[1]
-    faults = [line for line in lines if not line.startswith(("-->", "["))]
-    return faults[-1] if faults else ""
-
-
-def _plain(line: str) -> str:
-    return re.sub(r"\x1b\[[0-9;]*m", "", line)

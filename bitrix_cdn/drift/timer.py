@@ -12,7 +12,8 @@ import sys
 from pathlib import Path
 
 from bitrix_cdn.drift.report import DriftError
-from bitrix_cdn.drift.run import ROOT, settings_of
+from bitrix_cdn.fleet import load
+from bitrix_cdn.fleet.deploys import ROOT
 
 UNIT = "bitrix-cdn-drift"
 PLACE = Path("/etc/systemd/system")
@@ -28,14 +29,14 @@ def install(inventory: str, user: str) -> str:
     :raises DriftError: it can't be; nothing was changed.
     """
     if os.geteuid():
-        raise DriftError("install-timer: only root can write to /etc/systemd/system; use sudo")
+        raise DriftError("only root can write to /etc/systemd/system; use sudo")
     if not SYSTEMD.is_dir():
-        raise DriftError("install-timer: systemd does not run this machine; use cron: docs/drift.md")
+        raise DriftError("systemd does not run this machine; use cron: docs/drift.md")
     try:
         account = pwd.getpwnam(user)
     except KeyError:
-        raise DriftError(f"install-timer: there is no account {user} on this machine") from None
-    calendar = settings_of(inventory)["drift"]["calendar"]
+        raise DriftError(f"there is no account {user} on this machine") from None
+    calendar = load(inventory).settings.drift.calendar
     _run("systemd-analyze", "calendar", calendar)
     cache = Path(account.pw_dir) / ".cache" / "bitrix-cdn"
     # As that account: a link in its home must lead root nowhere.
@@ -75,4 +76,4 @@ def _run(*command: str) -> None:
     result = subprocess.run(command, capture_output=True, text=True, check=False)
     if result.returncode:
         reason = (result.stderr or result.stdout).strip().splitlines()[-1:] or [f"exit {result.returncode}"]
-        raise DriftError(f"install-timer: {command[0]}: {reason[0]}")
+        raise DriftError(f"{command[0]}: {reason[0]}")

@@ -1,4 +1,4 @@
-"""What a dry run finds on a host, told to whoever asks for it, as `python -m bitrix_cdn.drift` does: see
+"""What a dry run finds on a host, told to whoever asks for it, as `bitrix-cdn drift` does: see
 :mod:`bitrix_cdn.engine.channel`. Where nobody asks, nothing here does anything.
 """
 

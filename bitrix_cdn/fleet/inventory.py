@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import json
-import re
-import subprocess
-import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
 from pyinfra.api import Config, State
 from pyinfra.api import Inventory as PyinfraInventory
 
-from bitrix_cdn.fleet.remote import HostError, Remote
+from bitrix_cdn.fleet.deploys import complaint, run
+from bitrix_cdn.fleet.errors import UsageError
+from bitrix_cdn.fleet.remote import Remote
 from bitrix_cdn.settings import Settings
 
 
@@ -36,6 +35,13 @@ class Inventory:
         data = next(entry["data"] for entry in self.entries if entry["name"] == name)
         return str(data.get("address", name))
 
+    def chosen(self, limit: Sequence[str]) -> list[str]:
+        """The hosts that a limit names; see :func:`chosen`."""
+        groups = {
+            name: [group for group, names in self.groups.items() if name in names] for name in self.hosts
+        }
+        return chosen(self.file, groups, limit)
+
     def close(self) -> None:
         for remote in self.hosts.values():
             remote.close()
@@ -44,25 +50,20 @@ class Inventory:
 def load(inventory: str) -> Inventory:
     """Reads an inventory through pyinfra, which checks it; connects to nothing.
 
-    :raises HostError: the inventory can't be.
+    :raises UsageError: the inventory can't be.
     """
     if not Path(inventory).is_file():
-        raise HostError(f"{inventory}: no such inventory")
-    result = subprocess.run(
-        [str(Path(sys.executable).parent / "pyinfra"), inventory, "debug-inventory", "--json"],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if result.returncode == 2:
+        raise UsageError(f"{inventory}: no such inventory")
+    found = run("--json", inventory=inventory, operations="debug-inventory")
+    if found.status == 2:
         # What pyinfra says of itself begins with an arrow.
-        said = [line for line in result.stderr.splitlines() if line and not line.startswith("-->")]
-        raise HostError("\n".join(said))
-    if result.returncode or not result.stdout.strip():
-        raise HostError(complaint(result.stderr) or f"{inventory}: pyinfra can't read it")
-    entries: list[dict[str, Any]] = json.loads(result.stdout)
+        said = [line for line in found.said.splitlines() if line and not line.startswith("-->")]
+        raise UsageError("\n".join(said))
+    entries: list[dict[str, Any]] | None = found.report
+    if found.status or entries is None:
+        raise UsageError(complaint(found.said) or f"{inventory}: pyinfra can't read it")
     if not entries or "settings" not in entries[0]["data"]:
-        raise HostError(f"{inventory}: has no settings; make it like inventories/production.py")
+        raise UsageError(f"{inventory}: has no settings; make it like inventories/production.py")
     state = State(PyinfraInventory(([(e["name"], e["data"]) for e in entries], {})), Config())  # type: ignore[no-untyped-call]
     groups: dict[str, tuple[str, ...]] = {}
     for entry in entries:
@@ -77,10 +78,20 @@ def load(inventory: str) -> Inventory:
     )
 
 
-def complaint(errors: str) -> str:
-    """What pyinfra says is wrong, without where in the code it noticed."""
-    lines = [line.strip() for line in errors.splitlines() if line.strip()]
-    for line in reversed(lines):
-        if match := re.search(r"pyinfra error(?: in \S+ line \d+)?: (.*)", line):
-            return match[1]
-    return lines[-1] if lines else ""
+def chosen(inventory: str, groups: Mapping[str, Sequence[str]], limit: Sequence[str]) -> list[str]:
+    """The hosts that a limit names.
+
+    :param groups: of each host.
+    :param limit: names or groups of hosts; `*` in them stands for anything. Empty: all.
+    :raises UsageError: one of its names stands for no host.
+    """
+    found: set[str] = set()
+    for pattern in limit:
+        matching = {name for name, of in groups.items() if pattern in of or fnmatchcase(name, pattern)}
+        if not matching:
+            known = sorted({*groups, *(group for of in groups.values() for group in of)})
+            raise UsageError(
+                f"{inventory}: no host or group is named {pattern}; there are: {', '.join(known)}"
+            )
+        found |= matching
+    return [name for name in groups if not limit or name in found]

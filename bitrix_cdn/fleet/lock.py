@@ -163,7 +163,7 @@ def refusal(host: str, lock: str, token: str) -> str | None:
         return None
     return (
         f"{host}: held by {holder}; wait for its end, or take it over with "
-        "`make unlock INVENTORY=...` if nobody works there any more"
+        "`bitrix-cdn lock break` if nobody works there any more"
     )
 
 

@@ -16,13 +16,10 @@ from pyinfra.api.exceptions import ConnectError
 from pyinfra.connectors.ssh import SSHConnector
 from pyinfra.connectors.util import make_unix_command_for_host
 
+from bitrix_cdn.fleet.errors import HostError, RefusedError
 from bitrix_cdn.fleet.hold import HeldError, hold
 from bitrix_cdn.fleet.lock import VARIABLE, Holder, for_run
 from bitrix_cdn.fleet.ssh import LoginError, lost
-
-
-class HostError(Exception):
-    """A host, or the inventory, isn't as it must be; the message is one line that says which."""
 
 
 @dataclass(frozen=True)
@@ -99,7 +96,7 @@ class Remote:
             try:
                 hold(self._host, self.holder)
             except HeldError as error:
-                raise HostError(str(error)) from None
+                raise RefusedError(str(error)) from None
 
     def close(self) -> None:
         if self._client is not None:

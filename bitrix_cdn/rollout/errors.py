@@ -2,10 +2,10 @@
 
 from collections.abc import Sequence
 
-from bitrix_cdn.fleet import HostError
+from bitrix_cdn import fleet
 
 
-class RolloutError(HostError):
+class RolloutError(fleet.HostError):
     """A failure whose message is one line.
 
     :param more: further lines that help to understand it.
@@ -16,5 +16,5 @@ class RolloutError(HostError):
         self.more = more
 
 
-class RefusedError(RolloutError):
+class RefusedError(RolloutError, fleet.RefusedError):
     """Nothing was begun, and nothing was changed on any host."""

@@ -70,7 +70,7 @@ class Record:
             self._held = self._lock.open("a+")
             self._at_work = self._work.open("a+")
             self._take(wait)
-            self.progress = self._read() or Progress(state)
+            self.progress = self.read() or Progress(state)
             self._lock.write_text(f"{os.getpid()}\n")
         except OSError as error:
             raise RolloutError(f"{self._file.parent}: {error.strerror}: progress is kept there") from None
@@ -146,7 +146,11 @@ class Record:
                 said = True
             time.sleep(0.5)
 
-    def _read(self) -> Progress | None:
+    def read(self) -> Progress | None:
+        """What an earlier run wrote; None: there was none.
+
+        :raises RolloutError: it can't be read.
+        """
         try:
             values: dict[str, Any] = json.loads(self._file.read_text())
             return Progress(**values)

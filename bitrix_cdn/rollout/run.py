@@ -73,7 +73,7 @@ class Summary:
     half: list[str] = field(default_factory=list)
     """Hosts that could neither be finished nor undone."""
 
-    def text(self, hosts: Sequence[str], command: str) -> list[str]:
+    def text(self, hosts: Sequence[str], command: str, undo: str) -> list[str]:
         """What an operator must know at the end, a line each."""
         width = max(map(len, hosts), default=0)
         lines = [f"stopped: {self.failure}"] if self.failure else []
@@ -81,7 +81,7 @@ class Summary:
         if self.half:
             lines.append(
                 f"{', '.join(self.half)}: stays locked for you; put it right, then run `{command}` again, "
-                f"or take it back with `{command} --undo`"
+                f"or take it back with `{undo}`"
             )
         elif self.failure:
             lines.append(f"when the cause is put right: `{command}`")

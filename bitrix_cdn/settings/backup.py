@@ -53,8 +53,8 @@ class BackupSettings(Section):
     ever talked to."""
 
     password: Secret = ""
-    """What the backups are encrypted with: `file:PATH` or `env:NAME` on the machine that deploys. `make
-    backup-password` makes such a file. Keep a copy elsewhere: without it no backup can be read."""
+    """What the backups are encrypted with: `file:PATH` or `env:NAME` on the machine that deploys.
+    `bitrix-cdn backup init` makes such a file. Keep a copy elsewhere: without it no backup can be read."""
 
     at: Annotated[str, Field(pattern=r"^([01][0-9]|2[0-3]):[0-5][0-9]$")] = "02:30"
     """When it is made each day, by the host's clock. Missed, it is made at the next boot."""
@@ -98,7 +98,7 @@ class BackupSettings(Section):
         if self.repository and not self.password:
             raise ValueError(
                 'repository needs password, such as "file:~/bitrix-cdn-backup-password" '
-                "(make backup-password INVENTORY=... makes it)"
+                "(bitrix-cdn backup init makes it)"
             )
         if self.sftp and not self.sftp_host_key:
             raise ValueError("an sftp repository needs sftp_host_key, the server's public host key")
@@ -122,7 +122,7 @@ def password_of(settings: BackupSettings) -> str:
             mode = stat.S_IMODE(path.stat().st_mode)
         except OSError as error:
             raise PyinfraError(
-                f"backup.password: {path}: {error.strerror} (make backup-password INVENTORY=... makes it)"
+                f"backup.password: {path}: {error.strerror} (bitrix-cdn backup init makes it)"
             ) from None
         if mode & 0o077:
             raise PyinfraError(f"backup.password: {path} has mode {mode:o}, others may read it; chmod 600")

@@ -28,7 +28,7 @@ Fingerprint = Annotated[str, Field(pattern=r"^SHA256:[A-Za-z0-9+/]{43}$")]
 
 class DriftSettings(Section):
     """The drift check: docs/drift.md. What the deploy brings to a host is expected there anyway; this is what
-    else may be there. `python -m bitrix_cdn.drift INVENTORY --suggest` prints these settings as the hosts are
+    else may be there. `bitrix-cdn drift allow` prints these settings as the hosts are
     now."""
 
     calendar: Annotated[str, Field(pattern=r"^[A-Za-z0-9*:,./~ -]+$")] = "*-*-* 05:00:00"

@@ -1,7 +1,7 @@
 """Every setting of a deployment: name, type, default and meaning.
 
 Units are part of the meaning or of the type. `docs/settings.md` is generated from this module by
-`python -m bitrix_cdn.settings`.
+`bitrix-cdn docs`.
 """
 
 from __future__ import annotations

@@ -104,8 +104,8 @@ def main() -> None:
             limit = HOSTS[:2] if number == 2 else ("*",)
             limits = [part for one in limit for part in ("--limit", one)]
             dry = cost([pyinfra, "--dry", "--json", *limits, INVENTORY, "deploy.py"], environment, [0])
-            check = [sys.executable, "-m", "bitrix_cdn.drift", INVENTORY, "--json", "--limit", *limit]
-            drift = cost(check, environment, [0, 2])
+            check = [sys.executable, "-m", "bitrix_cdn", "drift", "check", "-i", INVENTORY, "--json", *limits]
+            drift = cost(check, environment, [0, 3])
             if found := differences(drift.output):
                 sys.exit(f"{number} hosts differ: {found[:5]}")
             table.add_row(

@@ -1,4 +1,4 @@
-"""The command `bitrix-cdn-backup` on a host. `make backup` and `make restore` call it; so may root."""
+"""The command `bitrix-cdn-backup` on a host. `bitrix-cdn backup` and `restore` call it; so may root."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def _parser() -> argparse.ArgumentParser:
     commands.add_parser("check", help="clear away what is no longer kept, check the rest")
     commands.add_parser("list", help="the backups of this host")
     commands.add_parser("status", help="how the last ones went, as JSON")
-    begin = commands.add_parser("restore-begin", help="choose what make restore puts back")
+    begin = commands.add_parser("restore-begin", help="choose what bitrix-cdn restore puts back")
     begin.add_argument("snapshot")
     begin.add_argument("--without-pictures", action="store_true")
     begin.add_argument("--anew", action="store_true", help="though a restore of another one was begun")

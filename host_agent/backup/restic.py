@@ -61,7 +61,7 @@ def chosen(snapshots: Sequence[Snapshot], wanted: str, where: str) -> Snapshot:
     if found:
         raise BackupError(f"{wanted}: more than one backup's id begins so", Status.USAGE)
     raise BackupError(
-        f"{wanted}: there is no such backup; `latest` or an id is allowed, make backup-list shows them",
+        f"{wanted}: there is no such backup; `latest` or an id is allowed, bitrix-cdn backup list shows them",
         Status.USAGE,
     )
 

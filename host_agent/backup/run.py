@@ -73,7 +73,7 @@ def _status(error: OSError) -> Status:
 def _backup(config: Config, state: State) -> State:
     directory = Path(config.state)
     if Restore.load(directory):
-        raise BackupError("a restore onto this host is not finished; run make restore again first")
+        raise BackupError("a restore onto this host is not finished; run bitrix-cdn restore again first")
     repository = Repository(config)
     state = state.opened(config.repository, repository.open(state.known(config.repository), create=True))
     staged = directory / "staged"

@@ -139,7 +139,7 @@ def contents(remote: Remote, path: str) -> Any:
 
 def migration(*arguments: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        [sys.executable, "-m", "bitrix_cdn.adopt", *arguments],
+        [sys.executable, "-m", "bitrix_cdn", *arguments, "-i", INVENTORY],
         cwd=ROOT,
         env=dict(os.environ),
         stdin=subprocess.DEVNULL,
@@ -177,7 +177,7 @@ def live(lab: state.Lab, bitrix: Remote, cdn: Cdn) -> Iterator[LiveShop]:
     yield shop
     shop.stop()
     if not shop.mounted:
-        finished(migration("adopt", INVENTORY))
+        finished(migration("adopt"))
     wait_until(
         "the shop to be cleared",
         lambda: bitrix.run("sh", "-c", f"rm -rf {shop.path}; ls -d {shop.path}; true", user=user),
@@ -199,7 +199,7 @@ def test_leaving_brings_every_picture_back_and_none_of_the_converters_files(
     before.pop(b"photo.jpg.webp", None)
 
     live.start()
-    output = finished(migration("leave", INVENTORY))
+    output = finished(migration("leave"))
     notes = live.stop()
     assert not live.mounted
     assert "next deploy refuses" in output.splitlines()[-1]
@@ -249,7 +249,7 @@ def test_adopting_killed_in_the_middle_harms_nobody_and_keeps_to_its_bandwidth(
             cdn.remote.run("sh", "-c", f"du -sb --apparent-size {there} 2>/dev/null || echo 0").split()[0]
         )
 
-    process = migration("adopt", INVENTORY, "--bandwidth", "1M")
+    process = migration("adopt", "--bandwidth", "1M")
     wait_until("the first megabyte", copied, lambda size: size > 1_000_000, timeout=60)
     started, begin = time.monotonic(), copied()
     wait_until("two megabytes more", copied, lambda size: size > begin + 2_000_000, timeout=30)
@@ -271,7 +271,7 @@ def test_adopting_goes_on_where_it_was_and_loses_nothing(live: LiveShop, bitrix:
     # Through the mount they would lose what is less than a second.
     live.bitrix.run("find", f"{live.path}/nasty", "-exec", "touch", "-d", "@1234567890.123456789", "{}", "+")
     live.start()
-    output = finished(migration("adopt", INVENTORY))
+    output = finished(migration("adopt"))
     notes = live.stop()
     assert live.mounted, output
     assert notes["missed"] == []
@@ -306,7 +306,7 @@ def test_adopting_goes_on_where_it_was_and_loses_nothing(live: LiveShop, bitrix:
     )
     assert below == ""
     nothing_stays_behind(live)
-    assert "nothing to do" in finished(migration("adopt", INVENTORY))
+    assert "nothing to do" in finished(migration("adopt"))
 
 
 def test_a_deploy_after_adopting_has_nothing_to_change(live: LiveShop) -> None:

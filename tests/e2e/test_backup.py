@@ -97,9 +97,9 @@ class World:
         return run
 
     def backup(self, *arguments: str, status: int = 0) -> str:
-        """What `python -m bitrix_cdn.backup` prints."""
+        """What `bitrix-cdn backup` and `restore` print."""
         result = subprocess.run(
-            [sys.executable, "-m", "bitrix_cdn.backup", *arguments],
+            [sys.executable, "-m", "bitrix_cdn", *arguments],
             cwd=ROOT,
             capture_output=True,
             text=True,
@@ -114,7 +114,7 @@ class World:
         """Begins a command and kills it, and all that it started here, when it says some words."""
         said = ""
         with subprocess.Popen(
-            [sys.executable, "-m", "bitrix_cdn.backup", *arguments],
+            [sys.executable, "-m", "bitrix_cdn", *arguments],
             cwd=ROOT,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -215,7 +215,7 @@ def world(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
             # Of an earlier run on this lab.
             remote.run("rm", "-rf", "/var/lib/bitrix-cdn/backup", LOCAL)
         inventory = world.over_sftp
-        world.backup("password", inventory)
+        world.backup("backup", "init", "-i", inventory)
         world.deploy(inventory)
         yield world
     finally:
@@ -236,7 +236,7 @@ def admit(world: World, said: str) -> None:
 
 
 def test_a_host_that_the_repository_does_not_know_says_which_key_it_needs(world: World) -> None:
-    said = world.backup("run", world.over_sftp, status=5)
+    said = world.backup("backup", "run", "-i", world.over_sftp, status=1)
     assert said.count("its server refuses this host's key") == 2
     admit(world, said)
 
@@ -263,11 +263,11 @@ def test_all_hosts_are_backed_up_at_once(world: World) -> None:
     silence = ("amtool", "--alertmanager.url=http://127.0.0.1:9093", "silence")
     world.cdn.run(*silence, "add", "--comment=kept", "--author=test", "--duration=10h", "alertname=Kept")
     world.cdn.run("systemctl", "restart", "prometheus-alertmanager")
-    said = world.backup("run", world.over_sftp)
+    said = world.backup("backup", "run", "-i", world.over_sftp)
     world.cdn.run("systemctl", "start", "webp-converter")
     assert "bitrix: backup " in said
     assert "cdn: backup " in said
-    listed = json.loads(world.backup("list", world.over_sftp, "--json"))
+    listed = json.loads(world.backup("backup", "list", "-i", world.over_sftp, "--json"))
     assert [len(listed[name]) for name in ("bitrix", "cdn")] == [1, 1]
     assert [listed[name][0]["pictures"] for name in ("bitrix", "cdn")] == [False, True]
     assert listed["cdn"][0]["size"] > 100_000
@@ -301,7 +301,7 @@ def test_what_opens_it_is_told_to_nobody(world: World) -> None:
 def test_a_wrong_password_is_refused_and_rings(world: World) -> None:
     world.cdn.run("sh", "-c", f"cp -p {PASSWORD} {PASSWORD}.kept; echo wrong > {PASSWORD}")
     try:
-        said = world.backup("run", world.over_sftp, "--host", "cdn", status=3)
+        said = world.backup("backup", "run", "-i", world.over_sftp, "--limit", "cdn", status=1)
         assert "the password is not the repository's" in said
         firing = 'ALERTS{alertname="BackupFailed",alertstate="firing",host="cdn"}'
         wait_until("BackupFailed", lambda: world.prometheus(firing), timeout=90, interval=1)
@@ -311,7 +311,7 @@ def test_a_wrong_password_is_refused_and_rings(world: World) -> None:
 
 
 def test_a_host_in_use_is_not_overwritten(world: World) -> None:
-    said = world.backup("restore", world.over_sftp, status=7)
+    said = world.backup("restore", "-i", world.over_sftp, status=4)
     assert "cdn: is deployed and in use" in said
     assert world.redis(CACHE, "get", "kept") == "statistics"
 
@@ -326,7 +326,7 @@ def test_a_bare_host_from_the_backup_answers_the_same_bytes(world: World, figure
         [
             sys.executable,
             "-m",
-            "lab",
+            "dev.lab",
             "exec",
             "cdn",
             "--",
@@ -340,11 +340,11 @@ def test_a_bare_host_from_the_backup_answers_the_same_bytes(world: World, figure
         text=True,
         check=True,
     ).stdout
-    restore = ("restore", inventory, "--host-key", shown.split()[1])
-    assert "another key" in world.backup("restore", inventory, status=1)
+    restore = ("restore", "-i", inventory, "--host-key", shown.split()[1])
+    assert "another key" in world.backup("restore", "-i", inventory, status=1)
     assert "shows" in world.backup(*restore[:-1], "SHA256:" + "A" * 43, status=1)
     # It has a key of its own for the repository now.
-    admit(world, world.backup(*restore, status=5))
+    admit(world, world.backup(*restore, status=1))
     assert "no such backup" in world.backup(*restore, "--snapshot", "ffffffff", status=2)
 
     started = time.monotonic()
@@ -393,22 +393,22 @@ def test_prometheus_answers_for_the_time_before(world: World) -> None:
 
 def test_the_deploy_has_nothing_to_change(world: World) -> None:
     assert world.deploy(world.over_sftp).changed() == {}
-    said = world.backup("run", world.over_sftp)
+    said = world.backup("backup", "run", "-i", world.over_sftp)
     assert "cdn: backup " in said
 
 
 def test_a_path_and_no_pictures(world: World) -> None:
     inventory = world.to_a_path
     world.deploy(inventory)
-    assert "cdn: backup " in world.backup("run", inventory)
-    world.backup("check", inventory)
-    [only] = json.loads(world.backup("list", inventory, "--host", "cdn", "--json"))["cdn"]
+    assert "cdn: backup " in world.backup("backup", "run", "-i", inventory)
+    world.backup("backup", "check", "-i", inventory)
+    [only] = json.loads(world.backup("backup", "list", "-i", inventory, "--limit", "cdn", "--json"))["cdn"]
     assert not only["pictures"]
 
     world.redis(CACHE, "set", "kept", "something else")
     # The shop's pictures and all variants are lost; its originals are where they were.
     world.cdn.run("sh", "-c", "rm -rf /var/www/cdn/upload/resize_cache/* /var/cache/webp/upload/*")
-    world.backup("restore", inventory, "--force", "--snapshot", only["id"][:8])
+    world.backup("restore", "-i", inventory, "--force", "--snapshot", only["id"][:8])
     assert world.redis(CACHE, "get", "kept") == "statistics"
 
     [first, *_] = world.remembered["originals"]
@@ -438,14 +438,16 @@ def test_switched_off_nothing_is_left_that_opens_it(world: World) -> None:
 
 
 def test_settings_are_judged_before_any_host_is_asked(world: World) -> None:
-    assert "settings.backup.repository is not set" in world.backup("run", world.inventory(""), status=2)
+    assert "settings.backup.repository is not set" in world.backup(
+        "backup", "run", "-i", world.inventory(""), status=2
+    )
     inventory = world.over_sftp
-    assert "there is no host 'shop'; allowed: bitrix, cdn" in world.backup(
-        "run", inventory, "--host", "shop", status=2
+    assert "no host or group is named shop; there are: bitrix, cdn" in world.backup(
+        "backup", "run", "-i", inventory, "--limit", "shop", status=2
     )
     (world.place / "password").chmod(0o644)
     try:
-        assert "others may read it" in world.backup("restore", inventory, status=2)
+        assert "others may read it" in world.backup("restore", "-i", inventory, status=2)
     finally:
         (world.place / "password").chmod(0o600)
     assert Settings().backup.repository == ""

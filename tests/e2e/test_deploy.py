@@ -285,7 +285,7 @@ def test_pictures_that_are_only_here_are_not_hidden(lab: state.Lab, bitrix: Remo
     bitrix.run("sh", "-c", f"mkdir -p {path}/a && echo only here > {path}/a/b.jpg")
     with put_right(bitrix, f"rm -rf {path}/a"):
         run = pyinfra("-y", lab=lab.name)
-        refusal(run, path, "1 files", "make adopt")
+        refusal(run, path, "1 files", "bitrix-cdn adopt")
         assert bitrix.run("cat", f"{path}/a/b.jpg") == "only here\n"
     assert pyinfra("-y", lab=lab.name).status == 0
 

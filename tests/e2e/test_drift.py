@@ -22,7 +22,7 @@ from tests.e2e.conftest import Cdn
 from tests.kit.deployment import ROOT, deploy
 from tests.kit.support import Figure, Remote, wait_until
 
-CLEAN, FAILED, DRIFT = 0, 1, 2
+CLEAN, FAILED, DRIFT = 0, 1, 3
 
 LISTENER = """
 import socket, sys, time
@@ -37,7 +37,7 @@ KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJ1OtNnWvxYkJLKxjPSJGmHPRBDzVwMHiwMSM
 
 @dataclass(frozen=True)
 class Checked:
-    """What `python -m bitrix_cdn.drift --json` said."""
+    """What `bitrix-cdn drift --json` said."""
 
     status: int
     report: dict[str, Any]
@@ -54,7 +54,17 @@ def check(deployment: Deployment, lab: state.Lab, *arguments: str) -> Checked:
     """One check of the lab."""
     started = time.monotonic()
     result = subprocess.run(
-        [sys.executable, "-m", "bitrix_cdn.drift", deployment.inventory, "--json", *arguments],
+        [
+            sys.executable,
+            "-m",
+            "bitrix_cdn",
+            "drift",
+            "check",
+            "-i",
+            deployment.inventory,
+            "--json",
+            *arguments,
+        ],
         cwd=ROOT,
         env={**os.environ, "LAB_NAME": lab.name},
         stdin=subprocess.DEVNULL,

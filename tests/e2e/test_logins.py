@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from pyinfra.api import Config, Inventory, State
 
-from bitrix_cdn.fleet.remote import HostError, Remote
+from bitrix_cdn.fleet import HostError, Remote
 from dev.lab import state
 from tests.e2e.conftest import Cdn
 from tests.e2e.test_deploy import refusal

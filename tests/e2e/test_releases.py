@@ -143,7 +143,7 @@ def running(cdn: Cdn) -> str:
 
 
 def roll_back(lab: state.Lab, *data: str) -> Run:
-    """What `make rollback` runs."""
+    """What `bitrix-cdn release back` runs."""
     given = [word for value in data for word in ("--data", value)]
     return pyinfra("-y", "--limit", "cdn", *given, operations="rollback.py", lab=lab.name)
 

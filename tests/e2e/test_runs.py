@@ -63,7 +63,7 @@ def test_a_host_is_changed_by_one_run_at_a_time(lab: state.Lab, cdn: Cdn, slow: 
         )
         for operations in ("deploy.py", "rotate_keys.py", "rollback.py"):
             second = pyinfra("-y", operations=operations, lab=lab.name)
-            refusal(second, "held by", " since ", "slow.py", "make unlock")
+            refusal(second, "held by", " since ", "slow.py", "bitrix-cdn lock break")
             assert "Starting operation" not in second.output
     finally:
         first.kill()

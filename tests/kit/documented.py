@@ -8,7 +8,7 @@ from pathlib import Path
 
 from tests.kit.deployment import ROOT
 
-OPERATORS = ("make", "pyinfra", "pytest", "python", "molecule")
+OPERATORS = ("bitrix-cdn", "make", "pyinfra", "pytest", "python", "molecule")
 """What is run on the machine that deploys: tests/unit/docs."""
 
 _PROGRAMS = (

@@ -103,20 +103,23 @@ class Tree:
             (self.path / name).write_text(text)
         self.originals.clear()
 
-    def start(self, *arguments: str, code: str = "", **environment: str) -> subprocess.Popen[str]:
+    def start(
+        self, *arguments: str, code: str = "", command: str = "start", **environment: str
+    ) -> subprocess.Popen[str]:
         """Starts a rollout, in a process group of its own.
 
         :param code: Python that goes before it.
+        :param command: of `bitrix-cdn rollout`.
         """
         program = [
             "-c",
-            f"{code}\nimport sys\nfrom bitrix_cdn.rollout import cli\nsys.exit(cli.main(sys.argv[1:]))",
+            f"{code}\nimport sys\nfrom bitrix_cdn.cli import main\nsys.exit(main())",
         ]
         process = subprocess.Popen(
             [
                 sys.executable,
-                *(program if code else ["-m", "bitrix_cdn.rollout"]),
-                INVENTORY_OF_EDGES,
+                *(program if code else ["-m", "bitrix_cdn"]),
+                *("rollout", command, "-i", INVENTORY_OF_EDGES),
                 *arguments,
             ],
             cwd=self.path,
@@ -132,10 +135,18 @@ class Tree:
         self.started.append(process)
         return process
 
-    def run(self, *arguments: str, code: str = "", timeout: float = 900, **environment: str) -> Done:
+    def run(
+        self,
+        *arguments: str,
+        code: str = "",
+        command: str = "start",
+        timeout: float = 900,
+        **environment: str,
+    ) -> Done:
         """Runs a rollout to its end, with a short look at the errors."""
         started = time.monotonic()
-        process = self.start("--watch", "10", *arguments, code=code, **environment)
+        shortly = ("--watch", "10") if command == "start" else ()
+        process = self.start(*shortly, *arguments, code=code, command=command, **environment)
         try:
             output, _ = process.communicate(timeout=timeout)
         except subprocess.TimeoutExpired:

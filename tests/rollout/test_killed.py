@@ -27,14 +27,15 @@ FILE = "/etc/bitrix-cdn/rollout-test"
 
 # The record of a step is on the disk when it begins; then comes SIGKILL.
 KILLED_AT = """
-import os, signal, rollout.record
-enter = rollout.record.Record.enter
+import os, signal
+from bitrix_cdn.rollout import record
+enter = record.Record.enter
 def killed(self, batch, step):
     batch = list(batch)
     enter(self, batch, step)
     if step == os.environ["KILL_AT"]:
         os.kill(os.getpid(), signal.SIGKILL)
-rollout.record.Record.enter = killed
+record.Record.enter = killed
 """
 
 
@@ -135,10 +136,10 @@ def test_interrupted_it_says_what_is_left_and_can_be_taken_back(
     output, _ = process.communicate(timeout=60)
     assert process.returncode == 130, output
     assert "interrupted in step 'smoke' of edge1" in output
-    assert "--undo" in output
+    assert "rollout undo" in output
     assert set(traces(remotes)) == set(remotes)
     assert content(remotes["edge1"]) == text
-    undone = tree.run("--undo")
+    undone = tree.run(command="undo")
     assert undone.status == 0, undone.output
     assert content(remotes["edge1"]) == before
     assert traces(remotes) == {}

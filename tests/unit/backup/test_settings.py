@@ -68,7 +68,7 @@ def test_a_password_that_others_may_read_is_none(tmp_path: Path) -> None:
 
 
 def test_a_missing_password_file_says_how_it_is_made(tmp_path: Path) -> None:
-    with pytest.raises(PyinfraError, match="make backup-password"):
+    with pytest.raises(PyinfraError, match="bitrix-cdn backup init"):
         password_of(settings(repository="/srv", password=f"file:{tmp_path}/none"))
 
 

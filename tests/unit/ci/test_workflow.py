@@ -123,13 +123,13 @@ def test_without_the_secrets_nothing_is_written(home: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("status", "says"), [(0, ""), (1, "not all hosts could be checked"), (2, "differ"), (130, "not all")]
+    ("status", "says"), [(0, ""), (1, "not all hosts could be checked"), (3, "differ"), (130, "not all")]
 )
 def test_drift_is_told_from_a_check_that_failed(home: Path, status: int, says: str) -> None:
-    python = home / ".venv/bin/python"
-    python.parent.mkdir(parents=True)
-    python.write_text(f"#!/bin/sh\nexit {status}\n")
-    python.chmod(0o755)
+    command = home / ".venv/bin/bitrix-cdn"
+    command.parent.mkdir(parents=True)
+    command.write_text(f"#!/bin/sh\nexit {status}\n")
+    command.chmod(0o755)
     done = _bash(_step("drift", "Compare the hosts with their inventory"), home)
     assert done.returncode == status
     assert says in done.stdout

@@ -7,9 +7,12 @@ import subprocess
 import sys
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import pytest
+from typer.main import get_command
 
+from bitrix_cdn.cli import app
 from tests.kit.deployment import ROOT
 from tests.kit.documented import Command, commands
 
@@ -52,7 +55,7 @@ def help_of(*words: str) -> str:
         check=False,
     )
     assert result.returncode == 0, result.stderr
-    assert result.stdout.startswith("usage:"), result.stdout[:200]
+    assert result.stdout.lower().startswith("usage:"), result.stdout[:200]
     return result.stdout
 
 
@@ -66,6 +69,38 @@ def test_a_module_has_the_options(command: Command) -> None:
         said = help_of("-m", module, rest[0])
     for option in (word for word in rest if word.startswith("--") and word != "--"):
         assert option in said, option
+
+
+def leaf(words: list[str]) -> tuple[Any, list[str]]:
+    """A command of `bitrix-cdn` as it is typed, and what follows it."""
+    command: Any = get_command(app)
+    while words and words[0] in getattr(command, "commands", {}):
+        command, words = command.commands[words[0]], words[1:]
+    if commands := getattr(command, "commands", {}):
+        command = next(iter(commands.values()))  # the default
+    return command, words
+
+
+@pytest.mark.parametrize("command", of("bitrix-cdn"), ids=named)
+def test_the_command_has_the_subcommand_and_its_options(command: Command) -> None:
+    words = re.sub(r"[\[\]]", " ", re.split(r"[>|]|&&", command.text)[0]).split()
+    found, rest = leaf(words[words.index("bitrix-cdn") + 1 :])
+    assert found.name != "check" or len(words) > 1
+    if getattr(found, "context_settings", {}).get("ignore_unknown_options"):
+        return  # another program's
+    known = {"--help", *(option for one in found.params for option in one.opts)}
+    values = {option for one in found.params for option in one.opts if not getattr(one, "is_flag", False)}
+    arguments = [one for one in found.params if one.param_type_name == "argument"]
+    given = []
+    while rest:
+        word = rest.pop(0)
+        if word.startswith("-"):
+            assert word in known, word
+            if word in values:
+                rest.pop(0)
+        elif word != "...":
+            given.append(word)
+    assert len(given) <= len(arguments), given
 
 
 def test_files_that_pyinfra_and_pytest_are_given_are_there() -> None:

@@ -6,13 +6,16 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from bitrix_cdn.drift import timer
 from bitrix_cdn.drift.report import DriftError
-from bitrix_cdn.drift.run import ROOT
 from bitrix_cdn.drift.timer import install, units
+from bitrix_cdn.fleet.deploys import ROOT
+from bitrix_cdn.settings import Settings
+from bitrix_cdn.settings.drift import DriftSettings
 
 
 def made(tmp_path: Path) -> dict[str, str]:
@@ -21,11 +24,11 @@ def made(tmp_path: Path) -> dict[str, str]:
 
 def test_the_service_checks_and_publishes_as_the_account_that_may(tmp_path: Path) -> None:
     service = made(tmp_path)["bitrix-cdn-drift.service"].splitlines()
-    assert f"ExecStart={sys.executable} -m drift /etc/shop.py --publish" in service
+    assert f"ExecStart={sys.executable} -m bitrix_cdn drift check -i /etc/shop.py --publish" in service
     assert f"WorkingDirectory={ROOT}" in service
     assert "User=root" in service
     # Differences are a result; what could not be checked is tried again.
-    assert {"SuccessExitStatus=2", "Restart=on-failure"} <= set(service)
+    assert {"SuccessExitStatus=3", "Restart=on-failure"} <= set(service)
     lines = made(tmp_path)["bitrix-cdn-drift.timer"].splitlines()
     assert {"OnCalendar=*-*-* 05:00:00", "Persistent=true"} <= set(lines)
 
@@ -67,7 +70,8 @@ def test_a_calendar_that_is_none_is_refused_before_anything_is_written(
     monkeypatch.setattr("os.geteuid", lambda: 0)
     monkeypatch.setattr(timer, "SYSTEMD", tmp_path)
     monkeypatch.setattr(timer, "PLACE", tmp_path)
-    monkeypatch.setattr(timer, "settings_of", lambda _: {"drift": {"calendar": "whenever"}})
+    settings = Settings(drift=DriftSettings(calendar="whenever"))
+    monkeypatch.setattr(timer, "load", lambda _: SimpleNamespace(settings=settings))
     with pytest.raises(DriftError, match="whenever"):
         install("inventories/production.py", "root")
     assert list(tmp_path.iterdir()) == []

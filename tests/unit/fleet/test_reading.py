@@ -73,7 +73,7 @@ def test_what_is_no_inventory_is_told_in_one_line_with_its_place(tmp_path: Path)
     assert told == {}
 
 
-@pytest.mark.parametrize("command", [["bitrix_cdn.fleet", "check"], ["pyinfra", "--dry"]])
+@pytest.mark.parametrize("command", [["bitrix_cdn", "check", "-i"], ["pyinfra", "--dry"]])
 def test_commands_end_with_it(tmp_path: Path, command: list[str]) -> None:
     inventory = tmp_path / "shop.py"
     inventory.write_text("import nosuch\nb = = 2\n")
@@ -81,4 +81,5 @@ def test_commands_end_with_it(tmp_path: Path, command: list[str]) -> None:
     result = run("-m", *command, str(inventory), *operations)
     assert result.returncode == 2, result.stderr
     said = [line for line in result.stderr.splitlines() if not line.startswith("-->")]
-    assert said == [f"{inventory}:2: SyntaxError: invalid syntax"]
+    prefix = "" if operations else "check: "
+    assert said == [f"{prefix}{inventory}:2: SyntaxError: invalid syntax"]

@@ -272,11 +272,11 @@ def test_a_host_that_can_not_be_undone_stays_drained_and_is_said(start: Start, w
     assert not rollout.run(BATCHES)
     assert fake.drained == {"edge1": "rollout"}
     assert rollout.summary.half == ["edge1"]
-    text = rollout.summary.text(EVERYONE, "python -m bitrix_cdn.rollout shop.py")
+    text = rollout.summary.text(EVERYONE, "bitrix-cdn rollout start", "bitrix-cdn rollout undo")
     assert text[0] == "stopped: edge1: smoke fails"
     assert text[1].split() == f"edge1 NOT UNDONE, stays drained: edge1: {what} fails".split()
     assert text[2].split() == ["edge2", "not", "touched"]
-    assert "`python -m bitrix_cdn.rollout shop.py --undo`" in text[-1]
+    assert "`bitrix-cdn rollout undo`" in text[-1]
     # So that nobody else deploys onto it meanwhile.
     assert rollout._record.progress.batch == ["edge1"]
 

@@ -1,18 +1,11 @@
-"""The reference of settings says what the model says."""
+"""The pages that are made from the code say what the code says."""
 
-import subprocess
-import sys
-
+from bitrix_cdn.cli import main
 from tests.kit.deployment import ROOT
 
 
-def test_the_reference_is_up_to_date() -> None:
-    made = subprocess.run(
-        [sys.executable, "-m", "bitrix_cdn.settings"], cwd=ROOT, capture_output=True, text=True, check=True
-    ).stdout
-    assert made == (ROOT / "docs/settings.md").read_text(), (
-        "run: python -m bitrix_cdn.settings > docs/settings.md"
-    )
+def test_the_pages_are_up_to_date() -> None:
+    assert main(["docs", "--check"]) == 0, "run: bitrix-cdn docs"
 
 
 def test_every_setting_is_explained() -> None:

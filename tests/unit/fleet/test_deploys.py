@@ -10,7 +10,8 @@ from typing import Any, cast
 import pytest
 
 from bitrix_cdn.fleet import Inventory
-from bitrix_cdn.rollout.deploys import Failure, by_host, failure, sources, state
+from bitrix_cdn.fleet.deploys import Failure, by_host, failure
+from bitrix_cdn.fleet.sources import sources, state
 
 ROOT = Path(__file__).parents[3]
 

@@ -1,11 +1,10 @@
-"""Writes docs/settings.md from the model: `python -m bitrix_cdn.settings > docs/settings.md`."""
+"""docs/settings.md, made from the model; `bitrix-cdn docs` writes it."""
 
 from __future__ import annotations
 
-import argparse
 import inspect
 import typing
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
@@ -15,7 +14,7 @@ from bitrix_cdn.settings.model import HostEntry, Settings
 INTRODUCTION = """\
 # Settings
 
-Made from `bitrix_cdn/settings/` by `python -m bitrix_cdn.settings > docs/settings.md`; a test compares them.
+Made from `bitrix_cdn/settings/` by `bitrix-cdn docs`; a test compares them.
 
 An inventory gives `groups(settings={...})` what differs from the defaults below, nested like the headings:
 `settings={"redis": {"cache_maxmemory": "1gb"}}`. A key that isn't here, a value of another type and a
@@ -24,18 +23,16 @@ any host is connected to.
 """
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    argparse.ArgumentParser(prog="python -m bitrix_cdn.settings", description=__doc__).parse_args(arguments)
-    print(INTRODUCTION)
-    print("## Hosts\n")
-    print(
+def page() -> str:
+    """The page."""
+    lines = [INTRODUCTION, "## Hosts\n"]
+    lines.append(
         "What stands after a host's name in `bitrix={...}`, `cdn={...}`, `edge={...}` and `balancer={...}`.\n"
     )
-    print("\n".join(_table(HostEntry)))
+    lines += _table(HostEntry)
     for heading, model in _sections(Settings, ""):
-        print(f"\n## {heading}\n")
-        print(f"{_sentence(inspect.getdoc(model))}\n")
-        print("\n".join(_table(model)))
+        lines += [f"\n## {heading}\n", f"{_sentence(inspect.getdoc(model))}\n", *_table(model)]
+    return "\n".join(lines) + "\n"
 
 
 def _sections(model: type[BaseModel], prefix: str) -> Iterator[tuple[str, type[BaseModel]]]:
@@ -86,7 +83,3 @@ def _literal(value: object) -> str:
 
 def _sentence(text: str | None) -> str:
     return " ".join((text or "").split())
-
-
-if __name__ == "__main__":
-    main()

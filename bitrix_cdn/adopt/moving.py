@@ -1,0 +1,48 @@
+"""One run of adopt or leave, with what it needs opened before and closed behind it."""
+
+from __future__ import annotations
+
+import contextlib
+from typing import Literal
+
+from bitrix_cdn.adopt import hosts
+from bitrix_cdn.adopt.adopt import adopt
+from bitrix_cdn.adopt.leave import leave
+from bitrix_cdn.adopt.way import Way
+from bitrix_cdn.fleet import HostError, keep_others_away
+from bitrix_cdn.fleet.progress import Display
+
+INTERRUPTED = "the site goes on working; run the same command again to go on"
+
+
+def move(
+    direction: Literal["adopt", "leave"],
+    inventory: str,
+    display: Display,
+    *,
+    bandwidth: str | None = None,
+    dry_run: bool = False,
+) -> int:
+    """Moves a shop's pictures to the CDN host, or back.
+
+    :param bandwidth: as :func:`bitrix_cdn.adopt.rsync.bandwidth` returns it.
+    :param dry_run: check and count, change nothing.
+    :returns: 0, or 1 when something is left to be done by an operator.
+    :raises HostError: it can't be; the site goes on working as it did.
+    """
+    way: Way | None = None
+    try:
+        way = Way(hosts.load(inventory), display, bandwidth)
+        if not dry_run:
+            keep_others_away((way.bitrix, way.cdn), direction)
+        return (adopt if direction == "adopt" else leave)(way, dry_run=dry_run)
+    except (HostError, KeyboardInterrupt):
+        if way is not None:
+            # Takes back what moving needed, as far as the hosts can be reached.
+            with contextlib.suppress(HostError, KeyboardInterrupt):
+                way.close(done=False)
+        raise
+    finally:
+        if way is not None:
+            way.bitrix.close()
+            way.cdn.close()

@@ -1,0 +1,100 @@
+"""`backup` and `restore`: docs/backup.md."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from bitrix_cdn.cli.session import AsJson, InventoryFile, Limit, Session, group, session_of
+
+if TYPE_CHECKING:
+    from bitrix_cdn.backup.fleet import Fleet
+
+backup = group("Backups of the hosts, encrypted, elsewhere: docs/backup.md.")
+
+
+def add_to(app: typer.Typer) -> None:
+    app.add_typer(backup, name="backup")
+    app.command()(restore)
+
+
+def _fleet(context: typer.Context) -> tuple[Session, Fleet]:
+    from bitrix_cdn.backup.fleet import of
+
+    session = session_of(context)
+    session.advice = "run the same command again to go on"
+    return session, of(session.hosts)
+
+
+@backup.command()
+def run(
+    context: typer.Context, inventory: InventoryFile = None, as_json: AsJson = False, limit: Limit = None
+) -> None:
+    """Makes a backup of each host now. (Default.)"""
+    from bitrix_cdn.backup import tasks
+
+    session, fleet = _fleet(context)
+    tasks.run(fleet, session.limit, session.say, session.complain)
+
+
+@backup.command("list")
+def list_(
+    context: typer.Context, inventory: InventoryFile = None, as_json: AsJson = False, limit: Limit = None
+) -> None:
+    """Lists the backups that there are."""
+    from bitrix_cdn.backup import tasks
+
+    session, fleet = _fleet(context)
+    session.result = tasks.snapshots(fleet, session.limit, session.complain)
+    for line in tasks.listed(session.result):
+        session.say(line)
+
+
+@backup.command()
+def check(
+    context: typer.Context, inventory: InventoryFile = None, as_json: AsJson = False, limit: Limit = None
+) -> None:
+    """Clears away what is no longer kept, and checks the rest, as each week."""
+    from bitrix_cdn.backup import tasks
+
+    session, fleet = _fleet(context)
+    tasks.check(fleet, session.limit, session.say, session.complain)
+
+
+@backup.command()
+def init(context: typer.Context, inventory: InventoryFile = None, as_json: AsJson = False) -> None:
+    """Makes the file with the password, where the settings say, once."""
+    from bitrix_cdn.backup import tasks
+
+    session, fleet = _fleet(context)
+    path = tasks.make_password(fleet)
+    session.say(f"{path} is made. Copy it to where neither this machine nor the hosts can take it along.")
+
+
+def restore(
+    context: typer.Context,
+    host: Annotated[str | None, typer.Argument(help="By default the CDN host.", metavar="[HOST]")] = None,
+    inventory: InventoryFile = None,
+    as_json: AsJson = False,
+    snapshot: Annotated[str, typer.Option(metavar="ID", help="As `backup list` shows it.")] = "latest",
+    without_pictures: Annotated[bool, typer.Option("--without-pictures", help="Leave them out.")] = False,
+    host_key: Annotated[
+        str | None,
+        typer.Option(metavar="SHA256:...", help="Fingerprint of the Ed25519 key that the bare host shows."),
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Overwrite a host that is in use.")] = False,
+) -> None:
+    """Puts a host back as it was, from bare Debian on."""
+    from bitrix_cdn.backup import tasks
+
+    session, fleet = _fleet(context)
+    tasks.put_back(
+        fleet,
+        host,
+        session.display,
+        snapshot=snapshot,
+        pictures=not without_pictures,
+        fingerprint=host_key,
+        force=force,
+    )

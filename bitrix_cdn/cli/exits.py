@@ -1,0 +1,41 @@
+"""The exit statuses of all commands."""
+
+from __future__ import annotations
+
+from enum import IntEnum
+
+from pyinfra.api.exceptions import PyinfraError
+
+from bitrix_cdn.fleet import HostError, RefusedError, UsageError
+from host_agent.backup.errors import BackupError, Status
+
+HELP = (
+    "Exit status: 0 fine; 1 failed; 2 a wrong command or inventory; 3 the hosts differ; 4 refused, or held "
+    "by somebody else; 130 interrupted."
+)
+
+
+class Exit(IntEnum):
+    """How a command ended."""
+
+    FINE = 0
+    FAILED = 1
+    USAGE = 2
+    DIFFERENCES = 3
+    REFUSED = 4
+    INTERRUPTED = 130
+
+
+FORESEEN = (HostError, BackupError, PyinfraError, OSError)
+"""What is told in one line."""
+
+_OF_BACKUPS = {Status.USAGE: Exit.USAGE, Status.LOCKED: Exit.REFUSED, Status.LIVE: Exit.REFUSED}
+
+
+def of(error: BaseException) -> Exit:
+    """The status that an error ends a command with."""
+    if isinstance(error, BackupError):
+        return _OF_BACKUPS.get(error.status, Exit.FAILED)
+    if isinstance(error, UsageError):
+        return Exit.USAGE
+    return Exit.REFUSED if isinstance(error, RefusedError) else Exit.FAILED

@@ -1,0 +1,60 @@
+"""`check` and `lock`: which hosts there are, and who is at work on them."""
+
+from __future__ import annotations
+
+import typer
+
+from bitrix_cdn.cli.session import AsJson, InventoryFile, Limit, group, session_of
+
+lock = group("Who is at work on the hosts: two never change one at once.")
+
+
+def add_to(app: typer.Typer) -> None:
+    app.command()(check)
+    app.add_typer(lock, name="lock")
+
+
+def check(context: typer.Context, inventory: InventoryFile = None, as_json: AsJson = False) -> None:
+    """Tells what is wrong with an inventory, or which hosts it has. Connects to nothing."""
+    from bitrix_cdn.settings.inventory import GROUPS
+
+    session = session_of(context)
+    found = session.hosts
+    hosts = {
+        name: {
+            "address": found.address(name),
+            "groups": [group for group in GROUPS if name in found.groups.get(group, ())],
+        }
+        for name in found.hosts
+    }
+    session.result = {"inventory": found.file, "hosts": hosts}
+    shown = [f"{name} ({one['address']}; {', '.join(one['groups'])})" for name, one in hosts.items()]
+    session.say(f"{found.file}: {len(hosts)} hosts: {', '.join(shown)}. Nothing was connected to.")
+
+
+@lock.command()
+def show(
+    context: typer.Context, inventory: InventoryFile = None, as_json: AsJson = False, limit: Limit = None
+) -> None:
+    """Says who holds the lock of each host. (Default.)"""
+    from bitrix_cdn.fleet.locks import holders
+
+    session = session_of(context)
+    session.result = {}
+    for remote, holder in holders(session.chosen):
+        session.result[remote.name] = str(holder) if holder else None
+        session.say(f"{remote.name}: {f'held by {holder}' if holder else 'nobody holds it'}")
+
+
+@lock.command("break")
+def break_(
+    context: typer.Context, inventory: InventoryFile = None, as_json: AsJson = False, limit: Limit = None
+) -> None:
+    """Takes the lock of each host from whoever has it. A run that still lives there loses its connection."""
+    from bitrix_cdn.fleet.locks import take_away
+
+    session = session_of(context)
+    session.result = {}
+    for remote, holder in take_away(session.chosen):
+        session.result[remote.name] = str(holder) if holder else None
+        session.say(f"{remote.name}: {f'taken from {holder}' if holder else 'nobody holds it'}")

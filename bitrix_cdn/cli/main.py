@@ -1,0 +1,80 @@
+"""All commands, and how they end."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from collections.abc import Sequence
+from importlib.metadata import PackageNotFoundError, version
+from typing import Annotated
+
+import typer
+
+from bitrix_cdn.cli import backup, deploys, developers, drift, hosts, moving, releases, rollout
+from bitrix_cdn.cli.exits import FORESEEN, HELP, Exit
+from bitrix_cdn.cli.session import InventoryFile, Session
+
+app = typer.Typer(
+    name="bitrix-cdn",
+    help=f"The pictures of a 1C-Bitrix shop on hosts of their own.\n\n{HELP}",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        try:
+            print(f"bitrix-cdn {version('bitrix-cdn')}")
+        except PackageNotFoundError:
+            print("bitrix-cdn, not installed: `make venv` does it")
+        raise typer.Exit
+
+
+@app.callback()
+def everything(
+    inventory: InventoryFile = None,
+    show_version: Annotated[
+        bool, typer.Option("--version", is_eager=True, callback=_version, help="Print the version.")
+    ] = False,
+) -> None:
+    pass
+
+
+for _module in (hosts, deploys, drift, rollout, moving, backup, releases, developers):
+    _module.add_to(app)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs one command and returns its exit status."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    session = Session()
+    session.inventory = os.environ.get("BITRIX_CDN_INVENTORY")
+    session.command = next((word for word in given if not word.startswith("-")), session.command)
+    # pyinfra and paramiko log what is reported here in one line.
+    for library in ("paramiko", "pyinfra"):
+        logging.getLogger(library).setLevel(logging.CRITICAL)
+    try:
+        status = app(args=given, prog_name="bitrix-cdn", standalone_mode=False, obj=session)
+        if status == Exit.INTERRUPTED and session.status != Exit.INTERRUPTED:
+            session.complain(KeyboardInterrupt(f"interrupted; {session.advice}".removesuffix("; ")))
+        session.status = Exit(status or session.status)
+    except typer.TyperException as error:
+        _usage(error)
+        session.status = Exit(error.exit_code)
+    except FORESEEN as error:
+        session.complain(error)
+    return session.end()
+
+
+def _usage(error: typer.TyperException) -> None:
+    """Tells a wrong command in one line; one that is not complete gets the help."""
+    context = getattr(error, "ctx", None)
+    if type(error).__name__ == "NoArgsIsHelpError":
+        print(error.format_message(), file=sys.stderr)
+        return
+    path = context.command_path if context else "bitrix-cdn"
+    message = " ".join(error.format_message().split())
+    print(f"{path}: {message} (`{path} --help` tells more)", file=sys.stderr)

@@ -1,0 +1,138 @@
+"""What all commands share: their options, what they print, and how they end."""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from typer.core import TyperGroup
+
+from bitrix_cdn.cli import exits
+from bitrix_cdn.cli.exits import Exit
+from bitrix_cdn.fleet import Inventory, Remote, UsageError, load
+from bitrix_cdn.fleet.progress import Display
+
+
+class Session:
+    """One run of the command. It is the context's `obj`."""
+
+    def __init__(self) -> None:
+        self.inventory: str | None = None
+        self.json = False
+        self.limit: list[str] = []
+        self.command = "bitrix-cdn"
+        """What an error begins with."""
+        self.status = Exit.FINE
+        self.result: Any = None
+        """What `--json` prints; None: what was said."""
+        self.advice = ""
+        """What to say when it is interrupted."""
+        self.out = Console(highlight=False, soft_wrap=True, markup=False)
+        self._errors = Console(stderr=True, highlight=False, soft_wrap=True, markup=False)
+        self._said: list[str] = []
+        self._loaded: Inventory | None = None
+
+    @property
+    def file(self) -> str:
+        """The inventory.
+
+        :raises UsageError: none is named.
+        """
+        if not self.inventory:
+            raise UsageError("name the inventory: -i inventories/shop.py, or BITRIX_CDN_INVENTORY")
+        return self.inventory
+
+    @property
+    def hosts(self) -> Inventory:
+        """The inventory, read."""
+        if self._loaded is None:
+            self._loaded = load(self.file)
+        return self._loaded
+
+    @property
+    def chosen(self) -> list[Remote]:
+        """The hosts that `--limit` names, or all."""
+        return [self.hosts.hosts[name] for name in self.hosts.chosen(self.limit)]
+
+    @property
+    def display(self) -> Display:
+        """For what shows how far it is: in the way of nobody who reads JSON."""
+        return Display(self._errors if self.json else self.out)
+
+    def say(self, text: str) -> None:
+        """Prints a line; for programs, all lines come in the end."""
+        self._said.append(text)
+        if not self.json:
+            self.out.print(text)
+
+    def complain(self, error: BaseException) -> None:
+        """Tells an error in its line, and remembers the status: that of the first counts."""
+        self._errors.print(f"{self.command}: {error}")
+        self.status = self.status or exits.of(error)
+
+    def end(self) -> Exit:
+        """Closes what is open, prints what programs read, and returns the exit status."""
+        if self._loaded is not None:
+            self._loaded.close()
+        if self.json and (self.result is not None or self._said):
+            said = {"status": self.status.name.lower(), "said": self._said}
+            print(json.dumps(said if self.result is None else self.result, indent=2))
+        return self.status
+
+
+def session_of(context: typer.Context) -> Session:
+    """The session of a command."""
+    found: Session = context.find_root().obj
+    return found
+
+
+def _given(context: typer.Context, parameter: typer.CallbackParam, value: Any) -> Any:
+    """Remembers a shared option, where it is given."""
+    if value and not context.resilient_parsing:
+        setattr(session_of(context), {"as_json": "json"}.get(parameter.name or "", parameter.name), value)
+    return value
+
+
+InventoryFile = Annotated[
+    str | None,
+    typer.Option(
+        "--inventory",
+        "-i",
+        metavar="FILE",
+        callback=_given,
+        help="The inventory of the hosts; by default what BITRIX_CDN_INVENTORY says.",
+    ),
+]
+AsJson = Annotated[
+    bool, typer.Option("--json", callback=_given, help="For programs: one JSON document on standard output.")
+]
+Limit = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--limit", metavar="HOST", callback=_given, help="Only this host or group; may be given again."
+    ),
+]
+
+
+class Group(TyperGroup):
+    """Commands of which one, the first, is meant where none is named."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        if not args or (args[0].startswith("-") and args[0] != "--help"):
+            first = next(iter(self.commands))
+            meant = next((number for number, word in enumerate(args) if word in self.commands), None)
+            args = [first, *args] if meant is None else [args[meant], *args[:meant], *args[meant + 1 :]]
+        return super().parse_args(ctx, args)
+
+
+def group(help: str) -> typer.Typer:
+    """A group of commands whose first is the default."""
+    return typer.Typer(cls=Group, help=help, rich_markup_mode=None, no_args_is_help=False)
+
+
+def is_terminal() -> bool:
+    """Whether a person looks at the output."""
+    return sys.stdout.isatty()

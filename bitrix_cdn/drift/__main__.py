@@ -1,7 +1,0 @@
-"""``python -m bitrix_cdn.drift``."""
-
-import sys
-
-from bitrix_cdn.drift.cli import main
-
-sys.exit(main())

@@ -1,0 +1,29 @@
+"""Who holds the hosts of an inventory, and how that ends."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+from bitrix_cdn.fleet.lock import Holder, break_script, look_script, parse
+from bitrix_cdn.fleet.remote import Remote
+
+
+def holders(remotes: Iterable[Remote]) -> Iterator[tuple[Remote, Holder | None]]:
+    """Who holds each host; None: nobody.
+
+    :raises HostError: a host can't be asked.
+    """
+    for remote in remotes:
+        remote.connect()
+        yield remote, parse(remote.run(look_script(), check=False).text)
+
+
+def take_away(remotes: Iterable[Remote]) -> Iterator[tuple[Remote, Holder | None]]:
+    """Takes each host's lock from whoever has it; tells who had it.
+
+    :raises HostError: a host can't be reached.
+    """
+    for remote, holder in holders(remotes):
+        if holder:
+            remote.run(break_script())
+        yield remote, holder
