@@ -79,7 +79,7 @@ if "cdn" in host.groups and settings.tls.mode == "acme":
 exporters(settings=settings)
 
 if "monitoring" in host.groups:
-    alertmanager(settings=settings.monitoring.alertmanager)
+    alertmanager(settings=settings.monitoring.alertmanager, language=settings.monitoring.language)
     prometheus(settings=settings)
 
 if "monitoring" in host.groups and settings.monitoring.grafana.enabled:

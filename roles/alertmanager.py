@@ -94,8 +94,8 @@ def footprint(place: Place) -> Footprint:
 
 
 @deploy("Alertmanager")
-def alertmanager(settings: AlertmanagerSettings) -> None:
-    files = {file.path: file for file in configuration(settings)}
+def alertmanager(settings: AlertmanagerSettings, language: str) -> None:
+    files = {file.path: file for file in configuration(settings, language)}
     unit = files.pop(DROP_IN)
     account(
         name="Create the account alertmanager",
@@ -125,9 +125,10 @@ def alertmanager(settings: AlertmanagerSettings) -> None:
     )
 
 
-def configuration(settings: AlertmanagerSettings) -> list[File]:
+def configuration(settings: AlertmanagerSettings, language: str = "en") -> list[File]:
     """All of its files.
 
+    :param language: of the messages, `en` or `ru`.
     :raises PyinfraError: a secret isn't where the settings say; no host was touched yet.
     """
     return rendered(
@@ -138,6 +139,7 @@ def configuration(settings: AlertmanagerSettings) -> list[File]:
         alertmanager=settings,
         config=CONFIG,
         inhibitions=INHIBITIONS,
+        language=language,
         severities=SEVERITIES,
         secrets={
             "password": secret(settings.email.password),

@@ -113,12 +113,11 @@ def grafana(settings: Settings) -> None:
         name="Write Grafana's configuration and data source",
         files=[files[INI], files[DATASOURCES], files[PROVIDER]],
     )
-    runbooks = monitoring.alertmanager.runbooks_url
     tree(
         name="Write the dashboards",
         files=dashboards(
             Options(
-                runbooks=runbooks and f"{runbooks}docs/runbooks",
+                runbooks=monitoring.alertmanager.runbooks_url and monitoring.runbooks,
                 price=own.price_per_gb,
                 levels=Levels(**monitoring.levels.model_dump()),
             )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -132,5 +132,15 @@ class MonitoringSettings(Section):
     exporters: ExporterSettings = ExporterSettings()
     alertmanager: AlertmanagerSettings = AlertmanagerSettings()
     levels: LevelSettings = LevelSettings()
+    language: Literal["en", "ru"] = "en"
+    """Language of alerts, of the messages about them and of the runbooks that they lead to: English (`en`) or
+    Russian (`ru`)."""
+
     grafana: GrafanaSettings = GrafanaSettings()
     logs: LogSettings = LogSettings()
+
+    @property
+    def runbooks(self) -> str:
+        """The folder of the runbooks in that language: a path in this repository, or its address."""
+        folder = "docs/ru/runbooks" if self.language == "ru" else "docs/runbooks"
+        return f"{self.alertmanager.runbooks_url}{folder}"

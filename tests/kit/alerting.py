@@ -30,10 +30,13 @@ class Alert:
 
 
 def settings_with(
-    alertmanager: dict[str, Any] | None = None, levels: dict[str, Any] | None = None, **others: Any
+    alertmanager: dict[str, Any] | None = None,
+    levels: dict[str, Any] | None = None,
+    language: str = "en",
+    **others: Any,
 ) -> Settings:
     """Settings that differ from the defaults in these."""
-    monitoring = {"alertmanager": alertmanager or {}, "levels": levels or {}}
+    monitoring = {"alertmanager": alertmanager or {}, "levels": levels or {}, "language": language}
     # Its alerts are there only where backups are made.
     backup = {"repository": "/srv/backups", "password": "env:BACKUP_PASSWORD"}
     return Settings.model_validate({"monitoring": monitoring, "backup": backup, **others})

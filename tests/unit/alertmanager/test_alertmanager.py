@@ -56,9 +56,9 @@ def secrets(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv(name, value)
 
 
-def written(place: Path, settings: dict[str, Any]) -> Path:
+def written(place: Path, settings: dict[str, Any], language: str = "en") -> Path:
     """The configuration in files below `place`; returns the main one's path."""
-    for file in configuration(AlertmanagerSettings.model_validate(settings)):
+    for file in configuration(AlertmanagerSettings.model_validate(settings), language):
         content = file.content.replace("/etc/prometheus/alertmanager_templates", str(place))
         (place / Path(file.path).name).write_text(content)
     return place / Path(CONFIG).name
@@ -452,9 +452,36 @@ def telegram() -> Iterator[tuple[str, list[tuple[str, dict[str, object]]]]]:
         server.shutdown()
 
 
-def test_messages_to_people_say_what_how_long_and_what_to_do(tmp_path: Path) -> None:
+MESSAGES = {
+    "en": [
+        "[FIRING 1] critical: MountDown on shop",
+        "CRITICAL MountDown: 5 < 7 files",
+        "It is away.",
+        "Since 2026-01-01 00:00:00 UTC. What to do: docs/runbooks/mounts.md#mountdown",
+        "",
+        "OVER MountDown: 3 files",
+        "From 2026-01-01 00:00:00 to 2026-01-01 00:10:00 UTC.",
+        "",
+        f"All that rings, on the monitoring host: {LIST}",
+    ],
+    "ru": [
+        "[ТРЕВОГА 1] критично: MountDown на shop",
+        "MountDown (критично): 5 < 7 files",
+        "It is away.",
+        "Началось 2026-01-01 00:00:00 UTC. Что делать: docs/runbooks/mounts.md#mountdown",
+        "",
+        "УСТРАНЕНО MountDown: 3 files",
+        "С 2026-01-01 00:00:00 до 2026-01-01 00:10:00 UTC.",
+        "",
+        f"Все сработавшие оповещения показывает команда на сервере мониторинга: {LIST}",
+    ],
+}
+
+
+@pytest.mark.parametrize("language", MESSAGES)
+def test_messages_to_people_say_what_how_long_and_what_to_do(tmp_path: Path, language: str) -> None:
     needs("amtool", "prometheus-alertmanager")
-    written(tmp_path, {})
+    assert "SUCCESS" in said("amtool", "check-config", written(tmp_path, {}, language))
     data = tmp_path / "data.json"
     data.write_text(_DATA)
 
@@ -463,17 +490,7 @@ def test_messages_to_people_say_what_how_long_and_what_to_do(tmp_path: Path) -> 
         text = f'--template.text={{{{ template "bitrix_cdn.{template}" . }}}}'
         return said("amtool", "template", "render", glob, text, f"--template.data={data}")
 
-    assert render("subject").strip() == "[FIRING 1] critical: MountDown on shop"
-    assert render("text").strip().splitlines() == [
-        "CRITICAL MountDown: 5 < 7 files",
-        "It is away.",
-        "Since 2026-01-01 00:00:00 UTC. What to do: docs/runbooks/mounts.md#mountdown",
-        "",
-        "OVER MountDown: 3 files",
-        "From 2026-01-01 00:00:00 to 2026-01-01 00:10:00 UTC.",
-        "",
-        "All that rings, on the monitoring host: amtool --alertmanager.url=http://127.0.0.1:9093 alert query",
-    ]
+    assert [render("subject").strip(), *render("text").strip().splitlines()] == MESSAGES[language]
 
 
 _DATA = """{

@@ -38,8 +38,9 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
         {"mounts": {"metrics": ""}},
         {"backup": {}},
         {"converter": {"encoding": {"policy": "fixed"}, "store": {"high_water": 1.0}}},
+        {"language": "ru"},
     ],
-    ids=["defaults", "levels", "runbooks", "no metrics of mounts", "no backups", "no eviction"],
+    ids=["defaults", "levels", "runbooks", "no metrics of mounts", "no backups", "no eviction", "in Russian"],
 )
 def test_prometheus_takes_them(settings: dict[str, Any], tmp_path: Path) -> None:
     needs("promtool", "prometheus")
