@@ -85,6 +85,8 @@ def commands() -> list[Command]:
     found = []
     for page in pages():
         name = str(page.relative_to(ROOT))
+        if name.startswith("docs/ru/"):
+            continue  # the same commands: tests/unit/docs/test_russian.py
         # A line that ends in `\` goes on.
         text = re.sub(r"\\\n\s*", "", page.read_text())
         fenced = re.findall(r"^```(?:sh|bash|console)?\n(.*?)^```", text, re.M | re.S)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.kit.alerting import rules
+from tests.kit.alerting import rules, settings_with
 from tests.kit.deployment import ROOT
 from tests.kit.documented import pages
 
@@ -30,8 +30,9 @@ def test_links_within_the_repository_lead_to_what_is_there(page: Path) -> None:
     assert not [one for one in targets if "://" not in one and leads_nowhere(page, one)]
 
 
-def test_each_alert_leads_to_its_runbook() -> None:
-    text = "\n".join(rules().values())
+@pytest.mark.parametrize("language", ["en", "ru"])
+def test_each_alert_leads_to_its_runbook(language: str) -> None:
+    text = "\n".join(rules(settings_with(language=language)).values())
     urls = set(re.findall(r'runbook_url: "([^"]+)"', text))
     assert len(urls) > 30
     assert not [url for url in urls if leads_nowhere(ROOT / "README.md", url)]
