@@ -92,7 +92,7 @@ def test_links_lead_to_the_same(page: Path) -> None:
 
 def test_what_is_said_is_in_russian(page: Path) -> None:
     """Each paragraph, row and comment of it."""
-    text = re.sub(r"`[^`]+`|\]\([^)]*\)", "", page.read_text())
+    text = re.sub(r"`[^`]+`|«[^»]+»|\]\([^)]*\)", "", page.read_text())
     for part in re.split(r"\n\n|\n(?=[|-])", re.sub(r"^ {4}.*$", "", text, flags=re.M)):
         sentence = re.findall(r"(?:\b[a-z]+\b[ ,]+){3,}", part)
         assert not sentence, part
@@ -100,6 +100,11 @@ def test_what_is_said_is_in_russian(page: Path) -> None:
         # What a program writes is quoted as it is.
         told = re.sub(r'".*"', "", comment)
         assert re.search("[а-яё]", told) or not re.search("[a-z]{3,} [a-z]{2,}", told), comment
+
+
+def test_each_runbook_is_there_in_russian() -> None:
+    there = {page.name for page in (RUSSIAN / "runbooks").glob("*.md")}
+    assert there == {page.name for page in (ROOT / "docs/runbooks").glob("*.md")}
 
 
 def test_each_alert_has_a_runbook_in_russian() -> None:
