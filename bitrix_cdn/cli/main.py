@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from bitrix_cdn.cli import backup, deploys, developers, drift, hosts, moving, releases, rollout
+from bitrix_cdn.cli import backup, deploys, developers, drift, hosts, moving, releases, rollout, status
 from bitrix_cdn.cli.exits import FORESEEN, HELP, Exit
 from bitrix_cdn.cli.session import InventoryFile, Session
 
@@ -43,7 +43,7 @@ def everything(
     pass
 
 
-for _module in (hosts, deploys, drift, rollout, moving, backup, releases, developers):
+for _module in (hosts, deploys, status, drift, rollout, moving, backup, releases, developers):
     _module.add_to(app)
 
 

@@ -1,0 +1,111 @@
+"""What an operator does with `bitrix-cdn` on deployed hosts, and what it says there."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bitrix_cdn.cli.exits import Exit
+from dev.lab import state
+from tests.conftest import Deployment
+from tests.e2e.conftest import Cdn
+from tests.kit.deployment import ROOT
+
+CONF = "/etc/redis/redis-queue.conf"
+"""Closed to all but Redis."""
+
+
+class Operator:
+    """Types commands."""
+
+    def __init__(self, inventory: str, lab: str, home: Path) -> None:
+        self._environment = {
+            **os.environ,
+            "BITRIX_CDN_INVENTORY": inventory,
+            "LAB_NAME": lab,
+            "XDG_STATE_HOME": str(home),
+        }
+
+    def types(self, *arguments: str, status: Exit = Exit.FINE) -> str:
+        done = subprocess.run(
+            [sys.executable, "-m", "bitrix_cdn", *arguments],
+            cwd=ROOT,
+            env=self._environment,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=300,
+            check=False,
+        )
+        assert done.returncode == status, done.stdout + done.stderr
+        assert "Traceback" not in done.stderr
+        return done.stdout + done.stderr
+
+    def asks(self, *arguments: str) -> Any:
+        return json.loads(self.types(*arguments, "--json"))
+
+
+@pytest.fixture
+def operator(deployment: Deployment, lab: state.Lab, tmp_path: Path) -> Operator:
+    return Operator(deployment.inventory, lab.name, tmp_path)
+
+
+@pytest.fixture
+def edited(cdn: Cdn) -> Iterator[Cdn]:
+    """The CDN host, with a setting that somebody changed by hand."""
+    kept = cdn.remote.run("cat", CONF)
+    cdn.remote.run("sed", "-i", "s/^maxmemory .*/maxmemory 99mb/", CONF)
+    yield cdn
+    cdn.remote.run("sh", "-c", f"cat > {CONF}", input=kept.encode())
+
+
+def test_a_plan_shows_what_differs_and_is_what_is_done_or_refused(
+    operator: Operator, edited: Cdn, tmp_path: Path
+) -> None:
+    plan = str(tmp_path / "plan")
+    shown = operator.types("plan", "--save", plan, status=Exit.DIFFERENCES).splitlines()
+    assert "    -maxmemory 99mb" in shown
+    assert any(line.startswith("    +maxmemory ") for line in shown)
+    assert not [line for line in shown if line.startswith("bitrix: /")]
+    # The host moves on.
+    edited.remote.run("sed", "-i", "s/^maxmemory .*/maxmemory 98mb/", CONF)
+    assert "cdn: a deploy would change something else than was planned" in operator.types(
+        "apply", plan, status=Exit.REFUSED
+    )
+    assert "maxmemory 98mb" in edited.remote.run("cat", CONF)
+    assert "nobody holds it" in operator.types("lock")
+    operator.types("plan", "--save", plan, status=Exit.DIFFERENCES)
+    done = operator.types("apply", plan).splitlines()
+    assert any(" of " in line and "cdn: Redis | " in line for line in done), done
+    assert done[-1].startswith("next: ")
+    assert "maxmemory 98mb" not in edited.remote.run("cat", CONF)
+    assert operator.types("plan").splitlines()[-1] == "0 changes on 0 of 2 hosts"
+
+
+def test_status_and_verify_say_that_all_is_well_and_what_is_not(operator: Operator, cdn: Cdn) -> None:
+    checks = operator.asks("verify")
+    assert [one for one in checks if not one["ok"]] == []
+    assert {"as WebP", "as it is"} <= {one["name"].partition(" ")[2] for one in checks}
+    hosts = {one["name"]: one for one in operator.asks("status")}
+    assert [mount["state"] for host in hosts.values() for mount in host["mounts"]] == ["mounted"] * 2
+    assert hosts["cdn"]["release"] in operator.types("release")
+    cdn.remote.run("systemctl", "stop", "mtail.service")
+    try:
+        assert "! mtail.service does not run" in operator.types("status", status=Exit.FAILED)
+        assert "journalctl -u UNIT" in operator.types("verify", status=Exit.FAILED)
+    finally:
+        cdn.remote.run("systemctl", "start", "mtail.service")
+
+
+def test_the_other_commands_end_as_the_table_says(operator: Operator) -> None:
+    assert "no release nosuch; there is " in operator.types("release", "back", "nosuch", status=Exit.FAILED)
+    assert operator.asks("lock") == {"bitrix": None, "cdn": None}
+    asked = operator.types("explain", "/upload/nosuch.jpg", status=Exit.FAILED)
+    assert "nosuch.jpg" in asked

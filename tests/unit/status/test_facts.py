@@ -1,0 +1,98 @@
+"""What is read out of what hosts say of themselves."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+
+from bitrix_cdn.settings import Settings
+from bitrix_cdn.status.facts import HostStatus, read, script
+from bitrix_cdn.status.verify import of_host
+
+NOW = datetime(2026, 11, 28, tzinfo=UTC)
+UNITS = "Id={}\nActiveState=active\nResult=success"
+GOOD: dict[str, Any] = {
+    "lock": "",
+    "units": f"{UNITS.format('nginx.service')}\n\n{UNITS.format('varnish.service')}",
+    "failed": "",
+    "disk": "Filesystem 1024-blocks Used Available Capacity Mounted on\n/dev/vda1 10 3 7 34% /\n",
+    "backup": {"backup": {"run": 1795824000, "error": "", "seconds": 3}},
+    "mounts": [{"mount_point": "/mnt/x", "state": "mounted", "reason": "", "spool_files": 0}],
+    "converter": {"parts": {"queue": {"status": "ok", "reason": ""}}, "queue": {"high": 2, "dead": 1}},
+    "release": "1c0ae4",
+    "certificate": "notAfter=Dec 28 00:00:00 2026 GMT",
+    "alerts": [{"labels": {"alertname": "Watchdog"}, "annotations": {}}],
+    "hits": {"data": {"result": [{"value": [0, "0.875"]}]}},
+}
+GROUPS = ("cdn", "monitoring")
+
+
+def said(**differs: Any) -> HostStatus:
+    answers = {**GOOD, **differs}
+    printed = "".join(
+        f"\n== {name}\n{one if isinstance(one, str) else json.dumps(one)}" for name, one in answers.items()
+    )
+    return read("cdn", GROUPS, printed, NOW)
+
+
+def test_a_host_in_order_has_no_troubles() -> None:
+    found = said()
+    assert found.troubles == []
+    assert (found.units, found.queue, found.release) == (2, {"high": 2, "dead": 1}, "1c0ae4")
+    assert (found.hit_ratio, found.disk, found.certificate_days) == (0.875, {"/": 34}, 30)
+    assert (found.alerts, found.backup) == ((), "2026-11-28 00:00 UTC")
+    assert [one.ok for one in of_host(found)] == [True]
+
+
+ALERT = {"labels": {"alertname": "DiskFull"}, "annotations": {"summary": "The disk is full"}}
+AWAY = {"mount_point": "/mnt/x", "state": "away", "reason": "no route", "spool_files": 3}
+
+
+@pytest.mark.parametrize(
+    ("differs", "trouble"),
+    [
+        ({"units": GOOD["units"].replace("active", "failed", 1)}, "nginx.service does not run"),
+        ({"failed": "cron.service loaded failed failed Cron"}, "cron.service does not run"),
+        ({"mounts": [AWAY]}, "/mnt/x is away: no route"),
+        ({"converter": {"parts": {"pool": {"status": "down", "reason": "x"}}}}, "converter: pool: x"),
+        ({"converter": ""}, "converter: webp-converter: says nothing"),
+        ({"disk": GOOD["disk"].replace("34%", "91%")}, "/ is 91 % full"),
+        ({"alerts": [*GOOD["alerts"], ALERT]}, "alert: DiskFull: The disk is full"),
+        ({"alerts": "502 Bad Gateway"}, "alert: Alertmanager does not answer"),
+        ({"backup": {"backup": {"run": 1, "error": "no space"}}}, "backup: no space"),
+        ({"certificate": "notAfter=Dec  1 00:00:00 2026 GMT"}, "its certificate ends in 3 days"),
+    ],
+)
+def test_each_trouble_is_told_with_what_to_do(differs: dict[str, Any], trouble: str) -> None:
+    found = said(**differs)
+    assert found.troubles == [trouble]
+    [check] = of_host(found)
+    assert (check.ok, check.found) == (False, trouble)
+    assert "docs/runbooks/" in check.remedy or "journalctl" in check.remedy
+
+
+@pytest.mark.parametrize("name", [name for name in GOOD if name not in {"converter", "alerts"}])
+def test_what_is_not_said_is_not_made_up(name: str) -> None:
+    for answer in ("", "sh: 1: not found", "{"):
+        assert said(**{name: answer}).troubles == []
+
+
+def test_a_host_that_can_not_be_asked_says_why() -> None:
+    found = HostStatus("cdn", GROUPS, failed="no SSH server answered there")
+    assert found.troubles == ["no SSH server answered there"]
+    assert [one.remedy for one in of_host(found)] == ["bitrix-cdn check, then ssh to it by hand"]
+
+
+@pytest.mark.parametrize("groups", [("bitrix",), ("cdn", "monitoring"), ("edge",), ("balancer",), ()])
+def test_the_script_is_one_that_a_shell_reads_and_survives_what_is_missing(groups: tuple[str, ...]) -> None:
+    settings = Settings.model_validate({"tls": {"mode": "self-signed"}})
+    result = subprocess.run(
+        ["sh", "-c", script(settings, groups)], capture_output=True, text=True, check=False, timeout=60
+    )
+    assert result.stderr == ""
+    found = read("here", groups, result.stdout, NOW)
+    assert "/" in found.disk
