@@ -90,7 +90,7 @@ def commands() -> list[Command]:
         # A line that ends in `\` goes on.
         text = re.sub(r"\\\n\s*", "", page.read_text())
         fenced = re.findall(r"^```(?:sh|bash|console)?\n(.*?)^```", text, re.M | re.S)
-        lines = [line[4:] for line in text.splitlines() if re.match(r" {4}\S", line)]
+        lines = [line.strip() for line in text.splitlines() if re.match(r" {4,11}\S", line)]
         lines += [line for block in fenced for line in block.splitlines()]
         typed = [re.split(r"\s{2,}#|\s#\s", line)[0].strip() for line in lines]
         amid = re.findall(
