@@ -15,7 +15,7 @@ from typing import Any
 from urllib.parse import urlencode
 
 import pytest
-from converter_app.tests import pictures
+from converter_app.tests import pictures, views
 from converter_app.tests.harness import DaemonProcess, RedisServer, StartDaemon, wait_until
 from converter_app.tests.test_api import NASTY, TOKEN, Answer, Client, give_up
 from converter_app.tests.test_daemon import decided, variant_of
@@ -28,7 +28,7 @@ from webp_converter.service import Service
 from webp_converter.store import XATTR, Mark
 
 VOID = {"input", "img", "meta", "link"}
-HOSTILE = os.fsdecode(b"\"'><script>alert(1)<img src=x onerror=alert(2)> & &amp; \xff\xfe\n\xe2\x80\xae.jpg")
+HOSTILE = os.fsdecode(views.HOSTILE)
 
 
 class Page(HTMLParser):
@@ -220,7 +220,7 @@ def test_hostile_names_are_text(served: DaemonProcess, ask: Client, visitor: Vis
     assert not [attributes for _, attributes in page.elements if "onerror" in attributes]
     conversion = conversion_of(served, path)
     assert conversion
-    shown = "\"'><script>alert(1)<img src=x onerror=alert(2)> & &amp; \\xff\\xfe\\n\\u202e.jpg"
+    shown = views.SHOWN
     assert shown in page.by_id[f"conversion-{conversion['id']}"]["text"]
     assert "dead " + shown in page.by_id[f"letter-{letter['id']}"]["text"]
     images = [image for image in page.all("img") if conversion["id"] in (image["src"] or "")]

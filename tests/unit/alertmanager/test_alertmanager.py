@@ -248,12 +248,14 @@ class Running:
 
 
 @contextmanager
-def alertmanager(place: Path, settings: Callable[[str], dict[str, Any]]) -> Iterator[Running]:
+def alertmanager(
+    place: Path, settings: Callable[[str], dict[str, Any]], language: str = "en"
+) -> Iterator[Running]:
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     url = f"http://127.0.0.1:{port}"
     with receiving() as receiver, (place / "log").open("w") as log:
-        config = written(place, settings(receiver.url()))
+        config = written(place, settings(receiver.url()), language)
         command = [
             "prometheus-alertmanager",
             f"--config.file={config}",
@@ -364,7 +366,8 @@ def rung_and_ended(alertmanager: Running, arrived: Callable[[], Sequence[object]
     wait_until("the message of the end", arrived, lambda came: len(came) == 2, timeout=60)
 
 
-def test_a_mail_server_gets_a_mail_that_says_all(tmp_path: Path) -> None:
+def mailed(place: Path, language: str) -> list[EmailMessage]:
+    """What a mail server gets of an alert: a mail when it rings, and one when it is over."""
     needs("prometheus-alertmanager", "prometheus-alertmanager")
     with mail_server() as (port, mails):
         email = {
@@ -373,9 +376,22 @@ def test_a_mail_server_gets_a_mail_that_says_all(tmp_path: Path) -> None:
             "smarthost": f"localhost:{port}",
             "require_tls": False,
         }
-        with alertmanager(tmp_path, lambda _: {"critical_wait_s": 0, "email": email}) as running:
+        with alertmanager(place, lambda _: {"critical_wait_s": 0, "email": email}, language) as running:
             rung_and_ended(running, lambda: mails)
-    firing, over = mails
+    return mails
+
+
+def test_a_mail_in_russian_arrives_as_it_was_written(tmp_path: Path) -> None:
+    firing, over = mailed(tmp_path, "ru")
+    assert firing["Subject"] == "[ТРЕВОГА 1] критично: MountDown на shop"
+    assert over["Subject"] == "[УСТРАНЕНО] критично: MountDown на shop"
+    for mail, beginning in ((firing, "MountDown (критично)"), (over, "УСТРАНЕНО MountDown")):
+        [part] = [part for part in mail.walk() if not part.is_multipart()]
+        assert part.get_content().lstrip().startswith(f"{beginning}: {TOLD['summary']}")
+
+
+def test_a_mail_server_gets_a_mail_that_says_all(tmp_path: Path) -> None:
+    firing, over = mailed(tmp_path, "en")
     assert (firing["From"], firing["To"]) == ("cdn@example.com", "night@example.com")
     assert firing["Subject"] == "[FIRING 1] critical: MountDown on shop"
     assert over["Subject"] == "[RESOLVED] critical: MountDown on shop"
