@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import importlib
 from collections.abc import Iterator
 
@@ -52,7 +51,7 @@ _INTRODUCTION = """\
 # Ports, accounts and directories
 
 What each role takes of a host, with the default settings, TLS, Grafana, edges and a balancer. Made from what
-the roles declare, by `python -m roles.footprints > docs/footprints.md`; a test compares them. The firewall,
+the roles declare, by `bitrix-cdn docs`; a test compares them. The firewall,
 the drift check, Prometheus and the backups read it in the same place: `footprint` in the role's module.
 
 The firewall closes a port to all but those who may ask it.
@@ -95,10 +94,3 @@ _ASKERS = {
     "monitoring": "monitoring hosts",
     "host": "the host itself",
 }
-
-if __name__ == "__main__":
-    argparse.ArgumentParser(
-        prog="python -m roles.footprints",
-        description="Prints docs/footprints.md, from what the roles declare.",
-    ).parse_args()
-    print(document(), end="")

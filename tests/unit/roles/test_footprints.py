@@ -51,9 +51,3 @@ def test_no_port_is_taken_twice_on_a_host() -> None:
         taken = footprints(Place(settings, frozenset(groups), edges=True)).values()
         ports = [(port.number, port.protocol) for one in taken for port in one.ports]
         assert len(ports) == len(set(ports)), groups
-
-
-def test_the_reference_is_up_to_date() -> None:
-    assert document() == (ROOT / "docs/footprints.md").read_text(), (
-        "run: python -m roles.footprints > docs/footprints.md"
-    )
