@@ -31,7 +31,7 @@ class Session:
         self.advice = ""
         """What to say when it is interrupted."""
         self.out = Console(highlight=False, soft_wrap=True, markup=False)
-        self._errors = Console(stderr=True, highlight=False, soft_wrap=True, markup=False)
+        self.errors = Console(stderr=True, highlight=False, soft_wrap=True, markup=False)
         self._said: list[str] = []
         self._loaded: Inventory | None = None
 
@@ -60,7 +60,7 @@ class Session:
     @property
     def display(self) -> Display:
         """For what shows how far it is: in the way of nobody who reads JSON."""
-        return Display(self._errors if self.json else self.out)
+        return _Shown(self)
 
     def say(self, text: str) -> None:
         """Prints a line; for programs, all lines come in the end."""
@@ -70,7 +70,7 @@ class Session:
 
     def complain(self, error: BaseException) -> None:
         """Tells an error in its line, and remembers the status: that of the first counts."""
-        self._errors.print(f"{self.command}: {error}")
+        self.errors.print(f"{self.command}: {error}")
         self.status = self.status or exits.of(error)
 
     def end(self) -> Exit:
@@ -81,6 +81,17 @@ class Session:
             said = {"status": self.status.name.lower(), "said": self._said}
             print(json.dumps(said if self.result is None else self.result, indent=2))
         return self.status
+
+
+class _Shown(Display):
+    """A display whose lines are the session's."""
+
+    def __init__(self, session: Session) -> None:
+        super().__init__(session.errors if session.json else session.out)
+        self._session = session
+
+    def say(self, text: str) -> None:
+        self._session.say(text)
 
 
 def session_of(context: typer.Context) -> Session:

@@ -17,6 +17,7 @@ from bitrix_cdn.cli.exits import Exit
 from bitrix_cdn.cli.main import app
 from bitrix_cdn.drift.report import DriftError
 from bitrix_cdn.fleet import HostError, RefusedError, UsageError
+from bitrix_cdn.fleet.progress import Display
 from bitrix_cdn.rollout import errors as rollout
 from host_agent.backup.errors import BackupError, Status
 from tests.kit.deployment import ROOT
@@ -193,3 +194,18 @@ def test_completion_knows_the_commands() -> None:
     environment = {"_BITRIX_CDN_COMPLETE": "complete_bash", "COMP_WORDS": "bitrix-cdn ro", "COMP_CWORD": "1"}
     said = subprocess.run([command], env=environment, capture_output=True, text=True, check=False)
     assert said.stdout.split() == ["rollout"], said.stderr
+
+
+def test_what_a_command_says_on_its_way_is_json_too(
+    monkeypatch: pytest.MonkeyPatch, capsys: Captured, tmp_path: Path
+) -> None:
+    def move(_: str, __: str, display: Display, **___: object) -> int:
+        with display.meter("copying", total_bytes=2):
+            display.say("copied")
+        return 1
+
+    monkeypatch.setattr("bitrix_cdn.adopt.moving.move", move)
+    assert main(["adopt", "--json", "-i", str(filled_in(tmp_path))]) == Exit.FAILED
+    assert json.loads(capsys.readouterr().out) == {"status": "failed", "said": ["copied"]}
+    assert main(["leave", "-i", str(filled_in(tmp_path))]) == Exit.FAILED
+    assert capsys.readouterr().out == "copied\n"
