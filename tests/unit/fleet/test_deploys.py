@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -111,3 +113,19 @@ def test_a_template_a_role_or_a_setting_makes_another(tree: Path) -> None:
     (tree / "templates" / "nginx" / "new.j2").touch()
     seen.add(state(inventory(a=1), tree))
     assert len(seen) == 6
+
+
+def test_another_copy_of_the_repository_is_run_by_its_own_modules(tree: Path, tmp_path: Path) -> None:
+    """The command is installed in place, so that this copy's modules can be imported from everywhere."""
+    (tree / "inventories").mkdir()
+    (tree / "inventories" / "shop.py").write_text("from bitrix_cdn.settings import groups\n")
+    with (tree / "bitrix_cdn" / "settings" / "__init__.py").open("a") as file:
+        file.write("\nraise ValueError('the copy is asked')\n")
+    result = subprocess.run(
+        [Path(sys.executable).parent / "pyinfra", "inventories/shop.py", "debug-inventory"],
+        cwd=tree,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert "the copy is asked" in result.stderr
