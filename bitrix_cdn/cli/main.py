@@ -52,7 +52,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = list(sys.argv[1:] if arguments is None else arguments)
     session = Session()
     session.inventory = os.environ.get("BITRIX_CDN_INVENTORY")
-    session.command = next((word for word in given if not word.startswith("-")), session.command)
     # pyinfra and paramiko log what is reported here in one line.
     for library in ("paramiko", "pyinfra"):
         logging.getLogger(library).setLevel(logging.CRITICAL)

@@ -97,6 +97,7 @@ class _Shown(Display):
 def session_of(context: typer.Context) -> Session:
     """The session of a command."""
     found: Session = context.find_root().obj
+    found.command = (context.command_path.split()[1:] or [found.command])[0]
     return found
 
 

@@ -117,6 +117,8 @@ def test_the_inventory_may_be_named_before_the_command_and_from_elsewhere(
     monkeypatch.chdir(tmp_path)
     assert main(["-i", inventory.name, "check"]) == 0
     assert "2 hosts" in capsys.readouterr().out
+    assert main(["-i", "none.py", "check"]) == Exit.USAGE
+    assert capsys.readouterr().err == "check: none.py: no such inventory\n"
 
 
 @pytest.mark.parametrize(
