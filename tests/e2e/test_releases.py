@@ -190,7 +190,8 @@ def state_of(remote: Remote) -> dict[str, str]:
         f"-o -path {JOURNAL[1:]}.lock -o -name lock -o '(' -type f -o -type l ')' -print0 | "
         "xargs -0 stat -c '%n %A %U:%G %Y %N' -- ; "
         "find etc usr/local var/lib/bitrix-cdn opt/webp-converter -path '*/releases/*' -prune -o "
-        "-type f -print0 | xargs -0 sha256sum -- | sed 's,^\\([^ ]*\\)  \\(.*\\),\\2 \\1,'; "
+        f"-path {JOURNAL[1:]}.lock -o -type f -print0 | xargs -0 sha256sum -- | "
+        "sed 's,^\\([^ ]*\\)  \\(.*\\),\\2 \\1,'; "
         "ls -d opt/webp-converter/releases/* ; }",
         timeout=120,
     )
