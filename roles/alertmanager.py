@@ -12,7 +12,7 @@ from bitrix_cdn.engine.files import File, rendered, tree
 from bitrix_cdn.engine.footprint import Footprint, Place, Port
 from bitrix_cdn.engine.services import running
 from bitrix_cdn.settings.alerting import AlertmanagerSettings, secret
-from roles.watchers import reloads
+from roles.topology import reloads
 
 ACCOUNT = "alertmanager"
 CONFIG = "/etc/prometheus/alertmanager.yml"

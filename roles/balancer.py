@@ -17,7 +17,7 @@ from bitrix_cdn.engine.services import running
 from bitrix_cdn.settings import Settings
 from roles.exporters import drop_in, listens, visible_name
 from roles.nginx import ERRORS, HEALTH
-from roles.watchers import addresses_of, bracketed, listening_address, members
+from roles.topology import addresses_of, bracketed, listening_address, members
 
 CONFIG = "/etc/haproxy/haproxy.cfg"
 CERTIFICATE = "/etc/haproxy/tls/certificate.pem"

@@ -21,7 +21,7 @@ from bitrix_cdn.engine.wheels import Bundle, bundle
 from bitrix_cdn.settings import Settings
 from roles.preflight import PYTHONS, machine
 from roles.releases import CONFIG, HOME, TRIAL, Installed, pruned, readable, running_release
-from roles.watchers import LOOPBACK, askers, listening_address
+from roles.topology import LOOPBACK, askers, listening_address
 
 PROJECT = Path(__file__).parent.parent / "converter_app"
 SYSCTL = "/etc/sysctl.d/60-webp-converter.conf"

@@ -13,7 +13,7 @@ from bitrix_cdn.settings import Settings
 from roles import agent
 from roles.preflight import machine
 from roles.redis import INSTANCES
-from roles.watchers import askers, bracketed, listening_address, reloads
+from roles.topology import askers, bracketed, listening_address, reloads
 
 MTAIL = "/etc/mtail/edge.mtail"
 LOG = "/var/log/nginx/access.log"

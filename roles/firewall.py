@@ -15,7 +15,7 @@ from bitrix_cdn.engine.services import running
 from bitrix_cdn.settings import Settings
 from roles.footprints import own_ports
 from roles.nginx import behind_balancer
-from roles.watchers import addresses_of, askers, members, watchers
+from roles.topology import addresses_of, askers, members, monitoring_hosts
 
 RULES = "/etc/bitrix-cdn/exporters.nft"
 UNIT = "/etc/systemd/system/bitrix-cdn-firewall.service"
@@ -77,7 +77,7 @@ def doors(settings: Settings) -> list[Door]:
         allowed = [*addresses_of(members("edge"), "the edge"), *front]
         found.append(_door("shield", "What edges fetch.", settings.edges.shield_port, allowed))
     if behind_balancer():
-        allowed = [*front, *addresses_of(watchers(), "the monitoring host"), *settings.edges.allowed]
+        allowed = [*front, *addresses_of(monitoring_hosts(), "the monitoring host"), *settings.edges.allowed]
         found.append(_door("edge", "Visitors come through the balancer.", settings.nginx.http_port, allowed))
     return found
 

@@ -10,7 +10,7 @@ from pyinfra.api import Host
 
 from bitrix_cdn.engine.footprint import Footprint, Place, Port
 from bitrix_cdn.settings import Settings
-from roles.watchers import members
+from roles.topology import members
 
 ROLES = (
     *("base", "sshd", "sftp", "mounts", "lab_site", "nginx", "originals", "varnish", "redis", "converter"),

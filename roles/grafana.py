@@ -13,7 +13,7 @@ from pyinfra.operations import apt
 
 from bitrix_cdn.dashboards import Options
 from bitrix_cdn.dashboards import files as dashboards_of
-from bitrix_cdn.dashboards.board import DATASOURCE
+from bitrix_cdn.dashboards.panels import DATASOURCE
 from bitrix_cdn.dashboards.targets import Levels
 from bitrix_cdn.engine.certificates import self_signed_certificate
 from bitrix_cdn.engine.files import File, rendered, tree
@@ -25,7 +25,7 @@ from bitrix_cdn.settings import Settings
 from bitrix_cdn.settings.grafana import GrafanaRepository, GrafanaSettings
 from roles.nginx import CERTIFICATE, KEY
 from roles.preflight import machine
-from roles.watchers import everybody
+from roles.topology import everybody
 
 UNIT = "grafana-server.service"
 KEYRING = "/etc/apt/keyrings/grafana.gpg"

@@ -15,7 +15,7 @@ from bitrix_cdn.settings import Settings
 from bitrix_cdn.settings.model import TlsSettings
 from roles.converter import SOCKET
 from roles.preflight import machine
-from roles.watchers import LOOPBACK, addresses_of, bracketed, members, own_address
+from roles.topology import LOOPBACK, addresses_of, bracketed, members, own_address
 
 PICTURES = "jpe?g|jpe|png|gif|bmp|tiff?|webp|avif|svg"
 """Extensions that are ever served, as a regular expression."""

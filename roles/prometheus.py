@@ -14,7 +14,7 @@ from bitrix_cdn.engine.services import running
 from bitrix_cdn.settings import Settings
 from roles.exporters import drop_in, listens, probe_picture
 from roles.footprints import place_of, ports
-from roles.watchers import LOOPBACK, asked_at, bracketed, everybody, members, reloads
+from roles.topology import LOOPBACK, asked_at, bracketed, everybody, members, reloads
 
 CONFIG = "/etc/prometheus/prometheus.yml"
 

@@ -13,7 +13,7 @@ from bitrix_cdn.engine.footprint import Footprint, Place, Port
 from bitrix_cdn.engine.services import running
 from bitrix_cdn.settings import Settings
 from roles.nginx import SHIELD_PROBE, accepts, shield_of
-from roles.watchers import LOOPBACK
+from roles.topology import LOOPBACK
 
 DROP_IN = "/etc/systemd/system/varnish.service.d/bitrix-cdn.conf"
 VCL = "/etc/varnish/default.vcl"

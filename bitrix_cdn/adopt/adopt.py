@@ -6,7 +6,7 @@ import time
 
 from bitrix_cdn.adopt import rsync
 from bitrix_cdn.adopt.errors import MigrationError
-from bitrix_cdn.adopt.steps import (
+from bitrix_cdn.adopt.reconcile import (
     PASSES,
     Verdicts,
     combine,
@@ -18,7 +18,7 @@ from bitrix_cdn.adopt.steps import (
     need_space,
     suspicious,
 )
-from bitrix_cdn.adopt.way import HOME, MOUNT, Content, Way
+from bitrix_cdn.adopt.transfer import HOME, MOUNT, Content, Transfer
 from bitrix_cdn.fleet.progress import size
 
 # `pass` is touched when the last complete copy begins, `switched` before the mount is started: what is
@@ -30,7 +30,7 @@ SWITCHED = f"{HOME}/switched"
 _ROUNDS = 3
 
 
-def adopt(way: Way, *, dry_run: bool = False) -> int:
+def adopt(way: Transfer, *, dry_run: bool = False) -> int:
     """Adopts a shop; returns the exit status.
 
     :raises MigrationError: it can't go on; run again, it goes on where it was.
@@ -63,7 +63,7 @@ def adopt(way: Way, *, dry_run: bool = False) -> int:
     return 0
 
 
-def _survey(way: Way, here: Content, *, mount_up: bool) -> None:
+def _survey(way: Transfer, here: Content, *, mount_up: bool) -> None:
     there = way.content(way.cdn, way.served)
     way.display.say(
         f"{way.bitrix.name}: {here.files:,} files, {size(here.bytes)}, in {here.directories:,} directories; "
@@ -76,7 +76,7 @@ def _survey(way: Way, here: Content, *, mount_up: bool) -> None:
         need_space(way.display, way.cdn.name, free, here, there, variants=True)
 
 
-def _copy(way: Way, here: Content) -> Content:
+def _copy(way: Transfer, here: Content) -> Content:
     """Copies until little is left, and compares everything once."""
     way.cdn.run(f"rm -f {SWITCHED}")
     compared = False
@@ -108,7 +108,7 @@ def _copy(way: Way, here: Content) -> Content:
     return here
 
 
-def _knows_its_past(way: Way) -> bool:
+def _knows_its_past(way: Transfer) -> bool:
     """Whether both sides have the marks of the adoption that started the mount.
 
     Without them nobody knows what the site wrote since on which side: files are then only added.
@@ -120,7 +120,7 @@ def _knows_its_past(way: Way) -> bool:
     )
 
 
-def _finish(way: Way, *, of: int, known: bool) -> None:
+def _finish(way: Transfer, *, of: int, known: bool) -> None:
     """With the mount over it, copies what was written late, compares all and empties the directory.
 
     :param of: how many files there were.
@@ -160,7 +160,7 @@ def _finish(way: Way, *, of: int, known: bool) -> None:
         )
 
 
-def _push_late(way: Way) -> None:
+def _push_late(way: Transfer) -> None:
     """Copies what the site wrote below, after the last pass looked, unless it was written above since."""
     list_local(way, "late", f"-cnewer {PASS}")
     _fetch_written(way)
@@ -170,7 +170,7 @@ def _push_late(way: Way) -> None:
     way.display.say(f"copied {count:,} files that were written last")
 
 
-def _add_missing(way: Way) -> None:
+def _add_missing(way: Transfer) -> None:
     """Adds what the CDN host doesn't have at all, and changes nothing there."""
     missing = [item.name for item in _compare(way) if item.missing]
     way.bitrix.run(f"cat > {HOME}/todo; cd {HOME}; : > written; : > seen", stdin=join(missing))
@@ -178,7 +178,7 @@ def _add_missing(way: Way) -> None:
         way.push("copying what is missing", "todo")
 
 
-def _fetch_written(way: Way) -> None:
+def _fetch_written(way: Transfer) -> None:
     """Lists what was written on the CDN host since the mount was started."""
     way.cdn.run(
         f"cd {way.served} && find . -type f -cnewer {SWITCHED} -printf '%P\\0' | LC_ALL=C sort -z "
@@ -187,7 +187,7 @@ def _fetch_written(way: Way) -> None:
     way.fetch("written")
 
 
-def _forget_removed(way: Way) -> None:
+def _forget_removed(way: Transfer) -> None:
     """Removes from the CDN host what was copied there and then removed by the site, before the switch."""
     list_local(way, "list")
     gone = combine(way, "gone", "comm -z -23 seen list | comm -z -23 - written")
@@ -205,12 +205,12 @@ def _forget_removed(way: Way) -> None:
     combine(way, "seen", "comm -z -23 seen gone")
 
 
-def _compare(way: Way) -> list[rsync.Item]:
+def _compare(way: Transfer) -> list[rsync.Item]:
     total = way.content(way.bitrix, way.local).bytes
     return way.differences("comparing before the local files go", total)
 
 
-def _empty(way: Way, aside: str, *, known: bool) -> tuple[int, int, int]:
+def _empty(way: Transfer, aside: str, *, known: bool) -> tuple[int, int, int]:
     """Removes what the CDN host has, byte by byte; returns files left, set aside and unverified."""
     way.bitrix.run(f"touch {HOME}/verify")
     different = _compare(way)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 
 from bitrix_cdn.adopt.errors import MigrationError
-from bitrix_cdn.adopt.steps import (
+from bitrix_cdn.adopt.reconcile import (
     PASSES,
     combine,
     few,
@@ -14,7 +14,7 @@ from bitrix_cdn.adopt.steps import (
     need_space,
     suspicious,
 )
-from bitrix_cdn.adopt.way import HOME, MOUNT, Content, Way
+from bitrix_cdn.adopt.transfer import HOME, MOUNT, Content, Transfer
 from bitrix_cdn.fleet.progress import size
 from roles.exporters import PROBES
 
@@ -60,7 +60,7 @@ print(len(found), size)
 """
 
 
-def leave(way: Way, *, dry_run: bool = False) -> int:
+def leave(way: Transfer, *, dry_run: bool = False) -> int:
     """Takes the site off the CDN; returns the exit status.
 
     :raises MigrationError: it can't go on; run again, it goes on where it was.
@@ -103,7 +103,7 @@ def leave(way: Way, *, dry_run: bool = False) -> int:
     return 0
 
 
-def _survey(way: Way, *, dry_run: bool) -> Content:
+def _survey(way: Transfer, *, dry_run: bool) -> Content:
     way.cdn.run(f"mkdir -p {way.exchange}")
     files, total = _list(way, "list")
     here = way.content(way.bitrix, way.local)
@@ -116,7 +116,7 @@ def _survey(way: Way, *, dry_run: bool) -> Content:
     return there
 
 
-def _list(way: Way, to: str, since: str = "") -> tuple[int, int]:
+def _list(way: Transfer, to: str, since: str = "") -> tuple[int, int]:
     """Lists the CDN host's files but the converter's own; returns how many they are and their size."""
     output = way.cdn.run(
         f"python3 - {way.served} '{since}' {way.exchange}/{to} {PROBES} && chmod 644 {way.exchange}/{to}",
@@ -126,7 +126,7 @@ def _list(way: Way, to: str, since: str = "") -> tuple[int, int]:
     return int(files), int(total)
 
 
-def _copy(way: Way, *, blind: bool) -> None:
+def _copy(way: Transfer, *, blind: bool) -> None:
     """Copies until little is left, and compares everything once."""
     compared = False
     for number in range(1, PASSES + 1):
@@ -160,7 +160,7 @@ def _copy(way: Way, *, blind: bool) -> None:
                 return
 
 
-def _finish(way: Way, *, blind: bool) -> None:
+def _finish(way: Transfer, *, blind: bool) -> None:
     """With the mount gone, copies what was written late and compares all."""
     _list(way, "late", PASS if way.exists(way.cdn, PASS) else "")
     way.fetch("late")
@@ -191,7 +191,7 @@ def _finish(way: Way, *, blind: bool) -> None:
         )
 
 
-def _forget_removed(way: Way) -> None:
+def _forget_removed(way: Transfer) -> None:
     """Removes what was brought here and then removed by the site, through the mount, before the switch."""
     gone = combine(way, "gone", "comm -z -23 seen list | comm -z -23 - written")
     if not gone:

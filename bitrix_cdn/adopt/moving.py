@@ -8,7 +8,7 @@ from typing import Literal
 from bitrix_cdn.adopt import hosts
 from bitrix_cdn.adopt.adopt import adopt
 from bitrix_cdn.adopt.leave import leave
-from bitrix_cdn.adopt.way import Way
+from bitrix_cdn.adopt.transfer import Transfer
 from bitrix_cdn.fleet import HostError, keep_others_away
 from bitrix_cdn.fleet.progress import Display
 
@@ -30,9 +30,9 @@ def move(
     :returns: 0, or 1 when something is left to be done by an operator.
     :raises HostError: it can't be; the site goes on working as it did.
     """
-    way: Way | None = None
+    way: Transfer | None = None
     try:
-        way = Way(hosts.load(inventory), display, bandwidth)
+        way = Transfer(hosts.load(inventory), display, bandwidth)
         if not dry_run:
             keep_others_away((way.bitrix, way.cdn), direction)
         return (adopt if direction == "adopt" else leave)(way, dry_run=dry_run)

@@ -61,7 +61,7 @@ def check(
 def allow(context: typer.Context, inventory: InventoryFile = None, limit: Limit = None) -> int:
     """Prints the settings that would allow what nobody declared: read them, then paste them."""
     from bitrix_cdn.drift import run
-    from bitrix_cdn.drift.suggest import suggestion
+    from bitrix_cdn.drift.allowances import suggestion
 
     session = session_of(context)
     report = run.check(session.file, session.limit, everything=True)

@@ -3,13 +3,13 @@
     python -m bitrix_cdn.dashboards OUTPUT_DIR     writes one JSON file a dashboard
     python -m bitrix_cdn.dashboards queries        prints every query, for tests against a real Prometheus
 
-One module a dashboard; what they have in common is in :mod:`bitrix_cdn.dashboards.board`.
+One module a dashboard; what they have in common is in :mod:`bitrix_cdn.dashboards.panels`.
 """
 
 from collections.abc import Callable
 
 from bitrix_cdn.dashboards import conversion, delivery, hosts, mounts, overview
-from bitrix_cdn.dashboards.board import Board, Options
+from bitrix_cdn.dashboards.panels import Board, Options
 
 DASHBOARDS: tuple[Callable[[Options], Board], ...] = (
     overview.board,

@@ -8,7 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from bitrix_cdn.dashboards import files
-from bitrix_cdn.dashboards.board import Options
+from bitrix_cdn.dashboards.panels import Options
 from bitrix_cdn.dashboards.queries import queries
 
 

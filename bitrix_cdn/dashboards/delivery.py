@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from bitrix_cdn.dashboards.board import UP, Board, Options, Query, Unit, at_least, at_most
 from bitrix_cdn.dashboards.overview import PICTURES
+from bitrix_cdn.dashboards.panels import UP, Board, Options, Query, Unit, at_least, at_most
 from bitrix_cdn.dashboards.promql import buckets, by, of, quantiles, rate, total
 from bitrix_cdn.dashboards.targets import FAST_S
 

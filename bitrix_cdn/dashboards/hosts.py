@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bitrix_cdn.dashboards.board import UP, Board, Options, Query, Unit, at_least, at_most
+from bitrix_cdn.dashboards.panels import UP, Board, Options, Query, Unit, at_least, at_most
 from bitrix_cdn.dashboards.promql import by, grown, of, rate
 
 # What isn't a disk of this host; asking a mount that hangs is not for an exporter.

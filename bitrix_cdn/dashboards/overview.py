@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bitrix_cdn.dashboards.board import FAULT, UP, Board, Options, Query, Unit, at_least, at_most
+from bitrix_cdn.dashboards.panels import FAULT, UP, Board, Options, Query, Unit, at_least, at_most
 from bitrix_cdn.dashboards.promql import ALERTS, by, grown, of, quantiles, rate
 from bitrix_cdn.dashboards.targets import BUDGET, FAST_S, SIMILAR
 

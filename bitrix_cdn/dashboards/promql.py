@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bitrix_cdn.dashboards.board import Query
+from bitrix_cdn.dashboards.panels import Query
 
 ALERTS = 'ALERTS{alertstate="firing"}'
 

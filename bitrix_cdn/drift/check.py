@@ -9,16 +9,16 @@ import os
 from pyinfra import host, local, state
 from pyinfra.api.exceptions import PyinfraError
 
+from bitrix_cdn.drift.comparison import judge
 from bitrix_cdn.drift.deployment import tell_deployment
 from bitrix_cdn.drift.expected import expected
-from bitrix_cdn.drift.judge import judge
-from bitrix_cdn.drift.look import Look
+from bitrix_cdn.drift.inspection import Inspection
 from bitrix_cdn.drift.run import EVERYTHING
 from bitrix_cdn.engine import differences
 from bitrix_cdn.fleet.ssh import LoginError
 from roles.footprints import place_of
 from roles.preflight import settings_of
-from roles.watchers import asked_from_elsewhere
+from roles.topology import asked_from_elsewhere
 
 
 def look() -> None:
@@ -33,7 +33,7 @@ def look() -> None:
         everything=EVERYTHING in os.environ,
     )
     seen = host.get_fact(
-        Look,
+        Inspection,
         trees=may_have.trees,
         directories=may_have.directories,
         known=sorted(managed.files),

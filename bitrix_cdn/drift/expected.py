@@ -67,7 +67,7 @@ class Expected:
     """Patterns of paths."""
     trees: list[str] = field(default_factory=list)
     directories: list[str] = field(default_factory=list)
-    """See :meth:`bitrix_cdn.drift.look.Look.command`."""
+    """See :meth:`bitrix_cdn.drift.inspection.Look.command`."""
     units: frozenset[str] = frozenset()
     """Those that the deploy runs."""
 

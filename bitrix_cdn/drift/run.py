@@ -13,9 +13,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from bitrix_cdn.drift.mask import Mask, words
+from bitrix_cdn.drift.redaction import Redaction, words
 from bitrix_cdn.drift.report import LOOKS, Difference, DriftError, HostReport, Report
-from bitrix_cdn.engine.channel import ENVIRONMENT
+from bitrix_cdn.engine.findings import ENVIRONMENT
 from bitrix_cdn.fleet import UsageError, deploys, load
 from bitrix_cdn.fleet.deploys import ROOT, complaint, limits, said_of
 from bitrix_cdn.fleet.inventory import chosen
@@ -61,7 +61,7 @@ def check(
         status, plan, errors = _dry_run(inventory, limit, channel, everything=everything)
         channel.seek(0)
         told = read(channel)
-    mask = Mask(told.secrets)
+    mask = Redaction(told.secrets)
     if not told.groups:
         # The dry run came to none of them.
         told.groups = {entry["name"]: entry["groups"] for entry in load(inventory).entries}
@@ -116,7 +116,7 @@ def read(lines: Iterable[bytes]) -> Told:
 
 
 def _host(
-    name: str, told: Told, plan: Sequence[dict[str, Any]], errors: str, mask: Mask, salt: str | None
+    name: str, told: Told, plan: Sequence[dict[str, Any]], errors: str, mask: Redaction, salt: str | None
 ) -> HostReport:
     if name not in told.checked:
         reason = said_of(name, errors) or told.failed.get(name) or complaint(errors)
@@ -146,13 +146,15 @@ def _host(
     )
 
 
-def _of_look(finding: dict[str, str], mask: Mask) -> Difference:
+def _of_look(finding: dict[str, str], mask: Redaction) -> Difference:
     return Difference(
         finding["kind"], mask.text(finding["what"]), mask.text(finding["summary"]), finding["look"]
     )
 
 
-def _differences(record: dict[str, Any], operation: str, mask: Mask, *, reveal: bool) -> list[Difference]:
+def _differences(
+    record: dict[str, Any], operation: str, mask: Redaction, *, reveal: bool
+) -> list[Difference]:
     """What one record of an operation says."""
     if "file" in record:
         return _of_file(record, operation, mask, reveal=reveal)
@@ -165,7 +167,7 @@ def _differences(record: dict[str, Any], operation: str, mask: Mask, *, reveal: 
     return _of_commands(record["commands"], operation, mask)
 
 
-def _of_file(record: dict[str, Any], operation: str, mask: Mask, *, reveal: bool) -> list[Difference]:
+def _of_file(record: dict[str, Any], operation: str, mask: Redaction, *, reveal: bool) -> list[Difference]:
     path, kind, there, wanted = record["file"], record["kind"], record["content"], record["must_content"]
     if kind != "file":
         fault = "is missing" if kind == "nothing" else f"is a {mask.text(kind)}, must be a file"
@@ -197,7 +199,7 @@ def _public(path: str) -> set[str]:
     return {word for source in sources for word in words(source.read_text())}
 
 
-def _of_commands(commands: Sequence[str], operation: str, mask: Mask) -> list[Difference]:
+def _of_commands(commands: Sequence[str], operation: str, mask: Redaction) -> list[Difference]:
     shown = " ; ".join(line for command in commands for line in command.strip().splitlines()[:1])
     shown = mask.text(shown if len(shown) <= 160 else f"{shown[:159]}\N{HORIZONTAL ELLIPSIS}")
     summary = f"a deploy would run: {shown}" if shown else "a deploy would change it"

@@ -1,5 +1,5 @@
 """What a dry run finds on a host, told to whoever asks for it, as `bitrix-cdn drift` does: see
-:mod:`bitrix_cdn.engine.channel`. Where nobody asks, nothing here does anything.
+:mod:`bitrix_cdn.engine.findings`. Where nobody asks, nothing here does anything.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import Any
 
 from pyinfra import host
 
-from bitrix_cdn.engine.channel import wanted, write
+from bitrix_cdn.engine.findings import wanted, write
 
 __all__ = ["Managed", "manage", "managed", "tell", "told", "wanted"]
 

@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import Sequence
 
 from bitrix_cdn.fleet import Remote
-from bitrix_cdn.rollout.answers import parse
+from bitrix_cdn.rollout.http import parse
 
 # They listen on loopback or on the host's own address.
 _ASK = """

@@ -14,10 +14,10 @@ from pathlib import Path
 from bitrix_cdn.engine.journal import JOURNAL, begin_script, commit_script, undo_script
 from bitrix_cdn.fleet import HostError, Inventory, Output, lock
 from bitrix_cdn.rollout import balancer, pictures, rates
-from bitrix_cdn.rollout.answers import Door, ask
 from bitrix_cdn.rollout.deploys import Pyinfra
 from bitrix_cdn.rollout.errors import RefusedError, RolloutError
 from bitrix_cdn.rollout.exporters import expositions
+from bitrix_cdn.rollout.http import Door, ask
 from bitrix_cdn.rollout.record import Record
 from bitrix_cdn.rollout.run import Found
 from roles.exporters import probe_picture, visible_name

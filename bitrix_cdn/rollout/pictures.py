@@ -8,8 +8,8 @@ import time
 from PIL import Image, UnidentifiedImageError
 
 from bitrix_cdn.fleet import Remote
-from bitrix_cdn.rollout.answers import Door, ask
 from bitrix_cdn.rollout.errors import RolloutError
+from bitrix_cdn.rollout.http import Door, ask
 
 ACCEPTS = {"WEBP": "image/webp,image/*;q=0.8,*/*;q=0.5", "JPEG": "image/jpeg,image/*;q=0.8"}
 """The formats that are asked for, by Pillow's names, and how browsers ask for them."""

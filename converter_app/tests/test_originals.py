@@ -13,7 +13,7 @@ from converter_app.tests.site import MTIME_NS, Site
 
 from webp_converter.config import Config
 from webp_converter.originals import Head, Origin, Originals, OriginAwayError
-from webp_converter.store import AVIF, KEEP, WEBP, XATTR, Mark, Result, Standing
+from webp_converter.store import AVIF, KEEP, WEBP, XATTR, DecisionState, Mark, Result
 from webp_converter.worker import Order, convert_with, improve_with
 
 
@@ -142,7 +142,7 @@ def test_avif_and_the_second_pass(site: Site, tmp_path: Path) -> None:
     assert originals.publish([first.finished]) == [Result.PUBLISHED]
     assert webp.exists()
     assert originals.revalidate(path) is False
-    assert wanting.standing_of(path) is Standing.UNDECIDED
+    assert wanting.standing_of(path) is DecisionState.UNDECIDED
     assert wanting.revalidate(path) is True
     assert webp.exists()
 

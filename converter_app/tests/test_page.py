@@ -22,8 +22,8 @@ from converter_app.tests.test_daemon import decided, variant_of
 
 from webp_converter import access, answers
 from webp_converter.config import Config
+from webp_converter.latest_jobs import REMEMBERED, Conversion, Rate, Recent
 from webp_converter.page_routes import media_type
-from webp_converter.recent import REMEMBERED, Conversion, Rate, Recent
 from webp_converter.service import Service
 from webp_converter.store import XATTR, Mark
 

@@ -14,10 +14,10 @@ from webp_converter.answers import (
     Part,
     Status,
 )
+from webp_converter.cached_question import Told
 from webp_converter.jobs import Letter, Overview, PutOff, Running, Waiting
+from webp_converter.latest_jobs import Conversion
 from webp_converter.page import Queue, View
-from webp_converter.recent import Conversion
-from webp_converter.snapshot import Told
 from webp_converter.statistics import Day, Sums, Totals
 from webp_converter.store import Mark
 

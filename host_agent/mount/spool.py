@@ -23,8 +23,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from host_agent.mount.config import Config
-from host_agent.mount.judge import Identity, Journal, Pushed, Remote, Verdict, judge
 from host_agent.mount.linux import Lease, open_beneath
+from host_agent.mount.spool_rules import Identity, Journal, Pushed, Remote, Verdict, judge
 
 TEMPORARY = ".mount-guard"
 """Directory below the remote root for files that aren't whole yet. The converter knows pictures by their

@@ -10,7 +10,7 @@ import pytest
 from testinfra.host import Host
 
 from bitrix_cdn.dashboards import DASHBOARDS, Options
-from bitrix_cdn.dashboards.board import DATASOURCE
+from bitrix_cdn.dashboards.panels import DATASOURCE
 from bitrix_cdn.settings import Settings
 from bitrix_cdn.settings.grafana import GrafanaSettings
 from roles import grafana as role

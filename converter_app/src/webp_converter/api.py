@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from webp_converter.cleanup import Cleanup
 from webp_converter.config import Config
-from webp_converter.originals import Reach
-from webp_converter.recent import Recent
+from webp_converter.latest_jobs import Recent
+from webp_converter.originals import OriginStatus
 from webp_converter.service import Service
 
 if TYPE_CHECKING:
     import uvicorn
 
 
-class Live(NamedTuple):
+class DaemonView(NamedTuple):
     """What only the running daemon knows and does."""
 
     health: Callable[[], tuple[bool, dict[str, object]]]
@@ -24,7 +24,7 @@ class Live(NamedTuple):
 
     last_scan: Callable[[], dict[str, object] | None]
     last_eviction: Callable[[], dict[str, object] | None]
-    reach: Reach
+    reach: OriginStatus
     """Whether originals could be read."""
 
     recent: Recent
@@ -38,7 +38,7 @@ class Live(NamedTuple):
 class Api:
     """Serves the API."""
 
-    def __init__(self, config: Config, service: Service, live: Live) -> None:
+    def __init__(self, config: Config, service: Service, live: DaemonView) -> None:
         """Binds the port, so that one taken is noticed now: raises OSError."""
         self._socket = socket.create_server((config.api.address, config.api.port), reuse_port=False)
         self._config = config

@@ -18,19 +18,19 @@ from pathlib import Path
 import redis
 
 from webp_converter import log, systemd
-from webp_converter.api import Api, Live
+from webp_converter.api import Api, DaemonView
 from webp_converter.config import Config
 from webp_converter.housekeeper import Housekeeper
 from webp_converter.jobs import Job, Jobs, Priority
+from webp_converter.latest_jobs import Recent
 from webp_converter.metrics import Metrics
 from webp_converter.misses import MissLog, Places
 from webp_converter.names import TOO_LONG, has_room
-from webp_converter.originals import Originals, OriginAwayError, Reach
+from webp_converter.originals import Originals, OriginAwayError, OriginStatus
 from webp_converter.pool import Pool, context, start_fork_server
-from webp_converter.publisher import Publisher, Records, Ties, Trees
-from webp_converter.recent import Recent
-from webp_converter.refine import Refiner
+from webp_converter.publisher import DaemonHooks, Publisher, Records, Trees
 from webp_converter.scan import Tally, scan_share
+from webp_converter.second_pass import Refiner
 from webp_converter.service import Service
 from webp_converter.statistics import Statistics
 from webp_converter.store import Mark, Store, StoreError, Temporary, owner_of
@@ -64,10 +64,10 @@ class Daemon:
         self._housekeeper = Housekeeper(config, self._metrics, self._statistics.evicted)
         self._scan_wanted = threading.Event()
         self._recent = Recent()
-        self._reach = Reach()
+        self._reach = OriginStatus()
         self._last_scan: dict[str, object] | None = None
         self._service = Service(config)
-        live = Live(
+        live = DaemonView(
             health=self.health,
             last_scan=lambda: self._last_scan,
             last_eviction=lambda: self._housekeeper.last,
@@ -79,7 +79,7 @@ class Daemon:
         self._api = Api(config, self._service, live)
         trees = Trees(self._store, self._originals)
         records = Records(self._metrics, self._statistics, self._recent, self._reach, self._to_refine)
-        ties = Ties(
+        ties = DaemonHooks(
             waiting=lambda: bool(self._fetched),
             queue_away=lambda: bool(self._queue_problem),
             disk_full=lambda: bool(self._disk_problem),

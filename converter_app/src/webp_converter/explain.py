@@ -18,7 +18,7 @@ from urllib.parse import unquote_to_bytes, urlsplit
 
 import redis
 
-from webp_converter import wording
+from webp_converter import formatting
 from webp_converter.answers import (
     AnswerModel,
     Explanation,
@@ -365,7 +365,7 @@ def _converted(variant: VariantModel, original: OriginalModel) -> str:
         return (
             f"It is WebP {how}{like} for browsers that can't show AVIF: {after:,} bytes; the others get AVIF."
         )
-    saved = wording.share(before - after, before)
+    saved = formatting.share(before - after, before)
     return f"It is WebP {how}{like}: {after:,} bytes instead of {before:,}, {saved} less."
 
 
@@ -383,7 +383,7 @@ def _undecided(
         "waiting": lambda: f"it waits in the queue ({queue.stream}).",
         "running": lambda: "it is being worked on.",
         "running-again": lambda: "it is being worked on, and will be once more.",
-        "put-off": lambda: f"it was put off, and is due in {wording.duration(queue.due_s)}.",
+        "put-off": lambda: f"it was put off, and is due in {formatting.duration(queue.due_s)}.",
     }
     following = states.get(queue.state)
     if following:

@@ -12,7 +12,7 @@ from datetime import date
 
 from markupsafe import Markup
 
-from webp_converter import russian, wording
+from webp_converter import formatting, russian
 
 
 def _plural_english(count: int) -> int:
@@ -65,15 +65,15 @@ class Language:
 
     def size(self, count: int) -> Markup:
         """Bytes in the unit that suits them."""
-        return self._measure(wording.size(count))
+        return self._measure(formatting.size(count))
 
     def duration(self, seconds: float | None) -> Markup:
         """Seconds in the unit that suits them; empty for None."""
-        return self._measure(wording.duration(seconds))
+        return self._measure(formatting.duration(seconds))
 
     def share(self, part: float, whole: float) -> Markup:
         """In per cent; empty for a part of nothing."""
-        return self.decimal(wording.share(part, whole))
+        return self.decimal(formatting.share(part, whole))
 
     def ago(self, seconds: float, now: float) -> Markup:
         age_s = max(0.0, now - seconds)

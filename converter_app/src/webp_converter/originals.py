@@ -26,11 +26,11 @@ from webp_converter.store import (
     DECISIONS,
     FOREIGN,
     SUFFIXES,
+    DecisionState,
     Finished,
     Identity,
     Original,
     Result,
-    Standing,
     Store,
     StoreError,
     Temporary,
@@ -52,7 +52,7 @@ class OriginAwayError(Exception):
     """The originals can't be read now: why. A retry can help, and the picture isn't to blame."""
 
 
-class Reach:
+class OriginStatus:
     """Whether originals could be read when that was last tried."""
 
     def __init__(self) -> None:
@@ -225,7 +225,7 @@ class Originals(Store):
             self._away_until = time.monotonic() + _AWAY_S
             raise
 
-    def standing_of(self, path: bytes) -> Standing | None:
+    def standing_of(self, path: bytes) -> DecisionState | None:
         """Whether an original has a decision about what it is now; None when the site doesn't have it.
 
         Raises OriginAwayError.
@@ -234,12 +234,12 @@ class Originals(Store):
         if head is None:
             return None
         if not has_room(os.path.basename(path)):
-            return Standing.TOO_LONG
+            return DecisionState.TOO_LONG
         try:
             with self.directory(path) as (directory, name):
                 return self.standing(directory, name, _status(head))
         except FileNotFoundError:
-            return Standing.UNDECIDED
+            return DecisionState.UNDECIDED
 
     def read(self, path: bytes, maximum_bytes: int) -> Original | None:
         """The original's bytes; None when the site doesn't have it. Raises OriginAwayError."""

@@ -15,13 +15,13 @@ import jinja2
 from markupsafe import Markup
 
 from webp_converter.answers import Status
+from webp_converter.cached_question import Told
+from webp_converter.formatting import moment, printable
 from webp_converter.jobs import Letter, Overview
 from webp_converter.language import Language
-from webp_converter.recent import Conversion
+from webp_converter.latest_jobs import Conversion
 from webp_converter.service import retry_command
-from webp_converter.snapshot import Told
 from webp_converter.statistics import Day, Totals
-from webp_converter.wording import moment, printable
 
 DAYS = 30
 CONVERSIONS = 12

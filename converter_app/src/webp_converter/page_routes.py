@@ -27,7 +27,8 @@ from webp_converter.access import (
     token_in,
 )
 from webp_converter.answers import Status
-from webp_converter.api import Live
+from webp_converter.api import DaemonView
+from webp_converter.cached_question import Source
 from webp_converter.config import Config
 from webp_converter.language import chosen
 from webp_converter.originals import OriginAwayError
@@ -44,7 +45,6 @@ from webp_converter.page import (
     page,
 )
 from webp_converter.service import Service
-from webp_converter.snapshot import Source
 from webp_converter.store import AVIF, WEBP
 
 FORM = "/"
@@ -86,7 +86,7 @@ def media_type(data: bytes) -> str | None:
 
 
 def add_page(
-    app: FastAPI, config: Config, service: Service, live: Live, status: Callable[[], Status]
+    app: FastAPI, config: Config, service: Service, live: DaemonView, status: Callable[[], Status]
 ) -> None:
     """Adds the page's routes. What they take and give is for browsers, and not in the API's document."""
     queue = Source(lambda: Queue(service.overview(), service.letters(count=LETTERS)))

@@ -18,10 +18,10 @@ import redis
 from webp_converter import log
 from webp_converter.config import Config
 from webp_converter.jobs import Done, Job, Jobs, Priority
+from webp_converter.latest_jobs import Recent
 from webp_converter.metrics import Metrics
-from webp_converter.originals import Originals, Reach
+from webp_converter.originals import Originals, OriginStatus
 from webp_converter.pool import Answered, Failure
-from webp_converter.recent import Recent
 from webp_converter.removals import Removals
 from webp_converter.statistics import Picture, Statistics
 from webp_converter.store import FAILED, FULL, KEEP, WEBP, Finished, Mark, Result, Store
@@ -60,12 +60,12 @@ class Records(NamedTuple):
     metrics: Metrics
     statistics: Statistics
     recent: Recent
-    reach: Reach
+    reach: OriginStatus
     to_refine: Callable[[bytes, Mark], None]
     """Is told of each variant that was published."""
 
 
-class Ties(NamedTuple):
+class DaemonHooks(NamedTuple):
     """What the publisher has to know of the rest of the daemon, and to tell it."""
 
     waiting: Callable[[], bool]
@@ -82,7 +82,7 @@ class Ties(NamedTuple):
 class Publisher:
     """Publishes what workers answer."""
 
-    def __init__(self, config: Config, trees: Trees, jobs: Jobs, records: Records, ties: Ties) -> None:
+    def __init__(self, config: Config, trees: Trees, jobs: Jobs, records: Records, ties: DaemonHooks) -> None:
         self._config = config
         self._trees = trees
         self._jobs = jobs

@@ -40,7 +40,7 @@ from webp_converter.answers import (
     Status,
     Wish,
 )
-from webp_converter.api import Live
+from webp_converter.api import DaemonView
 from webp_converter.config import Api as ApiConfig
 from webp_converter.config import Config
 from webp_converter.eviction import Space
@@ -84,7 +84,7 @@ LetterId = Annotated[
 ]
 
 
-def application(config: Config, service: Service, live: Live) -> FastAPI:
+def application(config: Config, service: Service, live: DaemonView) -> FastAPI:
     """The API over what the daemon tells of itself, and over all that it works on."""
     app = FastAPI(
         title="webp-converter",
@@ -161,7 +161,7 @@ def _complaints(errors: Iterable[Any]) -> Iterable[str]:
             yield f"{name}: {message}" if name else message
 
 
-def _status_of(config: Config, service: Service, live: Live) -> Callable[[], dict[str, Any]]:
+def _status_of(config: Config, service: Service, live: DaemonView) -> Callable[[], dict[str, Any]]:
     """What tells how the daemon does."""
     started = time.monotonic()
     its_release = release()
@@ -196,7 +196,9 @@ def _status_of(config: Config, service: Service, live: Live) -> Callable[[], dic
     return status
 
 
-def _add_reading(app: FastAPI, service: Service, live: Live, status: Callable[[], dict[str, Any]]) -> None:
+def _add_reading(
+    app: FastAPI, service: Service, live: DaemonView, status: Callable[[], dict[str, Any]]
+) -> None:
     @app.get(
         "/health",
         tags=["daemon"],
@@ -290,7 +292,7 @@ def _add_reading(app: FastAPI, service: Service, live: Live, status: Callable[[]
         return letter.details(retry_command(letter))
 
 
-def _add_orders(app: FastAPI, service: Service, live: Live) -> None:
+def _add_orders(app: FastAPI, service: Service, live: DaemonView) -> None:
     # Documents what `_guard` enforces.
     token = [Security(HTTPBearer(auto_error=False, description="The content of `api.token_file`."))]
 

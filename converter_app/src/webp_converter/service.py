@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from webp_converter.config import DEFAULT_FILE, Config
 from webp_converter.jobs import Job, Jobs, Letter, Overview, Priority
+from webp_converter.latest_jobs import Conversion
 from webp_converter.names import TOO_LONG, has_room, is_original, is_variant
 from webp_converter.originals import Originals
-from webp_converter.recent import Conversion
 from webp_converter.statistics import Statistics, Totals
-from webp_converter.store import Standing, Store, is_evicted
+from webp_converter.store import DecisionState, Store, is_evicted
 
 if TYPE_CHECKING:
     from webp_converter.answers import Explanation
@@ -161,8 +161,8 @@ class Service:
                 raise ValueError(f"{os.fsdecode(path)!r}: {TOO_LONG}")
         asked = []
         for path, store in zip(paths, stores, strict=True):
-            standing = store.standing_of(path) if store is self._store else Standing.UNDECIDED
-            known = {None: "missing", Standing.UNDECIDED: "queued"}
+            standing = store.standing_of(path) if store is self._store else DecisionState.UNDECIDED
+            known = {None: "missing", DecisionState.UNDECIDED: "queued"}
             asked.append(Asked(path, known.get(standing, "decided")))
         now = time.time_ns()
         self._jobs.push([Job(path, now, Priority.HIGH) for path, state in asked if state == "queued"])

@@ -134,7 +134,7 @@ class Mark(NamedTuple):
         return self.describes(original) and (self.avif or not avif)
 
 
-class Standing(Enum):
+class DecisionState(Enum):
     """How an original stands."""
 
     UNDECIDED = auto()
@@ -419,21 +419,21 @@ class Store:
 
     # Freshness
 
-    def standing(self, directory: int, name: bytes, original: os.stat_result) -> Standing:
+    def standing(self, directory: int, name: bytes, original: os.stat_result) -> DecisionState:
         """Whether an original has a decision, and whose."""
         if not has_room(name):
-            return Standing.TOO_LONG
+            return DecisionState.TOO_LONG
         for suffix in DECISIONS:
             mark = read_mark(directory, name + suffix)
             if mark is None:
                 continue
             if mark is FOREIGN:
-                return Standing.FOREIGN
+                return DecisionState.FOREIGN
             if mark.decides(original, self._avif):
-                return Standing.FRESH
-        return Standing.UNDECIDED
+                return DecisionState.FRESH
+        return DecisionState.UNDECIDED
 
-    def standing_of(self, path: bytes) -> Standing | None:
+    def standing_of(self, path: bytes) -> DecisionState | None:
         """Whether an original has a decision; None when there is no such original."""
         try:
             with self.directory(path) as (directory, name):

@@ -24,11 +24,11 @@ from webp_converter.store import (
     FULL,
     KEEP,
     WEBP,
+    DecisionState,
     Finished,
     Identity,
     Mark,
     Original,
-    Standing,
     Store,
     Unfinished,
 )
@@ -190,11 +190,11 @@ def convert_with(config: Config, store: Store, order: Order) -> Report:
     standing = store.standing_of(path)
     if standing is None:
         return Report(Outcome.GONE, path)
-    if standing is Standing.FRESH:
+    if standing is DecisionState.FRESH:
         return Report(Outcome.FRESH, path)
-    if standing is Standing.FOREIGN:
+    if standing is DecisionState.FOREIGN:
         return Report(Outcome.FOREIGN, path)
-    if standing is Standing.TOO_LONG:
+    if standing is DecisionState.TOO_LONG:
         return Report(Outcome.TOO_LONG, path)
     try:
         original = store.read(path, config.encoding.maximum_bytes)
@@ -269,7 +269,7 @@ def improve_with(config: Config, store: Store, order: Order) -> Report:
     is something to publish when that became smaller."""
     started = time.monotonic()
     path = order.path
-    known = store.mark_of(path) if store.standing_of(path) is Standing.FRESH else None
+    known = store.mark_of(path) if store.standing_of(path) is DecisionState.FRESH else None
     original = store.read(path, config.encoding.maximum_bytes) if known and known[0].is_lossy else None
     if known is None or original is None or not known[0].describes(original.status):
         return Report(Outcome.GONE, path)

@@ -15,7 +15,7 @@ import pytest
 from webp_converter.metrics import Metrics
 
 from bitrix_cdn.dashboards import DASHBOARDS, Options, files
-from bitrix_cdn.dashboards.board import DATASOURCE
+from bitrix_cdn.dashboards.panels import DATASOURCE
 from bitrix_cdn.dashboards.queries import Query, queries
 from bitrix_cdn.dashboards.targets import Levels
 from host_agent.mount.report import _METRICS

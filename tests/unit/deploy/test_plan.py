@@ -10,7 +10,7 @@ import pytest
 
 from bitrix_cdn.deploy import plan as plans
 from bitrix_cdn.deploy.plan import Plan
-from bitrix_cdn.drift.mask import MASK, Mask
+from bitrix_cdn.drift.redaction import MASK, Redaction
 from bitrix_cdn.drift.report import Difference
 from bitrix_cdn.fleet import RefusedError, UsageError
 from tests.unit.drift.test_run import ALERTING, a_file, report, told
@@ -79,9 +79,9 @@ def test_a_file_that_not_everybody_may_read_is_shown_and_its_secrets_are_not(
 
 
 def test_each_line_of_a_block_that_gets_a_secret_is_hidden_as_it_was() -> None:
-    diff = Mask(["s3cret-9"]).diff("/p", "hunter2\n", "s3cret-9\n", public=set(), reveal=True)
+    diff = Redaction(["s3cret-9"]).diff("/p", "hunter2\n", "s3cret-9\n", public=set(), reveal=True)
     assert diff[3:] == [f"-{MASK}", f"+{MASK}"]
-    named = Mask().diff("/p", "hunter2\n", "password = x\n", public=set(), reveal=True)
+    named = Redaction().diff("/p", "hunter2\n", "password = x\n", public=set(), reveal=True)
     assert "hunter2" not in "".join(named)
 
 

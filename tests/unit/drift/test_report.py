@@ -6,8 +6,8 @@ import json
 import re
 import xml.etree.ElementTree as ET
 
+from bitrix_cdn.drift.allowances import suggestion
 from bitrix_cdn.drift.report import Difference, HostReport, Report, as_json, as_junit, as_metrics
-from bitrix_cdn.drift.suggest import suggestion
 
 FILE = Difference("file", "/etc/a", "differs", "Role | Write", ["--- a", "+++ b", "-<x> & y"])
 PORT = Difference("port", "8000/tcp", "python3 listens on 0.0.0.0", "Listening ports")

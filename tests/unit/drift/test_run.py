@@ -15,12 +15,12 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from bitrix_cdn.drift import run
-from bitrix_cdn.drift.mask import MASK, Mask
+from bitrix_cdn.drift.allowances import suggestion
+from bitrix_cdn.drift.redaction import MASK, Redaction
 from bitrix_cdn.drift.report import CLEAN, DRIFT, FAILED, DriftError, Report, as_json, as_junit, as_metrics
 from bitrix_cdn.drift.run import check, packages, read
-from bitrix_cdn.drift.suggest import suggestion
 from bitrix_cdn.drift.table import show
-from bitrix_cdn.engine.channel import ENVIRONMENT
+from bitrix_cdn.engine.findings import ENVIRONMENT
 from bitrix_cdn.fleet import UsageError, deploys
 from bitrix_cdn.fleet.deploys import ROOT, Run, complaint, said_of
 
@@ -263,7 +263,7 @@ def test_records_are_read_by_host() -> None:
 
 
 def test_masks_stay_away_from_short_and_empty_secrets() -> None:
-    assert Mask(["", None, "ab"]).text("about") == "about"
+    assert Redaction(["", None, "ab"]).text("about") == "about"
 
 
 @pytest.mark.parametrize(
@@ -278,30 +278,30 @@ def test_masks_stay_away_from_short_and_empty_secrets() -> None:
     ],
 )
 def test_what_looks_like_a_secret_is_masked_wherever_it_is(line: str) -> None:
-    assert "hunter2-x" not in Mask().text(line)
+    assert "hunter2-x" not in Redaction().text(line)
 
 
 @pytest.mark.parametrize("line", ["server_tokens off;", "token_file = /etc/x", "listen 80;", "host: a:b"])
 def test_what_does_not_look_like_one_is_left(line: str) -> None:
-    assert Mask().text(line) == line
+    assert Redaction().text(line) == line
 
 
 def test_a_private_key_is_masked_line_by_line() -> None:
     label = "PRIVATE KEY"
     pem = f"-----BEGIN {label}-----\nMIIEvQIBADANBgkq\nhkiG9w0BAQEFAASC\n-----END {label}-----\n"
-    shown = "\n".join(Mask().diff("/etc/x.pem", pem, pem.replace("hkiG", "hkiH"), public=None))
+    shown = "\n".join(Redaction().diff("/etc/x.pem", pem, pem.replace("hkiG", "hkiH"), public=None))
     assert "MIIE" not in shown
     assert "hki" not in shown
-    assert "MIIE" not in Mask().text(f"x\n{pem}y")
+    assert "MIIE" not in Redaction().text(f"x\n{pem}y")
 
 
 def test_control_characters_do_not_reach_a_terminal() -> None:
-    assert "\x1b" not in Mask().text("\x1b[2Jgone")
+    assert "\x1b" not in Redaction().text("\x1b[2Jgone")
 
 
 def test_a_long_diff_is_cut() -> None:
     there = "".join(f"line {number}\n" for number in range(500))
-    assert len(Mask().diff("/x", there, "", public=None)) == 201
+    assert len(Redaction().diff("/x", there, "", public=None)) == 201
 
 
 def test_this_repository_is_where_the_check_runs() -> None:

@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 
 from bitrix_cdn.engine import differences, files
-from bitrix_cdn.engine.channel import ENVIRONMENT
 from bitrix_cdn.engine.files import Contents, Existing, File, Obstacles, Paths, stale, surplus
+from bitrix_cdn.engine.findings import ENVIRONMENT
 from bitrix_cdn.engine.services import faults, start_script
 
 RIGHT = File("/etc/right", "right\n")

@@ -91,7 +91,7 @@ def test_all_that_roles_bring_to_hosts_belongs_to_the_state() -> None:
         "config.py",
         "converter_app/requirements-3.13.lock",
         "converter_app/src/webp_converter/daemon.py",
-        "bitrix_cdn/dashboards/board.py",
+        "bitrix_cdn/dashboards/panels.py",
         "deploy.py",
         "host_agent/mount/guard.py",
         "host_agent/observe/picture.py",

@@ -41,7 +41,7 @@ def test_a_new_port_reaches_all_who_have_to_know_it(new_port: Port) -> None:
 def test_every_role_that_a_deploy_runs_declares_what_it_takes_or_takes_nothing() -> None:
     """Those that take nothing of their own are named here, so that a new role is thought about."""
     nothing = {"acme", "agent", "backup", "firewall", "logs", "rotation"}
-    no_roles = {"footprints", "preflight", "releases", "watchers"}
+    no_roles = {"footprints", "preflight", "releases", "topology"}
     assert {path.stem for path in ROOT.glob("roles/[a-z]*.py")} == {*ROLES, *nothing, *no_roles}
 
 

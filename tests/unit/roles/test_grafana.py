@@ -21,7 +21,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from bitrix_cdn.dashboards.board import DATASOURCE, Options
+from bitrix_cdn.dashboards.panels import DATASOURCE, Options
 from bitrix_cdn.engine.files import File
 from bitrix_cdn.settings.grafana import GrafanaRepository, GrafanaSettings
 from roles import grafana as role

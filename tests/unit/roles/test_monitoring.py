@@ -16,7 +16,7 @@ from roles.balancer import number
 from roles.exporters import visible_name
 from roles.firewall import closed_ports, doors
 from roles.prometheus import jobs, mebibytes, probes
-from roles.watchers import asked_at, bracketed
+from roles.topology import asked_at, bracketed
 
 SHOP, PICTURES, MORE = "10.0.0.1", "10.0.0.2", "fd00::3"
 

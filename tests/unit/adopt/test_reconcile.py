@@ -7,10 +7,10 @@ import io
 import pytest
 from rich.console import Console
 
-from bitrix_cdn.adopt import steps
+from bitrix_cdn.adopt import reconcile
 from bitrix_cdn.adopt.errors import MigrationError
 from bitrix_cdn.adopt.rsync import Item
-from bitrix_cdn.adopt.way import Content, job
+from bitrix_cdn.adopt.transfer import Content, job
 from bitrix_cdn.fleet.progress import Display, size
 
 
@@ -23,7 +23,9 @@ def missing(name: bytes) -> Item:
 
 
 def test_only_what_nobody_can_explain_is_unverified() -> None:
-    verdicts = steps.judge([differs(b"again"), differs(b"broken"), missing(b"gone")], {b"again", b"other"})
+    verdicts = reconcile.judge(
+        [differs(b"again"), differs(b"broken"), missing(b"gone")], {b"again", b"other"}
+    )
     assert verdicts.superseded == {b"again"}
     assert verdicts.removed == {b"gone"}
     assert verdicts.unverified == {b"broken"}
@@ -31,21 +33,21 @@ def test_only_what_nobody_can_explain_is_unverified() -> None:
 
 @pytest.mark.parametrize(("count", "of", "few"), [(100, 0, True), (101, 0, False), (9_000, 1_000_000, True)])
 def test_few_files_are_a_hundred_or_one_in_a_hundred(count: int, of: int, few: bool) -> None:
-    assert steps.few(count, of) is few
-    assert steps.suspicious(count, of) is not few
+    assert reconcile.few(count, of) is few
+    assert reconcile.suspicious(count, of) is not few
 
 
 def test_names_survive_a_list() -> None:
     names = {b"b\n", b"a\xff", b"-x y"}
-    assert steps.join(names) == b"-x y\0a\xff\0b\n\0"
-    assert steps.names(steps.join(names)) == names
-    assert steps.names(b"") == set()
+    assert reconcile.join(names) == b"-x y\0a\xff\0b\n\0"
+    assert reconcile.names(reconcile.join(names)) == names
+    assert reconcile.names(b"") == set()
 
 
 def room(free: tuple[int, int], coming: Content, there: Content) -> str:
     output = io.StringIO()
     display = Display(Console(file=output))
-    steps.need_space(display, "cdn", free, coming, there, variants=True)
+    reconcile.need_space(display, "cdn", free, coming, there, variants=True)
     return output.getvalue()
 
 

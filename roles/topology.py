@@ -64,14 +64,14 @@ def own_address() -> str:
     return own[0] if own else ""
 
 
-def watchers() -> list[Host]:
+def monitoring_hosts() -> list[Host]:
     """The monitoring hosts."""
     return members("monitoring")
 
 
 def asked_from_elsewhere(target: Host, settings: Settings) -> bool:
     """Whether anybody but the host itself asks its exporters."""
-    others = any(watcher.name != target.name for watcher in watchers())
+    others = any(one.name != target.name for one in monitoring_hosts())
     return others or bool(settings.monitoring.exporters.allowed)
 
 
@@ -96,7 +96,7 @@ def askers(settings: Settings) -> list[str]:
 
     :raises PyinfraError: a monitoring host's name leads nowhere on this host.
     """
-    return [*addresses_of(watchers(), "the monitoring host"), *settings.monitoring.exporters.allowed]
+    return [*addresses_of(monitoring_hosts(), "the monitoring host"), *settings.monitoring.exporters.allowed]
 
 
 def bracketed(address: str) -> str:

@@ -14,11 +14,11 @@ from converter_app.tests.harness import StartDaemon, wait_until
 from converter_app.tests.test_daemon import MARK, decided, variant_of
 from converter_app.tests.test_store import make_store
 
-from webp_converter import refine
+from webp_converter import second_pass
 from webp_converter.config import Config, Encoding
 from webp_converter.config import Store as StoreConfig
 from webp_converter.pool import start_fork_server
-from webp_converter.refine import Refiner
+from webp_converter.second_pass import Refiner
 from webp_converter.store import Finished, Mark, Result
 from webp_converter.worker import Order, Outcome, Report, convert_with, improve_with
 
@@ -188,8 +188,8 @@ class TestRefiner:
             stopping.set()
 
         started_at: list[float] = []
-        monkeypatch.setattr(refine, "_TICK_S", 0.001)
-        monkeypatch.setattr(refine.time, "monotonic", lambda: clock[0])
+        monkeypatch.setattr(second_pass, "_TICK_S", 0.001)
+        monkeypatch.setattr(second_pass.time, "monotonic", lambda: clock[0])
         monkeypatch.setattr(refiner, "_idle", idle)
         monkeypatch.setattr(refiner, "_improve", improve)
         refiner.remember(b"/a.jpg", LOSSY)
@@ -235,7 +235,7 @@ class TestRefiner:
         assert len(refiner) == remembered
 
     def test_forgets_the_oldest(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(refine, "REMEMBERED", 2)
+        monkeypatch.setattr(second_pass, "REMEMBERED", 2)
         refiner = World(tmp_path).refiner
         for name in (b"/a", b"/b", b"/a", b"/c", b"/c"):
             refiner.remember(name, LOSSY)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from bitrix_cdn.drift.look import Account, Key, Look, Socket, seen
+from bitrix_cdn.drift.inspection import Account, Inspection, Key, Socket, seen
 from bitrix_cdn.engine.keys import fingerprint
 
 PUBLIC = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJ1OtNnWvxYkJLKxjPSJGmHPRBDzVwMHiwMSMbbLkWmE"
@@ -118,7 +118,7 @@ def test_the_command_tells_unknown_files_and_no_known_one(tmp_path: Path) -> Non
     for path in (deep / "known", deep / "below" / "a\nb", flat / "unit", flat / "below" / "not looked at"):
         path.write_text("x")
     (flat / "masked").symlink_to("/dev/null")
-    command = Look().command([str(deep), "/nonexistent"], [str(flat)], [str(deep / "known")], [53])
+    command = Inspection().command([str(deep), "/nonexistent"], [str(flat)], [str(deep / "known")], [53])
     result = subprocess.run(["sh", "-c", command], capture_output=True, text=True, check=True)
     found = seen(result.stdout.splitlines())
     assert [one.path for one in found.entries] == [str(flat / "unit"), str(deep / "below" / "a?b")]

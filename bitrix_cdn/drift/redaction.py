@@ -27,7 +27,7 @@ _PEM = re.compile(r"-----BEGIN [A-Z ]*PRIVATE KEY-----.*?(?:-----END [A-Z ]*PRIV
 _KEY = re.compile(r"(\s*(?:- )?[\"']?)([A-Za-z_][\w.-]*)([\"']?\s*[:=]\s+|=|\s+)(?=\S)")
 
 
-class Mask:
+class Redaction:
     """Takes secrets out of texts: those that are known, and what looks like one."""
 
     def __init__(self, secrets: Iterable[str | None] = ()) -> None:

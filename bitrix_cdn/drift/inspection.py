@@ -83,7 +83,7 @@ class Seen:
     entries: list[Entry] = field(default_factory=list)
 
 
-class Look(FactBase[Seen]):
+class Inspection(FactBase[Seen]):
     """What a host has, in one command; the files are those that are neither known nor a package's.
 
     A UDP socket with a port that the kernel hands out by itself may be that of a question under way: it
@@ -138,7 +138,7 @@ true"""
 
 
 def seen(output: Iterable[str]) -> Seen:
-    """Reads what the command of :class:`Look` prints."""
+    """Reads what the command of :class:`Inspection` prints."""
     parts: dict[str, list[str]] = {}
     lines: list[str] = []
     for line in output:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from bitrix_cdn.rollout import answers, balancer
+from bitrix_cdn.rollout import balancer, http
 from bitrix_cdn.rollout.fleet import results
 
 HAPROXY = """\
@@ -45,7 +45,7 @@ def test_somebody_must_serve_while_others_are_drained() -> None:
 )
 def test_an_answer_is_read_however_it_is_sent(data: bytes) -> None:
     data = b"HTTP/1.1 200 OK\r\nContent-Type: image/webp\r\n" + data
-    assert answers.parse(data) == answers.Answer(200, "image/webp", b"bytes")
+    assert http.parse(data) == http.Answer(200, "image/webp", b"bytes")
 
 
 @pytest.mark.parametrize(
@@ -59,7 +59,7 @@ def test_an_answer_is_read_however_it_is_sent(data: bytes) -> None:
 )
 def test_one_that_is_cut_short_is_none(data: bytes) -> None:
     with pytest.raises(ValueError, match=r"."):
-        answers.parse(data)
+        http.parse(data)
 
 
 def test_failures_are_read_out_of_a_report(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from bitrix_cdn.adopt import rsync
 from bitrix_cdn.adopt.errors import MigrationError
-from bitrix_cdn.adopt.way import HOME, Content, Way
+from bitrix_cdn.adopt.transfer import HOME, Content, Transfer
 from bitrix_cdn.fleet.progress import Display
 from bitrix_cdn.fleet.progress import size as human
 
@@ -87,14 +87,14 @@ def join(some: Iterable[bytes]) -> bytes:
     return b"".join(name + b"\0" for name in sorted(some))
 
 
-def list_local(way: Way, to: str, condition: str = "") -> None:
+def list_local(way: Transfer, to: str, condition: str = "") -> None:
     """Lists the site's own files into a list on its host."""
     way.bitrix.run(
         f"cd {way.local} && find . -type f {condition} -printf '%P\\0' | LC_ALL=C sort -z > {HOME}/{to}"
     )
 
 
-def combine(way: Way, to: str, expression: str) -> int:
+def combine(way: Transfer, to: str, expression: str) -> int:
     """Makes a list out of others and returns how many names it has."""
     way.bitrix.run(f"cd {HOME} && export LC_ALL=C && {expression} > {to}.new && mv {to}.new {to}")
     return way.count(to)

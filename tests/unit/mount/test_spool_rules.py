@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from host_agent.mount.judge import Identity, Journal, Pushed, Remote, Verdict, judge
+from host_agent.mount.spool_rules import Identity, Journal, Pushed, Remote, Verdict, judge
 
 HERE = Identity(inode=7, size=100, mtime_ns=5_000_000_000, ctime_ns=5_100_000_000)
 CHANGED = Identity(inode=7, size=100, mtime_ns=5_000_000_000, ctime_ns=9_000_000_000)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
 from bitrix_cdn.drift.expected import Expected, Ports
-from bitrix_cdn.drift.look import Seen, Socket
+from bitrix_cdn.drift.inspection import Seen, Socket
 from bitrix_cdn.drift.report import ACCOUNTS, FILES, KEYS, PORTS
 
 NO_LOGIN = ("nologin", "false", "sync", "halt", "shutdown")

@@ -65,7 +65,7 @@ class Mount:
     """Its unit is enabled: the site belongs to the CDN, even if the mount is away just now."""
 
 
-class Way:
+class Transfer:
     """Moves and compares files of `resize_cache/` between both hosts, whatever lies over it."""
 
     def __init__(self, deployment: Deployment, display: Display, bandwidth: str | None = None) -> None:

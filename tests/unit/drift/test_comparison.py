@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 from pydantic import BaseModel, ValidationError
 
+from bitrix_cdn.drift.comparison import judge
 from bitrix_cdn.drift.expected import Expected, expected, places
-from bitrix_cdn.drift.judge import judge
-from bitrix_cdn.drift.look import Account, Entry, Key, Seen, Socket
+from bitrix_cdn.drift.inspection import Account, Entry, Key, Seen, Socket
 from bitrix_cdn.engine.footprint import Place
 from bitrix_cdn.settings import Settings
 
