@@ -11,7 +11,7 @@ import pytest
 
 from tests.e2e import smuggling, smuggling_h2, smuggling_h3
 from tests.e2e.conftest import OLD_BROWSER, Cdn, Shop
-from tests.kit.support import Figure
+from tests.kit.support import Figure, wait_until
 
 
 @pytest.fixture
@@ -80,6 +80,8 @@ def test_while_varnish_is_away_its_stand_in_is_safe_as_well(cdn: Cdn, paths: lis
         outcome = smuggling.run(cdn.remote.address, cdn.settings.nginx.http_port, paths, 200)
     finally:
         cdn.remote.run("systemctl", "start", "varnish")
+        # Its child listens a moment after systemd calls it started.
+        wait_until("Varnish to answer again", lambda: _varnish_answers(cdn, paths))
     assert outcome.wrong == []
 
 
