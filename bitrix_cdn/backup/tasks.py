@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from pyinfra.api.exceptions import PyinfraError
+
 from bitrix_cdn.backup import fleet
 from bitrix_cdn.backup.fleet import Fleet, Member
 from bitrix_cdn.backup.restoring import restore
@@ -114,7 +116,10 @@ def put_back(
     """
     name = host or next(one.name for one in everything.members.values() if "cdn" in one.groups)
     [member] = everything.chosen([name])
-    password_of(everything.settings.backup)
+    try:
+        password_of(everything.settings.backup)
+    except PyinfraError as error:
+        raise BackupError(str(error), Status.USAGE) from None
     restore(
         everything,
         member,
