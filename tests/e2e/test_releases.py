@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import httpx
 import pytest
 
 from bitrix_cdn.engine.journal import JOURNAL, begin_script, undo_script
@@ -161,7 +162,11 @@ def visitors(cdn: Cdn, shop: Shop) -> Iterator[None]:
     def visit() -> None:
         nonlocal answers
         while not done.wait(0.02):
-            answer = cdn.get(served)
+            try:
+                answer = cdn.get(served)
+            except (httpx.ReadError, httpx.RemoteProtocolError):
+                # A reload ends the connection that was kept: browsers ask again (RFC 9112, 9.3.1).
+                answer = cdn.get(served)
             answers += 1
             if (answer.status_code, answer.headers["Content-Type"]) != (200, "image/webp"):
                 wrong.append(f"{answer.status_code} {answer.headers['Content-Type']}")
