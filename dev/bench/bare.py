@@ -32,7 +32,7 @@ def work(pair: tuple[str, str]) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(
-        prog="python -m dev.bench.bare", description="The encoding alone, for benchmarks.converter."
+        prog="python -m dev.bench.bare", description="The encoding alone, for dev.bench.converter."
     )
     parser.add_argument("file", type=Path, help="has a line for each picture: source, target, by a tab")
     parser.add_argument("cores", type=int, help="processes")

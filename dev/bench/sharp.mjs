@@ -1,5 +1,5 @@
 // Converts the pictures named in a list (source and target, tab between them) with sharp, `cores` at a time,
-// and prints the seconds that took: node benchmarks/sharp.mjs LIST CORES SHARP
+// and prints the seconds that took: node dev/bench/sharp.mjs LIST CORES SHARP
 import { readFileSync } from "node:fs";
 import { createRequire } from "node:module";
 
