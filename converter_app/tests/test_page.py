@@ -554,7 +554,8 @@ def test_a_picture_that_changed_is_not_shown_as_what_it_was(served: DaemonProces
     path = converted(served, "changed.jpg")
     first = picture(served, path, "before")
     path.write_bytes(pictures.jpeg("coffee.png", 200))
-    wait_until(lambda: decided(path) and picture(served, path, "before") != first)
+    # Between the two it is told of neither.
+    wait_until(lambda: (now := conversion_of(served, path)) and f"/pictures/{now['id']}/before" != first)
     assert visitor.get(first).status == 404
     assert visitor.get(picture(served, path, "before")).body == path.read_bytes()
     path.unlink()
