@@ -61,13 +61,13 @@ def stages(suite: str | None, *, every: bool) -> list[Stage]:
     elif not suite:
         chosen = ("-m", "both and not edges", "--suite", "bookworm", "--odd")
         what = "Debian 12, odd hosts: the deploy, again, the checks of all roles, one test of each promise"
-        found.append(Stage("bookworm", what, 9, ("tests/testinfra", "tests/e2e", *chosen), lab=True))
+        found.append(Stage("bookworm", what, 10, ("tests/testinfra", "tests/e2e", *chosen), lab=True))
     found += [_backup(name) for name in (suites if every else suites[:1])]
     return [
         *found,
-        Stage("converter", "the daemon", 6, ("converter_app/tests",)),
-        Stage("lab", "the lab itself", 3, ("tests/lab",), lab=True),
-        Stage("unit", "what needs no host", 3, ("tests/unit",)),
+        Stage("converter", "the daemon", 8, ("converter_app/tests",)),
+        Stage("lab", "the lab itself", 2, ("tests/lab",), lab=True),
+        Stage("unit", "what needs no host", 5, ("tests/unit",)),
     ]
 
 
@@ -84,7 +84,7 @@ def _hosts(suite: str) -> list[Stage]:
     what = "two bare hosts, the deploy, again"
     return [
         Stage(f"changes-{suite}", f"{debian}: {what}; accidents of deploys, adopting", 14, changed, lab=True),
-        Stage(suite, f"{debian}: {what}; the checks of all roles, every promise", 12, asked, lab=True),
+        Stage(suite, f"{debian}: {what}; the checks of all roles, every promise", 16, asked, lab=True),
     ]
 
 
