@@ -107,6 +107,15 @@ _MALFORMED = dict.fromkeys(
     "400 path",
 )
 
+# Bytes that no header may have: nginx 1.22 ends their stream without an answer.
+_ODD_BYTES = (
+    "a line break in a header",
+    "a request in the method",
+    "a request in the path",
+    "a length in the host",
+    "a length in capitals",
+)
+
 # As in HTTP/1.1: the answer, or `reset` for its stream alone, and what the next one on the connection gets.
 # All others are `413 path`.
 EXPECTED: dict[str, dict[str, str]] = {
@@ -159,6 +168,7 @@ EXPECTED: dict[str, dict[str, str]] = {
         "no bytes and no end": "408 path",
     },
 }
+EXPECTED["nginx 1.22"] = {**EXPECTED["nginx"], **dict.fromkeys(_ODD_BYTES, "reset path")}
 
 
 Ask = Callable[[Request, str], tuple[int, str]]
