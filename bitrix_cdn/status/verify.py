@@ -11,11 +11,14 @@ from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from urllib.parse import quote
 
+from bitrix_cdn.engine.footprint import Place
 from bitrix_cdn.fleet import HostError, Inventory
 from bitrix_cdn.settings import Settings
 from bitrix_cdn.status.facts import HostStatus
 from roles.exporters import probe_picture, visible_name
+from roles.footprints import footprints
 
 _WITHIN = 5.0
 AS_WEBP = "image/avif,image/webp,image/*;q=0.8,*/*;q=0.5"
@@ -43,7 +46,8 @@ def verify(inventory: Inventory, hosts: list[HostStatus]) -> Iterator[Check]:
     doors = _doors(inventory)
     for name in doors:
         address = inventory.hosts[name].login[0]
-        yield from ports(name, address, settings)
+        own = frozenset(group for group, names in inventory.groups.items() if name in names)
+        yield from ports(name, address, Place(settings, own))
         if settings.tls.enabled:
             yield certificate(name, address, settings)
     for name in doors[:1]:
@@ -71,8 +75,9 @@ def names(settings: Settings) -> Iterator[Check]:
             yield Check(f"DNS of {name}", error.strerror or str(error), ok=False, remedy=remedy)
 
 
-def ports(name: str, address: str, settings: Settings) -> Iterator[Check]:
-    """Whether the ports for visitors are open from here, and the others are not."""
+def ports(name: str, address: str, place: Place) -> Iterator[Check]:
+    """Whether the ports for visitors are open from here, and those for the host alone are not."""
+    settings = place.settings
     public = [settings.nginx.http_port] + ([settings.tls.port] if settings.tls.enabled else [])
     for port in public:
         remedy = (
@@ -80,17 +85,8 @@ def ports(name: str, address: str, settings: Settings) -> Iterator[Check]:
         )
         is_open = _open(address, port)
         yield Check(f"{name}: port {port}", "open" if is_open else "closed", ok=is_open, remedy=remedy)
-    monitoring = settings.monitoring
-    private = {
-        "Varnish": settings.varnish.port,
-        "the originals": settings.originals.port,
-        "the converter": settings.converter.api.port,
-        "Redis": settings.redis.cache_port,
-        "the queue": settings.redis.queue_port,
-        "Prometheus": monitoring.prometheus.port,
-        "Alertmanager": monitoring.alertmanager.port,
-    }
-    seen = [f"{port} ({what})" for what, port in private.items() if _open(address, port)]
+    private = [port for taken in footprints(place).values() for port in taken.ports if port.reach == "host"]
+    seen = [f"{port.number} ({port.what})" for port in private if _open(address, port.number)]
     remedy = "close them before the host; then see what listens there: ss -ltnp"
     yield Check(f"{name}: other ports", ", ".join(seen) or "closed", ok=not seen, remedy=remedy)
 
@@ -152,8 +148,6 @@ def _picture(inventory: Inventory) -> str:
 
 def _get(address: str, settings: Settings, path: str, accept: str) -> tuple[int, str, str]:
     """Status, type and variant of what a visitor gets."""
-    from urllib.parse import quote
-
     connection: http.client.HTTPConnection
     if settings.tls.enabled:
         context = ssl.create_default_context()

@@ -259,6 +259,11 @@ def test_pyinfra_says_it_in_one_line_and_fails(
     ]
 
 
+def test_an_inventory_of_before_goes_on_working(example: Callable[[str, str], Path]) -> None:
+    result = check(example("from bitrix_cdn.settings import groups", "from settings import groups"))
+    assert result.returncode == 0, result.stderr
+
+
 def test_an_inventory_that_is_not_there_is_no_success() -> None:
     result = check("inventories/produktion.py")
     assert result.returncode == 2

@@ -12,6 +12,7 @@ from typing import Any, cast
 
 import pytest
 
+from bitrix_cdn.engine.footprint import Place
 from bitrix_cdn.fleet import Inventory
 from bitrix_cdn.settings import Settings
 from bitrix_cdn.status.verify import Check, names, pictures, ports
@@ -25,6 +26,10 @@ def free_port() -> int:
 
 def settings(port: int, **differs: Any) -> Settings:
     return Settings.model_validate({"nginx": {"http_port": port, "server_names": ["localhost"]}, **differs})
+
+
+def place(port: int, **differs: Any) -> Place:
+    return Place(settings(port, **differs), frozenset({"cdn", "monitoring"}))
 
 
 @contextmanager
@@ -84,9 +89,9 @@ def test_a_port_that_is_closed_to_visitors_and_one_that_is_open_to_all_are_told(
     }
     with socket.create_server(("127.0.0.1", 0)) as visitors, socket.create_server(("127.0.0.1", 0)) as all_:
         public, private = visitors.getsockname()[1], all_.getsockname()[1]
-        good = list(ports("cdn", "127.0.0.1", settings(public, **quiet)))
+        good = list(ports("cdn", "127.0.0.1", place(public, **quiet)))
         assert good[0] == Check("cdn: port " + str(public), "open", True, good[0].remedy)
-        bad = list(ports("cdn", "127.0.0.1", settings(closed, **{**quiet, "varnish": {"port": private}})))
+        bad = list(ports("cdn", "127.0.0.1", place(closed, **{**quiet, "varnish": {"port": private}})))
     assert (bad[0].found, bad[0].ok) == ("closed", False)
     assert (bad[1].ok, f"{private} (Varnish)" in bad[1].found) == (False, True)
 
