@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import time
+import traceback
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -21,7 +22,8 @@ from webp_converter import pool
 from webp_converter.config import Config, Store, Workers
 from webp_converter.convert import convert
 from webp_converter.jobs import Job
-from webp_converter.pool import Answer, Failure, Pool, start_fork_server
+from webp_converter.pool import Answer, Failure, Pool
+from webp_converter.processes import start_fork_server
 from webp_converter.store import StoreError, Temporary
 from webp_converter.worker import Order, Outcome, Report
 
@@ -145,6 +147,33 @@ def test_idle_workers_killed_from_outside(answers: Answers) -> None:
     answers.submit(b"2")
     result = answers.get(1)[b"2"]
     assert isinstance(result, Report)
+
+
+def test_the_server_that_workers_are_forked_from_dies_while_one_starts(tmp_path: Path) -> None:
+    """Another server is started, and the pool goes on."""
+    answers = Answers(Config(workers=Workers(count=1)), Temporary(tmp_path / "tmp").path)
+    try:
+        answers.submit(b"1")
+        answer = answers.get(1)[b"1"]
+        assert isinstance(answer, Report)
+        worker = int(answer.detail.split()[0])
+        server = int(Path(f"/proc/{worker}/stat").read_text().rpartition(")")[2].split()[1])
+        os.kill(server, signal.SIGSTOP)
+        os.kill(worker, signal.SIGKILL)
+        wait_until(lambda: not answers.pool.workers)
+        answers.submit(b"2")
+        wait_until(lambda: waits_for_the_server(answers.pool))
+        os.kill(server, signal.SIGKILL)
+        assert isinstance(answers.get(1)[b"2"], Report)
+        assert answers.pool.alive
+    finally:
+        answers.pool.close()
+
+
+def waits_for_the_server(pool: Pool) -> bool:
+    """Whether the pool's thread has asked for a process and waits for its number."""
+    stack = traceback.extract_stack(sys._current_frames()[pool._thread.ident or 0])
+    return stack[-1].name == "read_signed"
 
 
 def test_small_pictures_travel_together_large_ones_alone(answers: Answers) -> None:

@@ -17,7 +17,7 @@ from converter_app.tests.test_store import make_store
 from webp_converter import second_pass
 from webp_converter.config import Config, Encoding
 from webp_converter.config import Store as StoreConfig
-from webp_converter.pool import start_fork_server
+from webp_converter.processes import start_fork_server
 from webp_converter.second_pass import Refiner
 from webp_converter.store import Finished, Mark, Result
 from webp_converter.worker import Order, Outcome, Report, convert_with, improve_with

@@ -30,7 +30,7 @@ from rich.console import Console
 from rich.table import Table
 from webp_converter.config import Config, Store
 from webp_converter.images import Reason
-from webp_converter.pool import context, start_fork_server
+from webp_converter.processes import child, start_fork_server
 from webp_converter.scan import reconcile
 from webp_converter.store import KEEP, WEBP, XATTR, Mark
 from webp_converter.watch import Watch
@@ -130,12 +130,9 @@ def scan(root: Path, files: int) -> Run:
     processes, pipes = [], []
     started = time.monotonic()
     for share in range(shares):
-        receiver, sender = context().Pipe(duplex=False)
-        process = context().Process(target=_scan_share, args=(config, share, shares, sender))
-        process.start()
-        sender.close()
+        process, pipe = child(_scan_share, config, share, shares)
         processes.append(process)
-        pipes.append(receiver)
+        pipes.append(pipe)
     most = 0.0
     while any(process.is_alive() for process in processes):
         most = max(most, sum(proportional_mib(process.pid) for process in processes))
@@ -164,10 +161,7 @@ def find(root: Path) -> Run:
 
 def watch(root: Path, directories: int) -> Run:
     """A process that does nothing but watch: seconds until it is ready, and the memory that it takes."""
-    receiver, sender = context().Pipe(duplex=False)
-    process = context().Process(target=_watch, args=(os.fsencode(root), sender))
-    process.start()
-    sender.close()
+    process, receiver = child(_watch, os.fsencode(root))
     run, watched = receiver.recv()
     process.join()
     if watched != directories:

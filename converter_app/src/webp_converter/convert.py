@@ -11,7 +11,8 @@ from typing import NamedTuple
 
 from webp_converter.config import Config
 from webp_converter.jobs import Job
-from webp_converter.pool import Answered, Pool, start_fork_server
+from webp_converter.pool import Answered, Pool
+from webp_converter.processes import start_fork_server
 from webp_converter.scan import Tally, scan
 from webp_converter.store import WEBP, Mark, Result, Store, StoreError, Temporary, owner_of
 from webp_converter.worker import Outcome, Report

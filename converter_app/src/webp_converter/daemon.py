@@ -27,7 +27,8 @@ from webp_converter.metrics import Metrics
 from webp_converter.misses import MissLog, Places
 from webp_converter.names import TOO_LONG, has_room
 from webp_converter.originals import Originals, OriginAwayError, OriginStatus
-from webp_converter.pool import Pool, context, start_fork_server
+from webp_converter.pool import Pool
+from webp_converter.processes import child, start_fork_server
 from webp_converter.publisher import DaemonHooks, Publisher, Records, Trees
 from webp_converter.scan import Tally, scan_share
 from webp_converter.second_pass import Refiner
@@ -434,13 +435,8 @@ class Daemon:
         pipes = []
         self._scanners = []
         for share in range(shares):
-            receiver, sender = context().Pipe(duplex=False)
-            process: BaseProcess = context().Process(
-                target=scan_share, args=(self._config, share, shares, sender), daemon=True
-            )
-            process.start()
-            sender.close()
-            pipes.append(receiver)
+            process, pipe = child(scan_share, self._config, share, shares)
+            pipes.append(pipe)
             self._scanners.append(process)
         total = Tally()
         for pipe, process in zip(pipes, self._scanners, strict=True):

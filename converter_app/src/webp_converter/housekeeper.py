@@ -17,7 +17,7 @@ from webp_converter.cleanup import Cleanup, clean_up_in_child, evict_in_child
 from webp_converter.config import Config
 from webp_converter.eviction import Eviction, Space
 from webp_converter.metrics import Metrics
-from webp_converter.pool import context
+from webp_converter.processes import child
 
 _FIRST_S = 60
 
@@ -120,11 +120,8 @@ class Housekeeper:
 
     def _in_child(self, target: Callable[..., None], *arguments: object) -> object | None:
         """What a process of its own sends; None when it ended without."""
-        receiver, sender = context().Pipe(duplex=False)
-        process: BaseProcess = context().Process(target=target, args=(*arguments, sender), daemon=True)
-        process.start()
+        process, receiver = child(target, *arguments)
         self._process = process
-        sender.close()
         try:
             if self._stopped.is_set():
                 process.kill()

@@ -8,8 +8,6 @@ all answers, ends what takes too long and starts what is missing.
 from __future__ import annotations
 
 import contextlib
-import multiprocessing
-import os
 import pickle
 import selectors
 import signal
@@ -17,13 +15,12 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from multiprocessing import forkserver
-from multiprocessing.process import BaseProcess
 from typing import NamedTuple
 
 from webp_converter import worker
 from webp_converter.config import Config
 from webp_converter.jobs import Job
+from webp_converter.processes import child, pipe
 from webp_converter.worker import Order, Report
 
 _TASK_MS = 50.0
@@ -32,7 +29,6 @@ _SHORT_MS = 100.0
 _BEAT_S = 0.5
 _END_S = 2.0
 _START_PAUSES_S = (0.0, 0.1, 0.5, 1.0, 2.0, 5.0)
-_ONE_THREAD = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
 
 class Failure(NamedTuple):
@@ -57,35 +53,11 @@ Answered = Sequence[tuple[Job, Answer]]
 Work = Callable[[Sequence[Order]], list[Report | str]]
 
 
-def start_fork_server() -> None:
-    """Starts the server that workers are forked from. Call it from the thread that lives as long as the
-    daemon: the server dies with it."""
-    for name in _ONE_THREAD:
-        os.environ[name] = "1"
-    context().set_forkserver_preload(["webp_converter.preload"])
-    forkserver.ensure_running()
-
-
-def context() -> multiprocessing.context.ForkServerContext:
-    """How child processes are made: forked from a server without threads."""
-    return multiprocessing.get_context("forkserver")
-
-
 class _Worker:
     """A process, and the tasks that it was handed."""
 
     def __init__(self, config: Config, temporary: bytes, work: Work) -> None:
-        self.connection, theirs = context().Pipe()
-        self.process: BaseProcess = context().Process(
-            target=worker.serve, args=(theirs, config, temporary, work), daemon=True
-        )
-        try:
-            self.process.start()
-        except BaseException:
-            self.connection.close()
-            raise
-        finally:
-            theirs.close()
+        self.process, self.connection = child(worker.serve, config, temporary, work)
         self.ready = False
         self.tasks: deque[Sequence[Job]] = deque()
         self.left = config.workers.tasks_per_process or -1
@@ -164,7 +136,7 @@ class Pool:
 
         self._closing = False
         self._selector = selectors.DefaultSelector()
-        self._woken, self._waker = context().Pipe(duplex=False)
+        self._woken, self._waker = pipe()
         self._selector.register(self._woken.fileno(), selectors.EVENT_READ, None)
         self._thread = threading.Thread(target=self._run, name="pool", daemon=True)
         self._thread.start()

@@ -16,7 +16,7 @@ from multiprocessing.process import BaseProcess
 
 from webp_converter import log, worker
 from webp_converter.config import Config
-from webp_converter.pool import context
+from webp_converter.processes import child
 from webp_converter.store import Finished, Mark, Result
 from webp_converter.worker import Order, Report
 
@@ -114,11 +114,10 @@ class Refiner:
 
     def _ordered(self, order: Order, stopping: threading.Event) -> Report | None:
         """What the process reports; None when it failed or takes too long."""
-        if self._process is None or self._pipe is None:
-            self._start()
-        assert self._pipe
         deadline = time.monotonic() + self._config.workers.time_limit_s
         try:
+            if self._process is None or self._pipe is None:
+                self._process, self._pipe = child(_work, self._config, self._temporary)
             self._pipe.send(order)
             while not self._pipe.poll(_TICK_S):
                 if time.monotonic() > deadline or stopping.is_set():
@@ -129,14 +128,6 @@ class Refiner:
             self.close()
             return None
         return answer if isinstance(answer, Report) else None
-
-    def _start(self) -> None:
-        self._pipe, theirs = context().Pipe()
-        self._process = context().Process(
-            target=_work, args=(self._config, self._temporary, theirs), daemon=True
-        )
-        self._process.start()
-        theirs.close()
 
     def close(self) -> None:
         """Ends the process."""

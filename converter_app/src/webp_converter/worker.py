@@ -139,10 +139,10 @@ def start(config: Config, temporary: bytes) -> None:
 
 
 def serve(
-    connection: Connection,
     config: Config,
     temporary: bytes,
     work: Callable[[Sequence[Order]], list[Report | str]],
+    connection: Connection,
 ) -> None:
     """Answers tasks until the other end is closed; the first answer, None, says that it is ready for them."""
     start(config, temporary)
