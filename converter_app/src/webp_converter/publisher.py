@@ -147,18 +147,23 @@ class Publisher:
                 done.append(self._worker_failed(job, answer))
             elif not answer.finished:
                 done.append(self._without_result(job, answer))
+        lost: redis.RedisError | None = None
         try:
-            if not self._ties.queue_away():
-                self._jobs.finish(done)
-                for given_up in done:
-                    if given_up.dead:
-                        self._give_up(given_up.job, pictures)
+            if self._ties.queue_away():
+                raise redis.ConnectionError("it was away when pictures were done")
+            self._jobs.finish(done)
+            for given_up in done:
+                if given_up.dead:
+                    self._give_up(given_up.job, pictures)
         except redis.RedisError as error:
-            # They stay this consumer's unfinished entries; when they come up again they are found fresh.
-            self._ties.queue_lost(error)
+            lost = error
         finally:
             for job, _ in batch:
                 self._publishing.pop(job.entry, None)
+        if lost:
+            # They stay this consumer's unfinished entries; when they come up again they are found fresh. Told
+            # once they are no longer under way, as Redis may be back and be asked for them this very moment.
+            self._ties.queue_lost(lost)
         self._statistics.remember(pictures)
 
     def _published(
