@@ -1,38 +1,31 @@
-"""A dashboard as its module describes it: rows of panels, each with its queries, laid out left to right."""
+"""What a panel of a dashboard says in YAML, and the JSON that Grafana reads."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping
+from copy import deepcopy
 from dataclasses import dataclass, field
-from enum import Enum
-from typing import Final
+from typing import Any, Final, Literal
 
-from grafana_foundation_sdk.builders import (
-    common,
-    dashboard,
-    heatmap,
-    prometheus,
-    stat,
-    statetimeline,
-    table,
-    timeseries,
-)
-from grafana_foundation_sdk.cog.encoder import JSONEncoder
-from grafana_foundation_sdk.models import common as look
-from grafana_foundation_sdk.models import dashboard as model
-from grafana_foundation_sdk.models import heatmap as heat
-from grafana_foundation_sdk.models.prometheus import PromQueryFormat
+from pydantic import BaseModel, ConfigDict, model_validator
 
 from bitrix_cdn.dashboards.targets import Levels
-
-_Panel = heatmap.Panel | stat.Panel | statetimeline.Panel | table.Panel | timeseries.Panel
 
 DATASOURCE: Final = "bitrix-cdn-prometheus"
 """Uid of the data source that the deploy provisions."""
 
-TAG: Final = "bitrix-cdn"
-"""What the dashboards find each other by."""
+SOURCE: Final = {"type": "prometheus", "uid": DATASOURCE}
+
+COLUMNS: Final = 24
+"""Width of a dashboard."""
+
+QUANTILES: Final = {"P50": 0.5, "P95": 0.95, "P99": 0.99}
+
+WORDS: Final = {
+    "up": {0: ("down", "red"), 1: ("up", "green")},
+    "fault": {0: ("no", "green"), 1: ("yes", "red")},
+}
+"""What 0 and 1 mean: of something that should be up, and of something that should not be."""
 
 
 @dataclass(frozen=True)
@@ -49,335 +42,248 @@ class Options:
     """What is promised."""
 
 
-@dataclass(frozen=True)
-class Query:
-    """A query and what its series are called: text with labels like `{{host}}` in it."""
+class Look(BaseModel):
+    """How a panel shows its values."""
 
-    expr: str
-    legend: str
+    model_config = ConfigDict(extra="forbid", frozen=True)
 
+    unit: Literal["bytes", "Bps", "short", "none", "cps", "reqps", "s", "percentunit", "bool_on_off"]
+    """Grafana's name of the format of its values."""
+    width: int | None = None
+    """Columns of 24; by default as its kind."""
+    at_least: int | float | None = None
+    """Green is what reaches it, red what doesn't."""
+    at_most: int | float | None = None
+    """Green is what stays below it, red what doesn't."""
+    warning: int | float | None = None
+    """Where yellow begins, on the good side of the limit."""
+    words: Literal["up", "fault"] | None = None
+    """What 0 and 1 are called: :data:`WORDS`."""
+    decimals: int | None = None
+    none: str = "no data yet"
+    """What a `stat` writes where there is no series."""
+    stacked: bool = False
+    most: int | float | None = None
+    """The largest value that there can be."""
+    labels: tuple[str, ...] = ()
+    """Which labels a `table` shows, in this order."""
 
-class Unit(Enum):
-    """How Grafana writes values; its own names of its formats."""
+    @property
+    def limited(self) -> bool:
+        return self.at_least is not None or self.at_most is not None
 
-    BYTES = "bytes"
-    BYTES_PER_SECOND = "Bps"
-    COUNT = "short"
-    PLAIN = "none"
-    PER_SECOND = "cps"
-    REQUESTS = "reqps"
-    SECONDS = "s"
-    SHARE = "percentunit"
-    STATE = "bool_on_off"
-
-
-class Order(Enum):
-    """From which side a limit is crossed, and so which side of it is red."""
-
-    AT_LEAST = "at least"
-    """Good is what reaches the limit."""
-    AT_MOST = "at most"
-    """Good is what stays below it."""
-
-
-@dataclass(frozen=True)
-class Limit:
-    """A limit that colours a panel: green on its good side, red on the other, yellow in between."""
-
-    order: Order
-    value: float
-    warning: float | None = None
-    """Where yellow begins, on the good side; None: no yellow."""
-
-    def thresholds(self) -> dashboard.ThresholdsConfig:
-        steps: list[tuple[float | None, str]]
-        if self.order is Order.AT_LEAST:
-            steps = [(None, "red"), (self.value, "green" if self.warning is None else "yellow")]
-            steps += [] if self.warning is None else [(self.warning, "green")]
+    def steps(self) -> Iterator[tuple[float | None, str]]:
+        """From which value which colour begins."""
+        warned = [] if self.warning is None else [self.warning]
+        if self.at_least is not None:
+            yield from ((None, "red"), (self.at_least, "yellow" if warned else "green"))
+            yield from ((value, "green") for value in warned)
+        elif self.at_most is not None:
+            yield from ((None, "green"), *((value, "yellow") for value in warned), (self.at_most, "red"))
         else:
-            steps = [(None, "green")]
-            steps += [] if self.warning is None else [(self.warning, "yellow")]
-            steps += [(self.value, "red")]
-        return (
-            dashboard.ThresholdsConfig()
-            .mode(model.ThresholdsMode.ABSOLUTE)
-            .steps([model.Threshold(value=value, color=colour) for value, colour in steps])
-        )
+            yield None, "text"
 
 
-def at_least(value: float, warning: float | None = None) -> Limit:
-    return Limit(Order.AT_LEAST, value, warning)
+_NAMES: Final = {"displayMode": "list", "placement": "bottom", "showLegend": True}
+_LINE: Final = {"fillOpacity": 10, "lineWidth": 1, "showPoints": "never"}
+_LINES: Final = {
+    "type": "timeseries",
+    "fieldConfig": {"defaults": {"custom": _LINE, "min": 0}},
+    "options": {
+        "legend": {**_NAMES, "calcs": ["lastNotNull", "max"], "displayMode": "table"},
+        "tooltip": {"mode": "multi", "sort": "desc"},
+    },
+}
 
 
-def at_most(value: float, warning: float | None = None) -> Limit:
-    return Limit(Order.AT_MOST, value, warning)
+@dataclass(frozen=True)
+class Kind:
+    """A kind of panels: what Grafana needs to know of each of them."""
+
+    json: Mapping[str, Any]
+    width: int = COLUMNS // 2
+    height: int = 8
+    instant: bool = False
+    """Whether it shows what is now, and not what was in the dashboard's time."""
+    form: str = "time_series"
 
 
-UP: Final = {0: ("down", "red"), 1: ("up", "green")}
-"""What 0 and 1 mean of something that should be up."""
-
-FAULT: Final = {0: ("no", "green"), 1: ("yes", "red")}
-"""What they mean of something that should not be."""
-
-
-class Board:
-    """A dashboard. Panels stand in the order in which they are added, 24 columns a line."""
-
-    def __init__(self, uid: str, title: str, description: str, *, options: Options, hosts: str) -> None:
-        """
-        :param uid: its address below `/d/` and the name of its file.
-        :param hosts: a series that every host has which this dashboard is about.
-        """
-        self.uid = uid
-        self.levels = options.levels
-        self._runbooks = options.runbooks.rstrip("/")
-        self._runbook = ""
-        self._count = 0
-        self._source = model.DataSourceRef(type_val="prometheus", uid=DATASOURCE)
-        self._dashboard = (
-            dashboard.Dashboard(title)
-            .uid(uid)
-            .description(description)
-            .tags([TAG])
-            .readonly()
-            .timezone("browser")
-            .tooltip(model.DashboardCursorSync.CROSSHAIR)
-            .time("now-6h", "now")
-            .refresh("1m")
-            .link(
-                dashboard.DashboardLink("Bitrix CDN")
-                .type(model.DashboardLinkType.DASHBOARDS)
-                .tags([TAG])
-                .keep_time(True)
-            )
-            .with_variable(
-                dashboard.QueryVariable("host")
-                .label("Host")
-                .datasource(self._source)
-                .query(f"label_values({hosts}, host)")
-                .refresh(model.VariableRefresh.ON_TIME_RANGE_CHANGED)
-                .sort(model.VariableSort.ALPHABETICAL_ASC)
-                .multi(True)
-                .include_all(True)
-                .all_value(".+")
-                .current(model.VariableOption(selected=True, text="All", value="$__all"))
-            )
-        )
-
-    def value(self, name: str, label: str, default: str) -> None:
-        """Adds a variable that the reader may write another value into."""
-        self._dashboard.with_variable(
-            dashboard.TextBoxVariable(name)
-            .label(label)
-            .default_value(default)
-            .current(model.VariableOption(selected=True, text=default, value=default))
-        )
-
-    def row(self, title: str, runbook: str = "") -> None:
-        """Begins a family of panels.
-
-        :param runbook: file in `docs/runbooks` that helps with it; by default their folder is linked to.
-        """
-        self._runbook = runbook
-        self._count += 1
-        self._dashboard.with_row(dashboard.Row(title).id(self._count))
-
-    def stat(
-        self,
-        title: str,
-        description: str,
-        *queries: Query,
-        unit: Unit,
-        limit: Limit | None = None,
-        words: Mapping[int, tuple[str, str]] | None = None,
-        decimals: int | None = None,
-        width: int = 4,
-        none: str = "no data yet",
-    ) -> None:
-        """One number a series, as it is now.
-
-        :param words: what to write for a value, and in which colour.
-        :param none: what to write where there is no series.
-        """
-        panel = (
-            stat.Panel()
-            .graph_mode(look.BigValueGraphMode.NONE)
-            .color_mode(
-                look.BigValueColorMode.VALUE
-                if limit is None and not words
-                else look.BigValueColorMode.BACKGROUND
-            )
-            .reduce_options(common.ReduceDataOptions().calcs(["lastNotNull"]).fields("").values(False))
-            .no_value(none)
-        )
-        if decimals is not None:
-            panel.decimals(decimals)
-        self._add(panel, title, description, queries, unit, limit, words, width, 4, instant=True)
-
-    def lines(
-        self,
-        title: str,
-        description: str,
-        *queries: Query,
-        unit: Unit,
-        limit: Limit | None = None,
-        stacked: bool = False,
-        width: int = 12,
-        most: float | None = None,
-    ) -> None:
-        """Values over time.
-
-        :param limit: drawn as a line.
-        :param most: the largest value there can be.
-        """
-        panel = self._lines()
-        if stacked:
-            panel.stacking(common.StackingConfig().mode(look.StackingMode.NORMAL).group("A")).fill_opacity(40)
-        if limit is not None:
-            style = common.GraphThresholdsStyleConfig().mode(look.GraphThresholdsStyleMode.DASHED)
-            panel.thresholds_style(style)
-        if most is not None:
-            panel.max(most)
-        self._add(panel, title, description, queries, unit, limit, None, width, 8)
-
-    def days(self, title: str, description: str, *queries: Query, unit: Unit, width: int = 12) -> None:
-        """One bar a day, of the last 30 days whatever the dashboard shows."""
-        panel = self._lines().draw_style(look.GraphDrawStyle.BARS).fill_opacity(80).interval("1d")
-        panel.time_from("30d")
-        self._add(panel, title, description, queries, unit, None, None, width, 8)
-
-    @staticmethod
-    def _lines() -> timeseries.Panel:
-        return (
-            timeseries.Panel()
-            .line_width(1)
-            .fill_opacity(10)
-            .show_points(look.VisibilityMode.NEVER)
-            .min(0)
-            .legend(
-                common.VizLegendOptions()
-                .display_mode(look.LegendDisplayMode.TABLE)
-                .placement(look.LegendPlacement.BOTTOM)
-                .show_legend(True)
-                .calcs(["lastNotNull", "max"])
-            )
-            .tooltip(
-                common.VizTooltipOptions().mode(look.TooltipDisplayMode.MULTI).sort(look.SortOrder.DESCENDING)
-            )
-        )
-
-    def heatmap(self, title: str, description: str, buckets: str, *, unit: Unit, width: int = 12) -> None:
-        """How often which values came, over time.
-
-        :param buckets: a query of a histogram's buckets by `le`.
-        """
-        panel = (
-            heatmap.Panel()
-            .calculate(False)
-            .color(
-                heatmap.HeatmapColorOptions()
-                .mode(heat.HeatmapColorMode.SCHEME)
-                .scheme("Oranges")
-                .scale(heat.HeatmapColorScale.EXPONENTIAL)
-                .exponent(0.5)
-                .steps(64)
-            )
-            .y_axis(heatmap.YAxisConfig().unit(unit.value))
-            .cell_values(heatmap.CellValues().unit(Unit.COUNT.value))
-            .mode(look.TooltipDisplayMode.SINGLE)
-            .show_y_histogram()
-        )
-        queries = [Query(buckets, "{{le}}")]
-        form = PromQueryFormat.HEATMAP
-        self._add(panel, title, description, queries, unit, None, None, width, 8, form=form)
-
-    def timeline(
-        self,
-        title: str,
-        description: str,
-        *queries: Query,
-        words: Mapping[int, tuple[str, str]],
-        width: int = 24,
-    ) -> None:
-        """Since when each series is in its state."""
-        panel = (
-            statetimeline.Panel()
-            .show_value(look.VisibilityMode.AUTO)
-            .row_height(0.8)
-            .merge_values(True)
-            .legend(
-                common.VizLegendOptions()
-                .display_mode(look.LegendDisplayMode.LIST)
-                .placement(look.LegendPlacement.BOTTOM)
-                .show_legend(True)
-            )
-        )
-        self._add(panel, title, description, queries, Unit.STATE, None, words, width, 6)
-
-    def table(
-        self, title: str, description: str, query: str, *, unit: Unit, labels: Sequence[str], width: int = 12
-    ) -> None:
-        """One line a series, as it is now.
-
-        :param labels: which labels to show, in this order.
-        """
-        order = {name: position for position, name in enumerate([*labels, "Value"])}
-        panel = table.Panel().with_transformation(
-            model.DataTransformerConfig(
-                id_val="organize",
-                options={
-                    "indexByName": order,
-                    "includeByName": dict.fromkeys(order, True),
-                    "renameByName": {"Value": title},
+KINDS: Final = {
+    "stat": Kind(
+        {
+            "type": "stat",
+            "options": {
+                "graphMode": "none",
+                "justifyMode": "auto",
+                "orientation": "auto",
+                "percentChangeColorMode": "standard",
+                "reduceOptions": {"calcs": ["lastNotNull"], "fields": "", "values": False},
+                "showPercentChange": False,
+                "textMode": "auto",
+                "wideLayout": True,
+            },
+        },
+        width=4,
+        height=4,
+        instant=True,
+    ),
+    "lines": Kind(_LINES),
+    "days": Kind({**_LINES, "interval": "1d", "timeFrom": "30d"}),
+    "heatmap": Kind(
+        {
+            "type": "heatmap",
+            "options": {
+                "calculate": False,
+                "cellGap": 1,
+                "cellValues": {"unit": "short"},
+                "color": {
+                    "exponent": 0.5,
+                    "fill": "",
+                    "mode": "scheme",
+                    "reverse": False,
+                    "scale": "exponential",
+                    "scheme": "Oranges",
+                    "steps": 64,
                 },
-            )
-        )
-        queries = [Query(query, "")]
-        form = PromQueryFormat.TABLE
-        self._add(panel, title, description, queries, unit, None, None, width, 8, instant=True, form=form)
+                "exemplars": {"color": "rgba(255,0,255,0.7)"},
+                "filterValues": {"le": 1e-9},
+                "legend": {"show": True},
+                "selectionMode": "x",
+                "showValue": "auto",
+                "tooltip": {"mode": "single", "yHistogram": True},
+            },
+        },
+        form="heatmap",
+    ),
+    "timeline": Kind(
+        {
+            "type": "state-timeline",
+            "options": {
+                "alignValue": "left",
+                "legend": {**_NAMES, "calcs": []},
+                "mergeValues": True,
+                "perPage": 20,
+                "rowHeight": 0.8,
+                "showValue": "auto",
+                "tooltip": {"mode": "single", "sort": "asc"},
+            },
+        },
+        width=COLUMNS,
+        height=6,
+    ),
+    "table": Kind({"type": "table"}, instant=True, form="table"),
+}
+"""`stat` is one number a series; `lines` are values over time, `days` one bar for each of the last 30 days;
+`heatmap` shows how often which values came, `timeline` since when a series is in its state, `table` one line
+a series."""
 
-    def json(self) -> str:
-        """The dashboard as Grafana reads it. The same description gives the same text."""
-        return json.dumps(self._dashboard.build(), cls=JSONEncoder, indent=2, sort_keys=True) + "\n"
 
-    def _add(
-        self,
-        panel: _Panel,
-        title: str,
-        description: str,
-        queries: Sequence[Query],
-        unit: Unit,
-        limit: Limit | None,
-        words: Mapping[int, tuple[str, str]] | None,
-        width: int,
-        height: int,
-        *,
-        instant: bool = False,
-        form: PromQueryFormat = PromQueryFormat.TIME_SERIES,
-    ) -> None:
-        self._count += 1
-        panel.id(self._count).title(title).description(description).unit(unit.value)
-        panel.datasource(self._source).span(width).height(height)
-        neutral = dashboard.ThresholdsConfig().mode(model.ThresholdsMode.ABSOLUTE)
-        neutral.steps([model.Threshold(value=None, color="text")])
-        panel.thresholds(neutral if limit is None else limit.thresholds())
-        if words:
-            options = {
-                str(value): model.ValueMappingResult(text=text, color=colour, index=position)
-                for position, (value, (text, colour)) in enumerate(words.items())
+class Panel(BaseModel):
+    """A panel: what its reader is told, and what is asked."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    kind: str
+    title: str
+    about: str
+    look: Look
+    queries: dict[str, str]
+    """Expressions, by what their series are called: text with labels like `{{host}}` in it."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _spelt_out(cls, said: dict[str, Any]) -> dict[str, Any]:
+        """Takes `lines: Title`, and the short forms of queries.
+
+        :raises ValueError: it is of no kind.
+        """
+        [kind] = KINDS.keys() & said.keys() or [""]
+        if not kind:
+            raise ValueError(f"a panel begins with its kind, one of {', '.join(KINDS)}: {said}")
+        full = {"kind": kind, "title": said[kind], **said}
+        del full[kind]
+        if quantiles := full.pop("quantiles", ""):
+            full["queries"] = {
+                name: f"histogram_quantile({share}, {quantiles})" for name, share in QUANTILES.items()
             }
-            panel.mappings([model.ValueMap(options=options)])
-        if self._runbooks:
-            address = f"{self._runbooks}/{self._runbook}"
-            panel.links([dashboard.DashboardLink("What to do").url(address).target_blank(True)])
-        for number, query in enumerate(queries):
-            target = (
-                prometheus.Dataquery()
-                .ref_id(chr(ord("A") + number))
-                .datasource(self._source)
-                .expr(query.expr)
-                .legend_format(query.legend)
-                .format(form)
-            )
-            panel.with_target(target.instant() if instant else target.range())
-        self._dashboard.with_panel(panel)
+        if query := full.pop("query", ""):
+            full["queries"] = {"{{le}}" if kind == "heatmap" else "": query}
+        return full
+
+    @property
+    def width(self) -> int:
+        return self.look.width or KINDS[self.kind].width
+
+    def made(self, number: int, x: int, y: int, runbook: str) -> dict[str, Any]:
+        """The panel as Grafana reads it.
+
+        :param x: its first column.
+        :param runbook: address of what helps with it; empty: none.
+        """
+        kind, look = KINDS[self.kind], self.look
+        panel = {
+            "datasource": SOURCE,
+            "description": self.about,
+            "gridPos": {"h": kind.height, "w": self.width, "x": x, "y": y},
+            "id": number,
+            "repeatDirection": "h",
+            "targets": [
+                {
+                    "datasource": SOURCE,
+                    "expr": expr,
+                    "format": kind.form,
+                    "instant": kind.instant,
+                    "legendFormat": legend,
+                    "range": not kind.instant,
+                    "refId": chr(ord("A") + position),
+                }
+                for position, (legend, expr) in enumerate(self.queries.items())
+            ],
+            "title": self.title,
+            "transparent": False,
+            **deepcopy(kind.json),
+        }
+        defaults = panel.setdefault("fieldConfig", {}).setdefault("defaults", {})
+        panel["fieldConfig"]["overrides"] = []
+        steps = [{"color": colour, "value": value} for value, colour in look.steps()]
+        defaults |= {"thresholds": {"mode": "absolute", "steps": steps}, "unit": look.unit}
+        if runbook:
+            panel["links"] = [link("What to do", type="link", url=runbook, targetBlank=True)]
+        if look.words:
+            options = {
+                str(value): {"color": colour, "index": index, "text": text}
+                for index, (value, (text, colour)) in enumerate(WORDS[look.words].items())
+            }
+            defaults["mappings"] = [{"options": options, "type": "value"}]
+        if look.decimals is not None:
+            defaults["decimals"] = look.decimals
+        if look.most is not None:
+            defaults["max"] = look.most
+        match self.kind:
+            case "stat":
+                defaults["noValue"] = look.none
+                panel["options"]["colorMode"] = "background" if look.limited or look.words else "value"
+            case "lines":
+                if look.stacked:
+                    defaults["custom"] |= {"fillOpacity": 40, "stacking": {"group": "A", "mode": "normal"}}
+                if look.limited:
+                    defaults["custom"]["thresholdsStyle"] = {"mode": "dashed"}
+            case "days":
+                defaults["custom"] |= {"drawStyle": "bars", "fillOpacity": 80}
+            case "heatmap":
+                panel["options"]["yAxis"] = {"unit": look.unit}
+            case "table":
+                order = {name: position for position, name in enumerate([*look.labels, "Value"])}
+                shown = {
+                    "includeByName": dict.fromkeys(order, True),
+                    "indexByName": order,
+                    "renameByName": {"Value": self.title},
+                }
+                panel["transformations"] = [{"id": "organize", "options": shown}]
+        return panel
+
+
+def link(title: str, **more: Any) -> dict[str, Any]:
+    """A link of a panel or a dashboard."""
+    bare = {"asDropdown": False, "icon": "", "includeVars": False, "keepTime": False, "tags": []}
+    return {**bare, "targetBlank": False, "title": title, "tooltip": "", **more}

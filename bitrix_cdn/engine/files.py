@@ -85,6 +85,11 @@ def rendered(
     return files
 
 
+def brackets(root: Path) -> jinja2.Environment:
+    """What renders the files below a directory, with `[[ ]]` and `[% %]`."""
+    return _environments(root)[1]
+
+
 @functools.cache
 def _environments(root: Path) -> tuple[jinja2.Environment, jinja2.Environment]:
     """What renders the templates below a directory: the usual one, and the one for brackets."""

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from webp_converter.metrics import Metrics
 
-from bitrix_cdn.dashboards import DASHBOARDS, Options, files
+from bitrix_cdn.dashboards import Options, files
 from bitrix_cdn.dashboards.panels import DATASOURCE
 from bitrix_cdn.dashboards.queries import Query, queries
 from bitrix_cdn.dashboards.targets import Levels
@@ -79,7 +79,7 @@ def metrics_of(expr: str) -> set[str]:
 
 
 def test_there_are_five() -> None:
-    assert len(MADE) == len(DASHBOARDS) == 5
+    assert len(MADE) == 5
     for name, dashboard in zip(MADE, dashboards(), strict=True):
         assert name == f"{dashboard['uid']}.json"
 
@@ -154,6 +154,40 @@ def test_targets_are_the_settings() -> None:
     steps = stat["fieldConfig"]["defaults"]["thresholds"]["steps"]
     assert [step["value"] for step in steps] == [None, 0.9999]
     assert any("/ (1 - 0.9999)" in query.expr for query in queries({"overview": strict}))
+
+
+PANEL = """
+title: T
+about: A.
+hosts: up
+rows:
+  - row: R
+    panels:
+      - lines: L
+        about: B.
+        look: {unit: s}
+        queries: {a: up}
+"""
+
+
+@pytest.mark.parametrize(
+    ("right", "wrong", "said"),
+    [
+        ("unit: s", "unit: s, with: 8", "rows.0.panels.0.look.with: Extra inputs are not permitted"),
+        ("unit: s", "unit: hours", "rows.0.panels.0.look.unit: Input should be 'bytes'"),
+        ("queries:", "query_s:", "rows.0.panels.0.queries: Field required"),
+        ("lines: L", "pie: P", "a panel begins with its kind, one of stat, lines,"),
+        ("hosts: up", "host: up", "hosts: Field required"),
+    ],
+)
+def test_a_misspelt_panel_is_told_by_its_place(tmp_path: Path, right: str, wrong: str, said: str) -> None:
+    (tmp_path / "mine.yaml").write_text(PANEL)
+    assert json.loads(files(Options(), tmp_path)["mine.json"])["panels"][1]["title"] == "L"
+    (tmp_path / "mine.yaml").write_text(PANEL.replace(right, wrong))
+    with pytest.raises(ValueError, match=r"^mine\.yaml: ") as raised:
+        files(Options(), tmp_path)
+    assert said in str(raised.value)
+    assert "\n" not in str(raised.value)
 
 
 def test_the_same_code_gives_the_same_files(tmp_path: Path) -> None:

@@ -92,6 +92,7 @@ def test_all_that_roles_bring_to_hosts_belongs_to_the_state() -> None:
         "converter_app/requirements-3.13.lock",
         "converter_app/src/webp_converter/daemon.py",
         "bitrix_cdn/dashboards/panels.py",
+        "templates/grafana/etc/grafana/dashboards/bitrix-cdn-overview.yaml",
         "deploy.py",
         "host_agent/mount/guard.py",
         "host_agent/observe/picture.py",
