@@ -56,8 +56,10 @@ def test_no_package_listens_before_it_is_configured(deployment: Deployment, bitr
         last = {(address, port) for _, address, port in beyond_loopback(now.splitlines())}
         seen = deployment.ports[host.name]
         assert ("0.0.0.0", 22) in {(address, port) for _, address, port in seen}
-        assert {(address, port) for _, address, port in seen} <= last, host.name
-        assert {port for when, _, port in seen if when == "before" and port in {80, 443}} == set(), host.name
+        gone = {one for one in seen if one[1:] not in last}
+        assert not gone, f"{host.name} listened during the deploy, and no more: {gone}"
+        early = {one for one in seen if one[0] == "before" and one[2] in {80, 443}}
+        assert not early, f"{host.name} listened before it was configured: {early}"
 
 
 @pytest.mark.both

@@ -12,11 +12,13 @@ from contextlib import contextmanager
 from tests.kit.deployment import ROOT
 
 # A bare host may not have `ss`. What a package brings must not listen before nginx has files of ours. What
-# does so listens for seconds; looking more often would slow down the deploy.
+# does so listens for seconds; looking more often would slow down the deploy. Whether it is before that is
+# asked last: what was seen by then was seen before.
 _LOOP = """
 while sleep 0.3; do
+    seen=$(awk '$4 == "0A" { print $2 }' /proc/net/tcp /proc/net/tcp6)
     t=before; for f in /etc/nginx/conf.d/*.conf; do [ ! -e "$f" ] || t=after; done
-    awk -v t=$t '$4 == "0A" { print t, $2 }' /proc/net/tcp /proc/net/tcp6 >> /run/listening
+    for socket in $seen; do echo $t $socket; done >> /run/listening
 done
 """
 
