@@ -89,7 +89,8 @@ def footprint(place: Place) -> Footprint:
     """What this role takes of a host."""
     if not place.among("monitoring"):
         return Footprint()
-    ports = (Port(place.settings.monitoring.alertmanager.port, "host", "Alertmanager", job="alertmanager"),)
+    port = place.settings.monitoring.alertmanager.port
+    ports = (Port(port, "host", "Alertmanager", page=True, job="alertmanager"),)
     return Footprint(ports, ("alertmanager",), ("/etc/prometheus/alertmanager_templates",))
 
 

@@ -37,7 +37,12 @@ def footprint(place: Place) -> Footprint:
         return Footprint()
     local = ("127.0.0.1", "::1", "localhost")
     ports = (
-        Port(api.port, "host" if api.address in local else "everybody", "converter: health and API"),
+        Port(
+            api.port,
+            "host" if api.address in local else "everybody",
+            "converter: health and API",
+            page=api.address in local,
+        ),
         Port(
             metrics.port,
             "monitoring",

@@ -58,7 +58,7 @@ def footprint(place: Place) -> Footprint:
     trees = ("/etc/grafana/provisioning", "/etc/grafana/dashboards")
     if not own.enabled:
         return Footprint(trees=trees, saved=("/etc/grafana",))
-    ports = [Port(own.port, "host", "Grafana")]
+    ports = [Port(own.port, "host", "Grafana", page=True)]
     ports += [Port(own.https_port, "everybody", "Grafana over HTTPS")] if place.among("cdn", "edge") else []
     return Footprint(tuple(ports), trees=trees, saved=("/etc/grafana",))
 

@@ -12,6 +12,7 @@ from bitrix_cdn.engine.files import rendered, tree
 from bitrix_cdn.engine.footprint import Footprint, Place, Port
 from bitrix_cdn.engine.services import running
 from bitrix_cdn.settings import Settings
+from bitrix_cdn.settings.types import mebibytes
 from roles.exporters import drop_in, listens, probe_picture
 from roles.footprints import place_of, ports
 from roles.topology import LOOPBACK, asked_at, bracketed, everybody, members, reloads
@@ -31,7 +32,8 @@ def footprint(place: Place) -> Footprint:
     """What this role takes of a host."""
     if not place.among("monitoring"):
         return Footprint()
-    ports = (Port(place.settings.monitoring.prometheus.port, "host", "Prometheus", job="prometheus"),)
+    port = place.settings.monitoring.prometheus.port
+    ports = (Port(port, "host", "Prometheus", page=True, job="prometheus"),)
     return Footprint(ports, trees=("/etc/prometheus/rules",), saved=("/etc/prometheus",))
 
 
@@ -113,8 +115,3 @@ def probes(settings: Settings) -> list[Target]:
             Target(wanted.probe_site, {"host": site.name, "probe": "site", "__param_module": "site"})
         )
     return found
-
-
-def mebibytes(memory: str) -> int:
-    """A setting such as `1gb` in MiB."""
-    return int(memory[:-2]) * {"kb": 1 << 10, "mb": 1 << 20, "gb": 1 << 30}[memory[-2:]] >> 20

@@ -17,6 +17,7 @@ from bitrix_cdn.engine.journal import record_script
 from bitrix_cdn.engine.services import STAMPS, Applied, faults, settled, stamp_script
 from bitrix_cdn.fleet.ssh import new_connection
 from bitrix_cdn.settings import Settings
+from roles.footprints import own_ports
 
 DROP_IN = "/etc/ssh/sshd_config.d/10-bitrix-cdn.conf"
 UNIT = "ssh.service"
@@ -36,12 +37,30 @@ def sshd(settings: Settings) -> None:
         settings=settings,
         accepts_mirror=("cdn" in host.groups),
         accepts_readers=("bitrix" in host.groups),
+        allowed=_allowed(settings),
+        forwarding=_forwarding(settings),
+        pages=[port.number for port in own_ports(settings) if port.page],
     )
     confirmed_sshd_config(
         name="Harden the SSH server (taken back if it locks out)",
         drop_in=drop_in,
         timeout=settings.sshd.confirm_timeout,
     )
+
+
+def _allowed(settings: Settings) -> list[str]:
+    """The accounts that may log in; empty: all."""
+    if not settings.sshd.allowed_users:
+        return []
+    transfer = {"cdn": settings.sftp.cache_account, "bitrix": settings.sftp.originals_account}
+    accounts = [account for group, account in transfer.items() if group in host.groups]
+    return list(dict.fromkeys([host.data.get("ssh_user") or "root", *accounts, *settings.sshd.allowed_users]))
+
+
+def _forwarding(settings: Settings) -> str:
+    """What is done about tunnels: the setting, but for the site's host."""
+    theirs = settings.sshd.forwarding == "pages" and "bitrix" in host.groups
+    return "yes" if theirs else settings.sshd.forwarding
 
 
 @operation()

@@ -44,6 +44,8 @@ class Port:
     protocol: Literal["tcp", "udp"] = "tcp"
     anywhere: bool = False
     """Whether it listens on an address of the network even where nobody else may ask it."""
+    page: bool = False
+    """Whether it shows pages to operators, who come to it through an SSH tunnel."""
     job: str = ""
     """The job by which Prometheus asks it; empty: it doesn't."""
     labels: Mapping[str, str] = field(default_factory=dict)

@@ -176,6 +176,15 @@ class SshdSettings(Section):
     root_login: Annotated[str, Field(pattern="^(no|prohibit-password|yes)$")] = "prohibit-password"
     """`PermitRootLogin`: `no`, `prohibit-password` or `yes`. `no` needs another operator's account."""
 
+    forwarding: Literal["no", "pages", "yes"] = "pages"
+    """What operators may reach through a tunnel (`ssh -L`): `no`: nothing; `pages`: our pages on loopback,
+    which are Prometheus, Alertmanager, Grafana and the status page; `yes`: whatever sshd allows itself. On
+    the site's host, whose people may have tunnels of their own, `pages` leaves sshd as it is."""
+
+    allowed_users: list[Annotated[str, Field(pattern=r"^[a-z_][a-z0-9_-]*$")]] = Field(default_factory=list)
+    """`AllowUsers`: the accounts that may log in, besides the one that deploys and those of the file
+    transfer. Empty: sshd lets in whoever has a key."""
+
     confirm_timeout: Annotated[int, Field(ge=10, le=600)] = 60
     """Seconds the host waits for the operator's new connection after a change, before it takes the change
     back by itself."""

@@ -64,3 +64,8 @@ class Section(BaseModel):
     """Base of all sections: unknown keys are refused, types are not guessed."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, use_attribute_docstrings=True)
+
+
+def mebibytes(memory: Memory) -> int:
+    """A setting such as `1gb` in MiB, rounded down."""
+    return int(memory[:-2]) * {"kb": 1 << 10, "mb": 1 << 20, "gb": 1 << 30}[memory[-2:]] >> 20

@@ -35,3 +35,31 @@ def test_sftp_accounts_can_do_sftp_only(group: str, bitrix: Host, cdn: Host, set
     assert rules["permittty"] == "no"
     assert rules["disableforwarding"] == "yes"
     assert rules["authenticationmethods"] == "publickey"
+
+
+@pytest.mark.parametrize(
+    "option",
+    [
+        "HostKeyAlgorithms=ecdsa-sha2-nistp256",
+        "KexAlgorithms=ecdh-sha2-nistp256",
+        "KexAlgorithms=diffie-hellman-group14-sha256",
+        "MACs=hmac-sha1-etm@openssh.com",
+        "MACs=hmac-sha2-256",
+        "MACs=umac-64-etm@openssh.com",
+    ],
+)
+def test_weak_cryptography_is_refused(option: str, bitrix: Host, cdn: Host) -> None:
+    for host in (bitrix, cdn):
+        # A cipher with a check sum of its own would need no MAC.
+        said = host.run(f"ssh -o BatchMode=yes -o Ciphers=aes256-ctr -o {option} 127.0.0.1 true || true")
+        assert "Unable to negotiate" in said.stderr, said
+
+
+def test_tunnels_lead_to_our_pages_alone(cdn: Host, settings: Settings) -> None:
+    rules = effective(cdn)
+    if settings.sshd.forwarding != "pages":
+        pytest.skip("this deployment says otherwise")
+    assert rules["allowtcpforwarding"] == "local"
+    assert f"127.0.0.1:{settings.converter.api.port}" in rules["permitopen"].split()
+    assert not any(f":{port}" in rules["permitopen"] for port in (22, settings.redis.queue_port))
+    assert (rules["allowagentforwarding"], rules["allowstreamlocalforwarding"]) == ("no", "no")

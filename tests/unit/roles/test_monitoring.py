@@ -12,10 +12,11 @@ from pyinfra.api import Config, Inventory, State
 from pyinfra.context import ctx_host, ctx_inventory, ctx_state
 
 from bitrix_cdn.settings import Settings
+from bitrix_cdn.settings.types import mebibytes
 from roles.balancer import number
 from roles.exporters import visible_name
 from roles.firewall import closed_ports, doors
-from roles.prometheus import jobs, mebibytes, probes
+from roles.prometheus import jobs, probes
 from roles.topology import asked_at, bracketed
 
 SHOP, PICTURES, MORE = "10.0.0.1", "10.0.0.2", "fd00::3"
