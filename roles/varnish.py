@@ -12,6 +12,7 @@ from bitrix_cdn.engine.files import rendered, tree
 from bitrix_cdn.engine.footprint import Footprint, Place, Port
 from bitrix_cdn.engine.services import running
 from bitrix_cdn.settings import Settings
+from bitrix_cdn.settings.types import mebibytes
 from roles.nginx import SHIELD_PROBE, accepts, shield_of
 from roles.topology import LOOPBACK
 
@@ -101,6 +102,7 @@ def footprint(place: Place) -> Footprint:
 @deploy("Varnish")
 def varnish(settings: Settings) -> None:
     on_edge = "edge" in host.groups
+    memory = settings.edges.memory if on_edge else settings.varnish.memory
     files = {
         file.path: file
         for file in rendered(
@@ -108,7 +110,8 @@ def varnish(settings: Settings) -> None:
             settings=settings,
             accepts=accepts,
             source=source_of_edge(settings, shield_of()) if on_edge else source_of_cdn(settings),
-            memory=settings.edges.memory if on_edge else settings.varnish.memory,
+            memory=memory,
+            largest_mib=max(1, mebibytes(memory) // 8),
         )
     }
     tree(name="Write Varnish's addresses and memory", files=[files[DROP_IN]], root="/etc/systemd")

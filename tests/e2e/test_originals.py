@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import concurrent.futures
+import hashlib
 import http.client
 import statistics
 import subprocess
@@ -13,6 +14,7 @@ from urllib.parse import quote
 
 import pytest
 
+from bitrix_cdn.settings.types import mebibytes
 from dev.lab import state
 from dev.lab.site import Picture
 from tests.e2e.conftest import BROWSER, OLD_BROWSER, SHORT_LIVED, Cdn, Shop
@@ -20,11 +22,14 @@ from tests.kit.deployment import ROOT
 from tests.kit.support import Figure, Remote, opened, ssim, wait_until
 
 
+def counted(cdn: Cdn, name: str) -> int:
+    """What Varnish has counted so far."""
+    return int(cdn.remote.run("varnishstat", "-1", "-f", f"MAIN.{name}").split()[1])
+
+
 def of_origin(cdn: Cdn) -> int:
     """How many requests Varnish has sent on so far, but for its probe's."""
-    return int(
-        cdn.remote.run("varnishstat", "-1", "-f", "MAIN.backend_req").split()[1],
-    )
+    return counted(cdn, "backend_req")
 
 
 @pytest.mark.both
@@ -104,6 +109,23 @@ def test_names_that_no_form_lets_through_are_purged_too(shop: Shop, cdn: Cdn, na
         cdn.as_webp(picture, timeout=15)
     finally:
         shop.bitrix.run("rm", "-rf", shop.mounted(directory))
+
+
+def test_a_picture_larger_than_the_cache_arrives_whole(shop: Shop, cdn: Cdn) -> None:
+    """Varnish would drive out all others, and end it where its memory ends."""
+    driven_out = counted(cdn, "n_lru_nuked")
+    original = shop.upload()
+    size = (mebibytes(shop.settings.varnish.memory) + 40) << 20
+    shop.bitrix.run("truncate", "-s", str(size), shop.mounted(original.path))
+    expected = shop.bitrix.run("sha256sum", shop.mounted(original.path)).split()[0]
+    for _ in range(2):
+        found = hashlib.sha256()
+        with cdn.client.stream("GET", original.url_path, headers={"Accept": OLD_BROWSER}) as answer:
+            assert answer.status_code == 200
+            for part in answer.iter_bytes():
+                found.update(part)
+        assert found.hexdigest() == expected
+    assert counted(cdn, "n_lru_nuked") == driven_out
 
 
 def test_a_rewritten_original_is_noticed_when_it_is_compared(shop: Shop, cdn: Cdn) -> None:
