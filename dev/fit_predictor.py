@@ -1,4 +1,4 @@
-"""Fits the coefficients of `webp_converter.predictor` to photographs and writes them as its data.
+"""Fits the coefficients of `webp_converter.picture.predictor` to photographs and writes them as its data.
 
     python dev/fit_predictor.py PHOTOS_DIRECTORY [more directories or files]
 
@@ -17,9 +17,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
-from webp_converter import predictor
 from webp_converter.config import Encoding
-from webp_converter.similarity import Reference
+from webp_converter.picture import predictor
+from webp_converter.picture.similarity import Reference
 
 SIDES = (120, 200, 300, 450, 768)
 JPEG_QUALITIES = (85, 90, 95)

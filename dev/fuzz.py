@@ -34,7 +34,7 @@ from typing import Any, NamedTuple
 
 from PIL import Image, ImageCms, features
 from webp_converter.config import Encoding
-from webp_converter.images import DamagedError, Variant, convert
+from webp_converter.picture.images import DamagedError, Variant, convert
 
 MEMORY_BYTES = 1 << 30
 TIME_LIMIT_S = 20

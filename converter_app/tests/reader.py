@@ -18,8 +18,8 @@ from typing import Any
 
 from PIL import Image
 
-from webp_converter.images import Reason
-from webp_converter.store import FAILED, KEEP, WEBP, XATTR, Mark
+from webp_converter.picture.images import Reason
+from webp_converter.variants.store import FAILED, KEEP, WEBP, XATTR, Mark
 
 _PAUSE_S = 0.002
 

@@ -19,8 +19,8 @@ from converter_app.tests import pictures
 from converter_app.tests.harness import DaemonProcess
 from PIL import Image
 
-from webp_converter.jobs import GROUP, Priority
-from webp_converter.store import KEEP, WEBP, XATTR, Mark
+from webp_converter.queue.jobs import GROUP, Priority
+from webp_converter.variants.store import KEEP, WEBP, XATTR, Mark
 
 _EXTENSIONS = (".jpg", ".png")
 

@@ -18,8 +18,8 @@ from converter_app.tests import pictures
 from converter_app.tests.harness import DaemonProcess, RedisServer, StartDaemon, wait_until
 from converter_app.tests.test_daemon import decided, variant_of
 
-from webp_converter import answers
-from webp_converter.store import XATTR, Mark
+from webp_converter.api import answers
+from webp_converter.variants.store import XATTR, Mark
 
 TOKEN = "0123456789abcdef0123456789abcdef"
 NASTY = os.fsdecode(b"new\nline '\"%41$(x)`y` \\ \xff\xfe.jpg")

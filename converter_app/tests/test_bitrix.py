@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from webp_converter.bitrix import Box, box_of, source_of
+from webp_converter.base.bitrix import Box, box_of, source_of
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from webp_converter.config import Encoding
-from webp_converter.images import DamagedError, Keep, Reason, Variant, convert
+from webp_converter.picture.images import DamagedError, Keep, Reason, Variant, convert
 
 ENCODING = Encoding(minimum_saving=0)
 SCENE = c.scene()

@@ -17,11 +17,11 @@ from converter_app.tests.harness import wait_until
 from hypothesis import given
 from hypothesis import strategies as st
 
-from webp_converter import eviction
 from webp_converter.config import Config
-from webp_converter.eviction import Eviction, Space, Why, age_class, cut, evict
-from webp_converter.scan import Tally, scan
-from webp_converter.store import (
+from webp_converter.events.scan import Tally, scan
+from webp_converter.variants import eviction
+from webp_converter.variants.eviction import Eviction, Space, Why, age_class, cut, evict
+from webp_converter.variants.store import (
     EVICTED,
     KEEP,
     WEBP,

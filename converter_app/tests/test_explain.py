@@ -19,10 +19,10 @@ from converter_app.tests import pictures
 from converter_app.tests.harness import DaemonProcess, RedisServer, free_port
 from converter_app.tests.test_cli import command
 
+from webp_converter.api.explain import is_well, place_of
+from webp_converter.api.service import Service
 from webp_converter.config import Config, load
-from webp_converter.explain import is_well, place_of
-from webp_converter.jobs import Done, Job, Jobs, Priority
-from webp_converter.service import Service
+from webp_converter.queue.jobs import Done, Job, Jobs, Priority
 
 CONFIG = Config()
 

@@ -26,8 +26,8 @@ from converter_app.tests.harness import DaemonProcess, RedisServer, StartDaemon,
 from converter_app.tests.shop import Shop, contents, reader, settle
 from PIL import Image
 
-from webp_converter.jobs import GROUP
-from webp_converter.store import KEEP, XATTR, Mark
+from webp_converter.queue.jobs import GROUP
+from webp_converter.variants.store import KEEP, XATTR, Mark
 
 FULL = os.environ.get("FAULTS") == "full"
 

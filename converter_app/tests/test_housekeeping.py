@@ -19,8 +19,8 @@ from converter_app.tests.test_daemon import decided, variant_of
 from converter_app.tests.test_eviction import needs_root, read_days_ago
 
 from webp_converter.config import Queue
-from webp_converter.jobs import Job, Jobs, Priority
-from webp_converter.store import EVICTED, XATTR, is_evicted
+from webp_converter.queue.jobs import Job, Jobs, Priority
+from webp_converter.variants.store import EVICTED, XATTR, is_evicted
 
 STREAMS = ("high", "normal", "low", "later", "dead")
 

@@ -16,7 +16,7 @@ from PIL import Image, ImageCms
 from PIL.JpegImagePlugin import JpegImageFile
 
 from webp_converter.config import Encoding
-from webp_converter.images import (
+from webp_converter.picture.images import (
     DamagedError,
     DecoderError,
     Header,
@@ -27,7 +27,7 @@ from webp_converter.images import (
     lowest_rung,
     opened,
 )
-from webp_converter.inputs import Opened
+from webp_converter.picture.inputs import Opened
 
 DEFAULT = Encoding()
 

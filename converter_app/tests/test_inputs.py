@@ -19,8 +19,8 @@ from hypothesis import strategies as st
 from PIL import Image, ImageChops, ImageFile
 
 from webp_converter.config import Encoding
-from webp_converter.images import DamagedError, Keep, Reason, Variant, convert, opened
-from webp_converter.inputs import Opened, decoded
+from webp_converter.picture.images import DamagedError, Keep, Reason, Variant, convert, opened
+from webp_converter.picture.inputs import Opened, decoded
 
 DEFAULT = Encoding()
 # Drawings of a few pixels have no bytes to save.

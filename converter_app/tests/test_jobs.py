@@ -8,7 +8,7 @@ import redis
 from converter_app.tests.harness import RedisServer
 
 from webp_converter.config import Queue
-from webp_converter.jobs import GROUP, Done, Job, Jobs, Letter, Priority
+from webp_converter.queue.jobs import GROUP, Done, Job, Jobs, Letter, Priority
 
 
 @pytest.fixture(scope="module")

@@ -14,8 +14,8 @@ from converter_app.tests.harness import DaemonProcess, StartDaemon, wait_until
 from converter_app.tests.test_daemon import decided, variant_of
 from prometheus_client.parser import text_string_to_metric_families
 
-from webp_converter.metrics import PARTS, PAUSES, STREAMS, Metrics
-from webp_converter.store import XATTR, Mark
+from webp_converter.variants.store import XATTR, Mark
+from webp_converter.work.metrics import PARTS, PAUSES, STREAMS, Metrics
 
 Samples = dict[str, dict[str, float]]
 

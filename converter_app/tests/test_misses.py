@@ -6,8 +6,8 @@ import socket
 
 import pytest
 
-from webp_converter.misses import Miss, MissLog, Places, merged, parse
-from webp_converter.originals import canonical_url
+from webp_converter.events.misses import Miss, MissLog, Places, merged, parse
+from webp_converter.variants.originals import canonical_url
 
 PLACES = Places(b"/srv/resized", b"/srv/variants", frozenset({"jpg", "png", "webp"}))
 

@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from webp_converter.names import has_room, is_original, is_variant
+from webp_converter.base.names import has_room, is_original, is_variant
 
 EXTENSIONS = ("jpg", "webp", "avif")
 

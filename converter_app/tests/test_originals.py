@@ -12,9 +12,9 @@ from converter_app.tests.harness import wait_until
 from converter_app.tests.site import MTIME_NS, Site
 
 from webp_converter.config import Config
-from webp_converter.originals import Head, Origin, Originals, OriginAwayError
-from webp_converter.store import AVIF, KEEP, WEBP, XATTR, DecisionState, Mark, Result
-from webp_converter.worker import Order, convert_with, improve_with
+from webp_converter.variants.originals import Head, Origin, Originals, OriginAwayError
+from webp_converter.variants.store import AVIF, KEEP, WEBP, XATTR, DecisionState, Mark, Result
+from webp_converter.work.worker import Order, convert_with, improve_with
 
 
 @pytest.fixture

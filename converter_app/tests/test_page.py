@@ -20,12 +20,12 @@ from converter_app.tests.harness import DaemonProcess, RedisServer, StartDaemon,
 from converter_app.tests.test_api import NASTY, TOKEN, Answer, Client, give_up
 from converter_app.tests.test_daemon import decided, variant_of
 
-from webp_converter import access, answers
+from webp_converter.api import access, answers
+from webp_converter.api.page_routes import media_type
+from webp_converter.api.service import Service
 from webp_converter.config import Config
-from webp_converter.latest_jobs import REMEMBERED, Conversion, Rate, Recent
-from webp_converter.page_routes import media_type
-from webp_converter.service import Service
-from webp_converter.store import XATTR, Mark
+from webp_converter.queue.latest_jobs import REMEMBERED, Conversion, Rate, Recent
+from webp_converter.variants.store import XATTR, Mark
 
 VOID = {"input", "img", "meta", "link"}
 HOSTILE = os.fsdecode(views.HOSTILE)

@@ -14,7 +14,7 @@ from converter_app.tests.test_api import TOKEN, Client, give_up
 from converter_app.tests.test_page import converted
 from PIL import Image
 
-from webp_converter import answers
+from webp_converter.api import answers
 
 
 @pytest.fixture(scope="module")

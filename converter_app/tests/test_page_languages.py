@@ -18,12 +18,12 @@ from converter_app.tests.test_page import Page
 from jinja2.ext import extract_from_ast
 from markupsafe import Markup
 
-from webp_converter import russian
-from webp_converter.language import ENGLISH, LANGUAGES, RUSSIAN, Language, chosen
-from webp_converter.page import Notice, View, page, shown
+from webp_converter.api import russian
+from webp_converter.api.language import ENGLISH, LANGUAGES, RUSSIAN, Language, chosen
+from webp_converter.api.page import Notice, View, page, shown
 
 SOURCES = files("webp_converter")
-TEMPLATE = SOURCES.joinpath("page.html.j2").read_text("utf-8")
+TEMPLATE = SOURCES.joinpath("api/page.html.j2").read_text("utf-8")
 VIEWS = [views.works(), views.fails(), views.starts(), views.idle()]
 NOTICES = [
     Notice("signed-in"),
@@ -133,7 +133,7 @@ REASONING = {"RefusedError": 1, "WatchError": 0, "StoreError": 0, "OriginAwayErr
 
 def given_reasons() -> Iterator[str]:
     """The reasons in the source of what the page shows, `{}` for each value."""
-    for module in ("access", "page_routes", "watch", "store", "originals"):
+    for module in ("api/access", "api/page_routes", "events/watch", "variants/store", "variants/originals"):
         for call in ast.walk(ast.parse(SOURCES.joinpath(f"{module}.py").read_text("utf-8"))):
             name = call.func.id if isinstance(call, ast.Call) and isinstance(call.func, ast.Name) else ""
             if name in REASONING and isinstance(call, ast.Call):

@@ -18,14 +18,14 @@ from pathlib import Path
 import pytest
 from converter_app.tests.harness import children_of, wait_until
 
-from webp_converter import pool
+from webp_converter.base.processes import start_fork_server
 from webp_converter.config import Config, Store, Workers
-from webp_converter.convert import convert
-from webp_converter.jobs import Job
-from webp_converter.pool import Answer, Failure, Pool
-from webp_converter.processes import start_fork_server
-from webp_converter.store import StoreError, Temporary
-from webp_converter.worker import Order, Outcome, Report
+from webp_converter.queue.jobs import Job
+from webp_converter.variants.store import StoreError, Temporary
+from webp_converter.work import pool
+from webp_converter.work.convert import convert
+from webp_converter.work.pool import Answer, Failure, Pool
+from webp_converter.work.worker import Order, Outcome, Report
 
 
 def misbehave(orders: Sequence[Order]) -> list[Report | str]:

@@ -13,14 +13,14 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from webp_converter.bitrix import Box, box_of
+from webp_converter.base.bitrix import Box, box_of
 from webp_converter.config import Config, Encoding
 from webp_converter.config import Store as StoreConfig
-from webp_converter.images import DamagedError, Keep, Variant, convert
-from webp_converter.misses import Miss, Places, merged, parse
-from webp_converter.originals import canonical_url
-from webp_converter.predictor import score
-from webp_converter.store import Mark, Store
+from webp_converter.events.misses import Miss, Places, merged, parse
+from webp_converter.picture.images import DamagedError, Keep, Variant, convert
+from webp_converter.picture.predictor import score
+from webp_converter.variants.originals import canonical_url
+from webp_converter.variants.store import Mark, Store
 
 EXTENSIONS = frozenset({"jpg", "png"})
 PLACES = Places(b"/srv/resized", b"/srv/variants", EXTENSIONS)

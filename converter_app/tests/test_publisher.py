@@ -10,9 +10,9 @@ import pytest
 import redis
 
 from webp_converter.config import Config, Store
-from webp_converter.jobs import Job
-from webp_converter.pool import Failure
-from webp_converter.publisher import DaemonHooks, Publisher, Records, Trees
+from webp_converter.queue.jobs import Job
+from webp_converter.work.pool import Failure
+from webp_converter.work.publisher import DaemonHooks, Publisher, Records, Trees
 
 
 @pytest.mark.parametrize("away", [True, False], ids=["away", "lost amid it"])

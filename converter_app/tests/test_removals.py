@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from webp_converter.removals import Removals, fingerprint
+from webp_converter.variants.removals import Removals, fingerprint
 
 ONE, OTHER, THIRD = (fingerprint(b"/photo.jpg", data) for data in (b"one", b"other", b"third"))
 

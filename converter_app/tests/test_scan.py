@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 from converter_app.tests.test_store import finished, finished_with_avif, make_store, original, variant
 
-from webp_converter.scan import Tally, scan
-from webp_converter.store import AVIF, KEEP, Mark, Store
+from webp_converter.events.scan import Tally, scan
+from webp_converter.variants.store import AVIF, KEEP, Mark, Store
 
 EXTENSIONS = frozenset({"jpg"})
 
@@ -113,7 +113,7 @@ def test_without_avif_no_mark_is_read(store: Store, monkeypatch: pytest.MonkeyPa
     for name in ("one", "two"):
         store.publish([finished_with_avif(store, original(store, f"{name}.jpg"))])
     store.publish([finished(store, original(store, "three.jpg"))])
-    monkeypatch.setattr("webp_converter.scan.read_mark", None)
+    monkeypatch.setattr("webp_converter.events.scan.read_mark", None)
     assert undecided(store) == []
 
 

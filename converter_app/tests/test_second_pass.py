@@ -14,13 +14,13 @@ from converter_app.tests.harness import StartDaemon, wait_until
 from converter_app.tests.test_daemon import MARK, decided, variant_of
 from converter_app.tests.test_store import make_store
 
-from webp_converter import second_pass
+from webp_converter.base.processes import start_fork_server
 from webp_converter.config import Config, Encoding
 from webp_converter.config import Store as StoreConfig
-from webp_converter.processes import start_fork_server
-from webp_converter.second_pass import Refiner
-from webp_converter.store import Finished, Mark, Result
-from webp_converter.worker import Order, Outcome, Report, convert_with, improve_with
+from webp_converter.variants.store import Finished, Mark, Result
+from webp_converter.work import second_pass
+from webp_converter.work.second_pass import Refiner
+from webp_converter.work.worker import Order, Outcome, Report, convert_with, improve_with
 
 LOSSY = Mark(1, 2, "q75")
 

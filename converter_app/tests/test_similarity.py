@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from skimage.metrics import structural_similarity
 
-from webp_converter.similarity import Luma, Reference
+from webp_converter.picture.similarity import Luma, Reference
 
 
 def luma(data: bytes) -> Luma:
@@ -38,7 +38,7 @@ def test_bands_make_no_difference(monkeypatch: pytest.MonkeyPatch) -> None:
     original = np.asarray(photograph.convert("L"))
     variant = luma(pictures.encoded(photograph, "WEBP", quality=70))
     whole = Reference(original).similarity(variant)
-    monkeypatch.setattr("webp_converter.similarity._BAND_PIXELS", 20_000)
+    monkeypatch.setattr("webp_converter.picture.similarity._BAND_PIXELS", 20_000)
     banded = Reference(original)
     assert len(banded._bands) > 5
     assert banded.similarity(variant) == pytest.approx(whole, abs=1e-6)

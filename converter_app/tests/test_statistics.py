@@ -14,10 +14,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from webp_converter.config import Cache
-from webp_converter.eviction import Count, Eviction, Why
-from webp_converter.images import Reason
-from webp_converter.statistics import Day, Known, Picture, Statistics, Sums
-from webp_converter.store import FAILED, Mark
+from webp_converter.picture.images import Reason
+from webp_converter.variants.eviction import Count, Eviction, Why
+from webp_converter.variants.statistics import Day, Known, Picture, Statistics, Sums
+from webp_converter.variants.store import FAILED, Mark
 
 PATH = b"/a/\xff\n photo.jpg"
 

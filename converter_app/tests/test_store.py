@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from webp_converter import store as store_module
 from webp_converter.config import Config, Encoding
 from webp_converter.config import Store as StoreConfig
-from webp_converter.store import (
+from webp_converter.variants import store as store_module
+from webp_converter.variants.store import (
     AVIF,
     KEEP,
     WEBP,

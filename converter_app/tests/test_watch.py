@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from webp_converter.watch import Change, Watch, WatchError
+from webp_converter.events.watch import Change, Watch, WatchError
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from datetime import UTC, datetime
 
-from webp_converter.answers import (
+from webp_converter.api.answers import (
     Disk,
     Health,
     LastEviction,
@@ -14,12 +14,12 @@ from webp_converter.answers import (
     Part,
     Status,
 )
-from webp_converter.cached_question import Told
-from webp_converter.jobs import Letter, Overview, PutOff, Running, Waiting
-from webp_converter.latest_jobs import Conversion
-from webp_converter.page import Queue, View
-from webp_converter.statistics import Day, Sums, Totals
-from webp_converter.store import Mark
+from webp_converter.api.cached_question import Told
+from webp_converter.api.page import Queue, View
+from webp_converter.queue.jobs import Letter, Overview, PutOff, Running, Waiting
+from webp_converter.queue.latest_jobs import Conversion
+from webp_converter.variants.statistics import Day, Sums, Totals
+from webp_converter.variants.store import Mark
 
 NOW = datetime(2026, 11, 28, 12, 0, tzinfo=UTC).timestamp()
 TREE = b"/var/www/cdn/upload/resize_cache"

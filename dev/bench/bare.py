@@ -16,7 +16,7 @@ import time
 from pathlib import Path
 
 from webp_converter.config import Encoding
-from webp_converter.images import Variant, convert
+from webp_converter.picture.images import Variant, convert
 
 from dev.bench.meter import Meter
 

@@ -28,12 +28,12 @@ from typing import NamedTuple
 
 from rich.console import Console
 from rich.table import Table
+from webp_converter.base.processes import child, start_fork_server
 from webp_converter.config import Config, Store
-from webp_converter.images import Reason
-from webp_converter.processes import child, start_fork_server
-from webp_converter.scan import reconcile
-from webp_converter.store import KEEP, WEBP, XATTR, Mark
-from webp_converter.watch import Watch
+from webp_converter.events.scan import reconcile
+from webp_converter.events.watch import Watch
+from webp_converter.picture.images import Reason
+from webp_converter.variants.store import KEEP, WEBP, XATTR, Mark
 
 from converter_app.tests.harness import DaemonProcess, RedisServer
 

@@ -18,9 +18,9 @@ from urllib.request import urlopen
 import typer
 
 from webp_converter import config as configuration
+from webp_converter.base.names import is_variant
 from webp_converter.config import DEFAULT_FILE, Config, ConfigError
-from webp_converter.names import is_variant
-from webp_converter.store import StoreError
+from webp_converter.variants.store import StoreError
 
 _EXIT_STATUS = (
     "Exit status: 0 all is well; 1 something is left or isn't well, or can't be reached; "
@@ -87,7 +87,7 @@ def run(config: ConfigFile = DEFAULT_FILE) -> None:
     """Runs the daemon in the foreground. Exit status 1: it can't start, or a part of it failed."""
     settings = _load(config)
     _without_main_file()
-    from webp_converter import log
+    from webp_converter.base import log
     from webp_converter.daemon import Daemon
 
     log.configure(settings.log.level)
@@ -111,8 +111,8 @@ def convert(
     from rich.console import Console
     from rich.progress import Progress
 
-    from webp_converter import convert as conversion
     from webp_converter import terminal
+    from webp_converter.work import convert as conversion
 
     found: list[bytes] = []
     for path in paths:
@@ -163,8 +163,8 @@ def explain(
     what browsers get. Exit status 1 while it isn't decided, or when a part doesn't answer."""
     settings = _load(config)
     from webp_converter import terminal
-    from webp_converter.explain import is_well
-    from webp_converter.service import Service
+    from webp_converter.api.explain import is_well
+    from webp_converter.api.service import Service
 
     with _reaching(settings):
         try:
@@ -184,8 +184,8 @@ def scan(config: ConfigFile = DEFAULT_FILE, as_json: AsJson = False) -> None:
     status 1 when the queue can't be reached."""
     settings = _load(config)
     from webp_converter import terminal
-    from webp_converter.jobs import Jobs
-    from webp_converter.scan import Tally, reconcile
+    from webp_converter.events.scan import Tally, reconcile
+    from webp_converter.queue.jobs import Jobs
 
     started = time.monotonic()
     tally = Tally()
@@ -238,7 +238,7 @@ def stats(
     Redis can't be reached."""
     settings = _load(config)
     from webp_converter import terminal
-    from webp_converter.statistics import Statistics, Sums
+    from webp_converter.variants.statistics import Statistics, Sums
 
     with _reaching(settings, "cache"):
         totals = Statistics(settings.cache).totals(days)
@@ -277,7 +277,7 @@ def queue(config: ConfigFile = DEFAULT_FILE, as_json: AsJson = False) -> None:
     can't be reached."""
     settings = _load(config)
     from webp_converter import terminal
-    from webp_converter.service import Service
+    from webp_converter.api.service import Service
 
     with _reaching(settings):
         view = Service(settings).overview()
@@ -321,10 +321,10 @@ def cleanup(
     unfinished; queues what is then missing. Exit status 1 when something is left: with --dry-run what would
     go, otherwise what could not."""
     settings = _load(config)
-    from webp_converter import cleanup as cleaning
     from webp_converter import terminal
-    from webp_converter.eviction import Eviction, Why
-    from webp_converter.scan import Tally
+    from webp_converter.events.scan import Tally
+    from webp_converter.variants.eviction import Eviction, Why
+    from webp_converter.work import cleanup as cleaning
 
     tally, eviction = Tally(), Eviction()
     with _reaching(settings):
@@ -370,7 +370,7 @@ def dead_list(config: ConfigFile = DEFAULT_FILE, as_json: AsJson = False) -> Non
     """Lists the pictures that were given up, the oldest first. Exit status 1 when there are any."""
     settings = _load(config)
     from webp_converter import terminal
-    from webp_converter.service import Service
+    from webp_converter.api.service import Service
 
     with _reaching(settings):
         letters = list(Service(settings).all_letters())
@@ -398,7 +398,7 @@ def dead_show(
     settings = _load(config)
     _check_ids([id])
     from webp_converter import terminal
-    from webp_converter.service import Service, retry_command
+    from webp_converter.api.service import Service, retry_command
 
     with _reaching(settings):
         letter = Service(settings).letter(id)
@@ -450,7 +450,7 @@ def _settle(config: Path, ids: list[str], every: bool, as_json: bool, what: str)
         raise _stop("name the letters, or --all of them", 2)
     _check_ids(ids)
     from webp_converter import terminal
-    from webp_converter.service import Service
+    from webp_converter.api.service import Service
 
     done: list[str] = []
     missing: list[str] = []

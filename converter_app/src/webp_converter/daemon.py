@@ -17,25 +17,25 @@ from pathlib import Path
 
 import redis
 
-from webp_converter import log, systemd
-from webp_converter.api import Api, DaemonView
+from webp_converter.api.server import Api, DaemonView
+from webp_converter.api.service import Service
+from webp_converter.base import log, systemd
+from webp_converter.base.names import TOO_LONG, has_room
+from webp_converter.base.processes import child, start_fork_server
 from webp_converter.config import Config
-from webp_converter.housekeeper import Housekeeper
-from webp_converter.jobs import Job, Jobs, Priority
-from webp_converter.latest_jobs import Recent
-from webp_converter.metrics import Metrics
-from webp_converter.misses import MissLog, Places
-from webp_converter.names import TOO_LONG, has_room
-from webp_converter.originals import Originals, OriginAwayError, OriginStatus
-from webp_converter.pool import Pool
-from webp_converter.processes import child, start_fork_server
-from webp_converter.publisher import DaemonHooks, Publisher, Records, Trees
-from webp_converter.scan import Tally, scan_share
-from webp_converter.second_pass import Refiner
-from webp_converter.service import Service
-from webp_converter.statistics import Statistics
-from webp_converter.store import Mark, Store, StoreError, Temporary, owner_of
-from webp_converter.watch import Change, Watch, WatchError
+from webp_converter.events.misses import MissLog, Places
+from webp_converter.events.scan import Tally, scan_share
+from webp_converter.events.watch import Change, Watch, WatchError
+from webp_converter.queue.jobs import Job, Jobs, Priority
+from webp_converter.queue.latest_jobs import Recent
+from webp_converter.variants.originals import Originals, OriginAwayError, OriginStatus
+from webp_converter.variants.statistics import Statistics
+from webp_converter.variants.store import Mark, Store, StoreError, Temporary, owner_of
+from webp_converter.work.housekeeper import Housekeeper
+from webp_converter.work.metrics import Metrics
+from webp_converter.work.pool import Pool
+from webp_converter.work.publisher import DaemonHooks, Publisher, Records, Trees
+from webp_converter.work.second_pass import Refiner
 
 _TICK_S = 0.5
 _HOUSEKEEPING_S = 2.0

@@ -13,10 +13,10 @@ from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 from rich.text import Text
 
-from webp_converter.formatting import duration, moment, printable, share, size
+from webp_converter.base.formatting import duration, moment, printable, share, size
 
 if TYPE_CHECKING:
-    from webp_converter.answers import AnswerModel, Explanation, OriginalModel, QueuedModel, VariantModel
+    from webp_converter.api.answers import AnswerModel, Explanation, OriginalModel, QueuedModel, VariantModel
 
 __all__ = [
     "counted",

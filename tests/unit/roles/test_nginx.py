@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 
 import pytest
+from webp_converter.api.explain import REFUSED as NOT_EXPLAINED
+from webp_converter.api.explain import SERVED
 from webp_converter.config import Watch
-from webp_converter.explain import REFUSED as NOT_EXPLAINED
-from webp_converter.explain import SERVED
 
 from roles.nginx import PICTURES, REFUSED
 

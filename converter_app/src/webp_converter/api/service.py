@@ -1,0 +1,239 @@
+"""What can be asked and told from outside: the same for the command line and the HTTP API.
+
+It works on the trees and on Redis, and needs no running daemon.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import shlex
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from webp_converter.base.names import TOO_LONG, has_room, is_original, is_variant
+from webp_converter.config import DEFAULT_FILE, Config
+from webp_converter.queue.jobs import Job, Jobs, Letter, Overview, Priority
+from webp_converter.queue.latest_jobs import Conversion
+from webp_converter.variants.originals import Originals
+from webp_converter.variants.statistics import Statistics, Totals
+from webp_converter.variants.store import DecisionState, Store, is_evicted
+
+if TYPE_CHECKING:
+    from webp_converter.api.answers import Explanation
+
+
+class PictureState(NamedTuple):
+    """What is known of one original."""
+
+    path: bytes
+    verdict: str
+    """`q75` to `q100`, `q0` for lossless, or why the original is best; empty: only that it was evicted."""
+
+    evicted: bool
+    """Whether its variants went because nobody read them; they come back when it is asked for."""
+
+    format: str | None
+    original_bytes: int | None
+    variant_bytes: int | None
+    """None: the original is best."""
+
+    ssim: float | None
+    encode_ms: int | None
+    latency_ms: int | None
+    avif_bytes: int | None = None
+    """None: there is no AVIF variant."""
+
+
+class Asked(NamedTuple):
+    """What became of the wish to have a picture converted."""
+
+    path: bytes
+    state: str
+    """`queued`; `decided`: it is converted already, or best as it is; `missing`: there is no such picture."""
+
+
+class Service:
+    """Questions and orders. Methods raise redis.RedisError where Redis is needed and away."""
+
+    def __init__(self, config: Config) -> None:
+        """Raises StoreError when run as root and `store.owner` doesn't exist."""
+        self._config = config
+        self._store = Store(config, b"")
+        self._originals = Originals(config, b"")
+        self._jobs = Jobs(config.queue)
+        self._statistics = Statistics(config.cache)
+
+    @property
+    def consumer(self) -> str:
+        """Name of the daemon in the queue."""
+        return self._jobs.consumer
+
+    def close(self) -> None:
+        self._jobs.close()
+        self._statistics.close()
+
+    def _store_of(self, path: bytes) -> Store:
+        return self._originals if self._originals.holds(path) else self._store
+
+    def _checked(self, path: bytes) -> Store:
+        """The tree that a picture's path lies in.
+
+        Raises ValueError, one line, for a path that can't be a picture's.
+        """
+        shown = os.fsdecode(path)
+        store = self._store_of(path)
+        if not path.startswith(store.root + b"/"):
+            trees = f"{self._config.store.root} and {self._config.originals.variants}"
+            raise ValueError(f"{shown!r} lies outside of {trees}")
+        parts = path.removeprefix(store.root + b"/").split(b"/")
+        if b"\0" in path or any(part.startswith(b".") or not part or len(part) > 255 for part in parts):
+            raise ValueError(f"{shown!r} is no picture's path")
+        name = os.fsdecode(parts[-1])
+        if is_variant(name):
+            raise ValueError(f"{shown!r} has the name of a variant, not of an original")
+        if len(path) >= 4096 or not is_original(name, self._config.watch.extensions):
+            raise ValueError(f"{shown!r} has none of the extensions of watch.extensions")
+        return store
+
+    # Pictures
+
+    def picture(self, path: bytes) -> PictureState | None:
+        """What is known of an original; None when there is no decision.
+
+        Raises ValueError for a path that can't be a picture's.
+        """
+        store = self._checked(path)
+        known = store.mark_of(path)
+        evicted = known is None and is_evicted(path)
+        if known is None and not evicted:
+            return None
+        remembered = self._statistics.picture(path)
+        form = remembered.format if remembered and remembered.format != "-" else None
+        if known is not None:
+            mark, variant_bytes = known
+            return PictureState(
+                path=path,
+                verdict=mark.verdict,
+                evicted=False,
+                format=form,
+                original_bytes=mark.size,
+                variant_bytes=variant_bytes,
+                ssim=None if math.isnan(mark.similarity) else mark.similarity,
+                encode_ms=mark.encode_ms,
+                latency_ms=mark.latency_ms,
+                avif_bytes=store.avif_bytes_of(path) or None,
+            )
+        if remembered is None:
+            return PictureState(path, "", True, None, None, None, None, None, None)
+        return PictureState(
+            path=path,
+            verdict=remembered.verdict,
+            evicted=True,
+            format=form,
+            original_bytes=remembered.original_bytes,
+            variant_bytes=remembered.variant_bytes or None,
+            ssim=remembered.ssim,
+            encode_ms=remembered.encode_ms,
+            latency_ms=remembered.latency_ms,
+        )
+
+    def explain(self, asked: str) -> Explanation:
+        """All that is to be known of a picture, by its URL or path.
+
+        Raises ValueError, one line, for what can't be a picture that the CDN serves.
+        """
+        from webp_converter.api.explain import explain  # which a daemon that starts doesn't wait for
+
+        return explain(asked, self._config, self._store, self._originals, self._jobs)
+
+    def ask(self, paths: Sequence[bytes]) -> list[Asked]:
+        """Queues pictures as if a visitor had asked for them. Whether the site has an original of the mounted
+        tree, only the worker finds out.
+
+        Raises ValueError, before anything is queued, for a path that can't be a picture's.
+        """
+        stores = [self._checked(path) for path in paths]
+        for path in paths:
+            if not has_room(path.rpartition(b"/")[2]):
+                raise ValueError(f"{os.fsdecode(path)!r}: {TOO_LONG}")
+        asked = []
+        for path, store in zip(paths, stores, strict=True):
+            standing = store.standing_of(path) if store is self._store else DecisionState.UNDECIDED
+            known = {None: "missing", DecisionState.UNDECIDED: "queued"}
+            asked.append(Asked(path, known.get(standing, "decided")))
+        now = time.time_ns()
+        self._jobs.push([Job(path, now, Priority.HIGH) for path, state in asked if state == "queued"])
+        return asked
+
+    def published(self, conversion: Conversion, suffix: bytes, maximum_bytes: int) -> bytes | None:
+        """The variant that was published as `suffix` in a conversion, or with an empty one its original; None
+        when either is no longer what it was then, or larger than `maximum_bytes`.
+
+        Raises OriginAwayError when an original can't be read now.
+        """
+        store = self._store_of(conversion.path)
+        if suffix:
+            variant = store.variant(conversion.path, suffix, maximum_bytes)
+            return variant[1] if variant and variant[0][:2] == conversion.mark[:2] else None
+        try:
+            original = store.read(conversion.path, maximum_bytes)
+        except BlockingIOError:
+            return None
+        return original.data if original and conversion.mark.describes(original.status) else None
+
+    # Statistics and queue
+
+    def totals(self, days: int) -> Totals:
+        """All that is counted, with the last `days` days one by one."""
+        return self._statistics.totals(days)
+
+    def overview(self) -> Overview:
+        """The queue now."""
+        return self._jobs.overview()
+
+    # Dead letters
+
+    def letters(self, after: str = "", count: int = 1000) -> list[Letter]:
+        """Dead letters, the oldest first, from behind the one `after` on."""
+        return self._jobs.letters(after, count)
+
+    def all_letters(self) -> Iterator[Letter]:
+        """All dead letters, the oldest first. What is put back meanwhile and fails again comes up again only
+        after all its tries and their pauses."""
+        after = ""
+        while letters := self.letters(after):
+            yield from letters
+            after = letters[-1].id
+
+    def letter(self, id: str) -> Letter | None:
+        return self._jobs.letter(id)
+
+    def retry(self, letters: Sequence[Letter]) -> int:
+        """Has pictures tried again that were given up; how many still were.
+
+        The verdict goes first: killed in between, the picture is undecided, which the next scan notices, and
+        its letter is still there. The other way round, a worker might find the verdict, and leave it at that.
+        """
+        for letter in letters:
+            try:
+                self._store_of(letter.path).remove_failure(letter.path)
+            except ValueError:  # of a tree that is no longer in the settings
+                continue
+        return self._jobs.retry([letter.id for letter in letters])
+
+    def drop(self, letters: Sequence[Letter]) -> int:
+        """Removes letters; how many there were. The verdict stays, so that nothing tries them again until
+        their originals change."""
+        return self._jobs.drop([letter.id for letter in letters])
+
+
+def retry_command(letter: Letter, file: Path = DEFAULT_FILE) -> str:
+    """What to paste into a shell to have a picture tried again. It names the letter, never the path, which
+    may be of any bytes."""
+    words = ["webp-converter", "dead", "retry", letter.id]
+    if file != DEFAULT_FILE:
+        words += ["--config", str(file.absolute())]
+    return shlex.join(words)

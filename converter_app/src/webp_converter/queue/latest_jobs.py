@@ -1,0 +1,137 @@
+"""What was converted last, and how fast: in memory, as far back as the daemon's start."""
+
+from __future__ import annotations
+
+import math
+import os
+import secrets
+import threading
+import time
+from collections import deque
+from typing import Any, NamedTuple
+
+from webp_converter.variants.store import Mark
+
+REMEMBERED = 1000
+"""Conversions at most. A page shows a dozen: while many come, what it shows can still be asked for."""
+
+_SLICE_S = 5
+_HOUR_S = 3600
+
+
+class Conversion(NamedTuple):
+    """A variant that was published."""
+
+    id: str
+    """Says nothing of the path, and is of no other conversion."""
+
+    path: bytes
+    mark: Mark
+    format: str
+    """Of the original."""
+
+    variant_bytes: int
+    avif_bytes: int
+    """0: there is no AVIF variant."""
+
+    published_at: float
+    """Seconds of the wall clock."""
+
+    def as_json(self) -> dict[str, Any]:
+        """For programs."""
+        return {
+            "id": self.id,
+            "path": os.fsdecode(self.path),
+            "format": self.format,
+            "original_bytes": self.mark.size,
+            "variant_bytes": self.variant_bytes,
+            "avif_bytes": self.avif_bytes or None,
+            "verdict": self.mark.verdict,
+            "ssim": None if math.isnan(self.mark.similarity) else self.mark.similarity,
+            "encode_ms": self.mark.encode_ms,
+            "latency_ms": self.mark.latency_ms,
+            "published_at": self.published_at,
+        }
+
+
+class Rate:
+    """Counts what happens, an hour back, in slices of five seconds."""
+
+    def __init__(self) -> None:
+        self._slices: deque[tuple[int, int]] = deque()
+
+    def add(self, now: float) -> None:
+        """`now`: seconds of a clock that only goes forward."""
+        place = int(now // _SLICE_S)
+        count = 1
+        if self._slices and self._slices[-1][0] == place:
+            count += self._slices.pop()[1]
+        self._slices.append((place, count))
+        while (place - self._slices[0][0]) * _SLICE_S > _HOUR_S:
+            self._slices.popleft()
+
+    def within(self, seconds: float, now: float) -> int:
+        """How many there were in the last `seconds` (up to 3600), to the slice."""
+        first = (now - seconds) // _SLICE_S
+        return sum(count for place, count in self._slices if place > first)
+
+
+class Recent:
+    """Its methods may be called from any thread."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._by_path: dict[bytes, Conversion] = {}
+        self._paths: dict[str, bytes] = {}
+        self._rate = Rate()
+
+    def decided(self) -> None:
+        """Counts a decision about a picture, whatever it was."""
+        with self._lock:
+            self._rate.add(time.monotonic())
+
+    def converted(
+        self, path: bytes, mark: Mark, form: str, variant_bytes: int, avif_bytes: int, again: bool = False
+    ) -> None:
+        """Takes note of a variant that was just published; with `again` of a smaller one in its place, which
+        doesn't make it newer, and what is forgotten stays so."""
+        made = Conversion(secrets.token_hex(8), path, mark, form, variant_bytes, avif_bytes, time.time())
+        with self._lock:
+            before = self._by_path.get(path)
+            if again and before is None:
+                return
+            if before:
+                del self._paths[before.id]
+                if again:
+                    made = made._replace(published_at=before.published_at)
+                else:
+                    del self._by_path[path]
+            self._by_path[path] = made
+            self._paths[made.id] = path
+            if len(self._by_path) > REMEMBERED:
+                oldest = next(iter(self._by_path.values()))
+                del self._by_path[oldest.path], self._paths[oldest.id]
+
+    def forget(self, path: bytes) -> None:
+        """Forgets a picture whose variant is no longer there."""
+        with self._lock:
+            if conversion := self._by_path.pop(path, None):
+                del self._paths[conversion.id]
+
+    def latest(self, count: int) -> list[Conversion]:
+        """Up to `count` conversions, the latest first."""
+        with self._lock:
+            paths = reversed(self._by_path.values())
+            return [conversion for _, conversion in zip(range(count), paths, strict=False)]
+
+    def find(self, id: str) -> Conversion | None:
+        """The conversion of an id; None: it is forgotten, or there is a newer one of that picture."""
+        with self._lock:
+            path = self._paths.get(id)
+            return None if path is None else self._by_path[path]
+
+    def rates(self) -> tuple[int, int]:
+        """Decisions within the last minute, and within the last hour."""
+        now = time.monotonic()
+        with self._lock:
+            return self._rate.within(60, now), self._rate.within(_HOUR_S, now)

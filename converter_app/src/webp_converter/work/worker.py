@@ -1,0 +1,368 @@
+"""What a worker process does: reads one original, has it converted, writes the result to be published."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pickle
+import resource
+import signal
+import time
+import traceback
+import warnings
+from collections.abc import Callable, Sequence
+from enum import StrEnum
+from multiprocessing.connection import Connection
+from typing import NamedTuple
+
+from webp_converter.base import linux
+from webp_converter.base.bitrix import source_of
+from webp_converter.config import Config
+from webp_converter.picture import images
+from webp_converter.variants.originals import Originals, OriginAwayError
+from webp_converter.variants.removals import fingerprint
+from webp_converter.variants.store import (
+    FULL,
+    KEEP,
+    WEBP,
+    DecisionState,
+    Finished,
+    Identity,
+    Mark,
+    Original,
+    Store,
+    Unfinished,
+)
+
+_KEPT_BYTES = 64 * 1024 * 1024
+
+_TRACEBACK_CHARACTERS = 8000
+
+# A copy older than that many times the rest of damaged pictures wasn't left by a fault of just now.
+_RECENT = 10
+
+
+class Outcome(StrEnum):
+    """What a worker found."""
+
+    FINISHED = "finished"
+    """There is something to publish."""
+
+    FRESH = "fresh"
+    """A decision was there already."""
+
+    FOREIGN = "foreign"
+    """Somebody else's variant was there already."""
+
+    TOO_LONG = "name-too-long"
+    """Nothing can be made of it: the name leaves no room for a suffix."""
+
+    GONE = "gone"
+    """There is no such original any more."""
+
+    UNREST = "unrest"
+    """Too early to tell: it must have been at rest for a time first."""
+
+    AWAY = "away"
+    """The originals can't be read now: it is tried again later, and the picture isn't to blame."""
+
+    DAMAGED = "damaged"
+    """A resized picture that can't be decoded, long at rest: Bitrix shall make it again."""
+
+    COPY = "copy"
+    """The full original under the name of a resized picture, long at rest: Bitrix shall make it again."""
+
+    FULL = "full"
+    """No space left for the result."""
+
+    AS_GOOD = "as-good"
+    """A second pass made nothing smaller."""
+
+    BROKEN = "broken"
+    """A decoder refuses good pictures too: nothing can be said about this one, nor about the next."""
+
+
+class Report(NamedTuple):
+    """What a worker tells of one original."""
+
+    outcome: Outcome
+    path: bytes
+    identity: Identity | None = None
+    finished: Finished | None = None
+    rest_s: float = 0
+    """UNREST: how long it must be at rest."""
+
+    wait_s: float = 0
+    """UNREST: how much of that is left; AWAY: how long to wait."""
+
+    detail: str = ""
+    format: str = ""
+    variant_bytes: int = 0
+    encodes: int = 0
+    avif_bytes: int = 0
+    """0: there is no AVIF variant."""
+
+    fingerprint: bytes = b""
+    """DAMAGED: of the path and its bytes."""
+
+
+class Order(NamedTuple):
+    """What a worker is asked for."""
+
+    path: bytes
+    event_ns: int
+    rested: str = ""
+    """`<identity>@<seconds>`: seen to be at rest that long."""
+
+    second: bool = False
+    """Whether its variant is to be made smaller: nothing else is done then."""
+
+
+_config: Config
+_store: Store
+_originals: Originals
+
+
+def start(config: Config, temporary: bytes) -> None:
+    """Prepares the process: limits, signals, settings."""
+    global _config, _store, _originals
+    linux.die_with_parent()
+    # A Python handler would have to wait for C code that hangs; the default action doesn't.
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    linux.keep_freed_memory(_KEPT_BYTES)
+    # What Pillow remarks about odd pictures is no event.
+    warnings.simplefilter("ignore")
+    limit = config.workers.memory_limit_mib * 1024 * 1024
+    resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    _config, _store = config, Store(config, temporary)
+    _originals = Originals(config, temporary)
+
+
+def serve(
+    config: Config,
+    temporary: bytes,
+    work: Callable[[Sequence[Order]], list[Report | str]],
+    connection: Connection,
+) -> None:
+    """Answers tasks until the other end is closed; the first answer, None, says that it is ready for them."""
+    start(config, temporary)
+    connection.send_bytes(pickle.dumps(None))
+    with contextlib.suppress(EOFError):
+        while True:
+            connection.send_bytes(pickle.dumps(work(connection.recv())))
+
+
+def convert_all(orders: Sequence[Order]) -> list[Report | str]:
+    """Converts originals as far as publishing, in order; for each its report, or why that failed, with the
+    traceback below. Runs in a worker process after `start`."""
+    reports: list[Report | str] = []
+    for order in orders:
+        try:
+            convert = improve_with if order.second else convert_with
+            reports.append(convert(_config, _store_of(order), order))
+        except OriginAwayError as error:
+            wait_s = _config.originals.retry_s
+            reports.append(Report(Outcome.AWAY, order.path, wait_s=wait_s, detail=str(error)))
+        except images.DecoderError as error:
+            reports.append(Report(Outcome.BROKEN, order.path, detail=str(error)))
+        except Exception as error:  # whatever one picture does, the next is converted
+            reports.append(_told(error))
+    return reports
+
+
+def _told(error: Exception) -> str:
+    """The reason on one line, and the traceback below it."""
+    reason = " ".join(f"{type(error).__name__}: {error}".split()).rstrip(":")
+    try:
+        return f"{reason}\n{traceback.format_exc(limit=20)[-_TRACEBACK_CHARACTERS:]}"
+    except MemoryError:
+        return reason
+
+
+def _store_of(order: Order) -> Store:
+    return _originals if _originals.holds(order.path) else _store
+
+
+def convert_with(config: Config, store: Store, order: Order) -> Report:
+    """Converts one original as far as publishing."""
+    started = time.monotonic()
+    path = order.path
+    standing = store.standing_of(path)
+    if standing is None:
+        return Report(Outcome.GONE, path)
+    if standing is DecisionState.FRESH:
+        return Report(Outcome.FRESH, path)
+    if standing is DecisionState.FOREIGN:
+        return Report(Outcome.FOREIGN, path)
+    if standing is DecisionState.TOO_LONG:
+        return Report(Outcome.TOO_LONG, path)
+    try:
+        original = store.read(path, config.encoding.maximum_bytes)
+    except BlockingIOError:
+        return Report(Outcome.UNREST, path, rest_s=1, wait_s=1, detail="changed while it was read")
+    if original is None:
+        return Report(Outcome.GONE, path)
+    identity = Identity.of(original.status)
+    rest = _Rest(order, identity, original.status)
+    box = store.box_of(path)
+
+    decision: images.Variant | images.Keep
+    form = ""
+    try:
+        if original.status.st_size > config.encoding.maximum_bytes:
+            decision = images.Keep(images.Reason.TOO_LARGE, f"{original.status.st_size} bytes")
+        elif isinstance(opened := images.opened(original.data, config.encoding), images.Keep):
+            decision = opened
+        else:
+            form, width, height = opened.header.format, opened.header.width, opened.header.height
+            if box and not box.holds(width, height):
+                needed = config.watch.intermediate_rest_s
+                if wait := rest.lacks(needed):
+                    detail = f"{width}x{height} is larger than its box"
+                    return Report(Outcome.UNREST, path, identity, rest_s=needed, wait_s=wait, detail=detail)
+                if copy := _copy(config, path, original, rest):
+                    return copy
+            decision = images.convert(opened, config.encoding)
+    except images.DamagedError as error:
+        needed = config.watch.damaged_rest_s
+        if wait := rest.lacks(needed):
+            return Report(Outcome.UNREST, path, identity, rest_s=needed, wait_s=wait, detail=str(error))
+        if box and not rest.is_over_for_good:
+            known = fingerprint(path, original.data)
+            return Report(Outcome.DAMAGED, path, identity, detail=str(error), fingerprint=known)
+        decision = images.Keep(images.Reason.DAMAGED, str(error))
+
+    encode_ms = round((time.monotonic() - started) * 1000)
+    mark = Mark(identity.size, identity.mtime_ns, "", encode_ms=encode_ms, avif=config.encoding.avif)
+    try:
+        return _finished(store, order, identity, decision, mark, form)
+    except OSError as error:
+        if error.errno in FULL:
+            return Report(Outcome.FULL, path, detail=str(error))
+        raise
+
+
+def _copy(config: Config, path: bytes, original: Original, rest: _Rest) -> Report | None:
+    """What to do about a picture larger than its box that may be the full original; None: convert it.
+
+    PHP takes a picture for made when its mount goes away after the full original was copied and before it was
+    decoded, and never looks at it again.
+    """
+    watch = config.watch
+    if not watch.remove_copies or not rest.is_recent(_RECENT * watch.damaged_rest_s):
+        return None
+    identity = Identity.of(original.status)
+    seen_s, wait_s = watch.intermediate_rest_s, watch.damaged_rest_s
+    try:
+        if not _originals.is_copied(source_of(os.path.relpath(path, _store.root)), original.data):
+            return None
+    except OriginAwayError as error:
+        return Report(Outcome.UNREST, path, identity, rest_s=seen_s, wait_s=wait_s, detail=str(error))
+    detail = "the full original under the name of a resized picture"
+    if left_s := rest.lacks(wait_s):
+        return Report(Outcome.UNREST, path, identity, rest_s=wait_s, wait_s=left_s, detail=detail)
+    return Report(Outcome.COPY, path, identity, detail=detail)
+
+
+def improve_with(config: Config, store: Store, order: Order) -> Report:
+    """Encodes an original once more, with the method of the second pass, if it has a variant with loss; there
+    is something to publish when that became smaller."""
+    started = time.monotonic()
+    path = order.path
+    known = store.mark_of(path) if store.standing_of(path) is DecisionState.FRESH else None
+    original = store.read(path, config.encoding.maximum_bytes) if known and known[0].is_lossy else None
+    if known is None or original is None or not known[0].describes(original.status):
+        return Report(Outcome.GONE, path)
+    mark, before_bytes = known
+    encoding = config.encoding.model_copy(
+        update={"method": config.encoding.second_pass_method, "avif": False}
+    )
+    opened = images.opened(original.data, encoding)
+    decision = images.convert(opened, encoding) if isinstance(opened, images.Opened) else opened
+    if isinstance(decision, images.Keep) or len(decision.data) >= (before_bytes or 0):
+        return Report(Outcome.AS_GOOD, path)
+    identity = Identity.of(original.status)
+    mark = mark._replace(
+        verdict=f"q{decision.quality}",
+        similarity=decision.similarity,
+        encode_ms=round((time.monotonic() - started) * 1000),
+    )
+    temporary = store.write(decision.data, identity.mtime_ns)
+    avif_bytes = store.avif_bytes_of(path)
+    return Report(
+        Outcome.FINISHED,
+        path,
+        identity,
+        Finished(path, identity, mark, order.event_ns, temporary, WEBP, second=True),
+        detail=f"{before_bytes} bytes before",
+        format=opened.header.format if isinstance(opened, images.Opened) else "",
+        variant_bytes=len(decision.data),
+        encodes=decision.encodes,
+        avif_bytes=avif_bytes if avif_bytes < len(decision.data) else 0,
+    )
+
+
+def _finished(
+    store: Store,
+    order: Order,
+    identity: Identity,
+    decision: images.Variant | images.Keep,
+    mark: Mark,
+    form: str,
+) -> Report:
+    if isinstance(decision, images.Variant):
+        data, suffix, detail, encodes = decision.data, WEBP, "", decision.encodes
+        mark = mark._replace(verdict=f"q{decision.quality}", similarity=decision.similarity)
+    else:
+        data, suffix, detail, encodes = b"", KEEP, decision.detail, 0
+        mark = mark._replace(verdict=decision.reason.value)
+    avif = None
+    if decision.avif:
+        beside = mark._replace(verdict=f"q{decision.avif.quality}", similarity=decision.avif.similarity)
+        avif = Unfinished(beside, store.write(decision.avif.data, identity.mtime_ns))
+        encodes += decision.avif.encodes
+    is_damaged = mark.verdict == images.Reason.DAMAGED.value
+    temporary = store.write(data, identity.mtime_ns, for_long=not is_damaged)
+    return Report(
+        Outcome.FINISHED,
+        order.path,
+        identity,
+        Finished(order.path, identity, mark, order.event_ns, temporary, suffix, avif),
+        detail=detail,
+        format=form,
+        variant_bytes=len(data),
+        encodes=encodes,
+        avif_bytes=len(decision.avif.data) if decision.avif else 0,
+    )
+
+
+LEFT_ALONE = float("inf")
+"""Rest of a picture that is to be converted as it is."""
+
+
+class _Rest:
+    """How long an original has been left alone."""
+
+    def __init__(self, order: Order, identity: Identity, status: os.stat_result) -> None:
+        # Change time is set by this host's clock, whatever the writer sets.
+        self._age_s = time.time() - status.st_ctime
+        self._written_s = time.time() - status.st_mtime
+        # A clock set back would make a file look young for long; what was seen at rest needs no clock.
+        seen, _, seconds = order.rested.partition("@")
+        self._seen_s = float(seconds) if seen == str(identity) else 0.0
+
+    def lacks(self, needed_s: float) -> float:
+        """Seconds still missing to a rest of `needed_s`; 0 when it is over."""
+        if self._seen_s >= needed_s or self._age_s >= needed_s:
+            return 0.0
+        return min(needed_s, max(0.05, needed_s - max(0.0, self._age_s)))
+
+    @property
+    def is_over_for_good(self) -> bool:
+        """Whether it is to be left as it is, whatever it is."""
+        return self._seen_s == LEFT_ALONE
+
+    def is_recent(self, seconds: float) -> bool:
+        """Whether it was written within that time, and is still to be looked at."""
+        return self._written_s < seconds and not self.is_over_for_good
