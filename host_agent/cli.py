@@ -12,6 +12,7 @@ from collections.abc import Sequence
 PARTS = {
     "mount": ("host_agent.mount.cli", "the mounts' guard: run it, and tell how the mounts are"),
     "backup": ("host_agent.backup.cli", "make, list, check and put back the backups of this host"),
+    "audit": ("host_agent.audit.log", "tell who changed this host, and when"),
     "health": ("host_agent.health.converter", "wait until the converter is healthy"),
     "redis-mend": ("host_agent.health.redis_mend", "let a Redis start whose file a power cut damaged"),
 }

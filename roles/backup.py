@@ -17,6 +17,7 @@ from bitrix_cdn.engine.keys import key_pair
 from bitrix_cdn.engine.services import running
 from bitrix_cdn.settings import Settings
 from bitrix_cdn.settings.backup import password_of
+from host_agent.audit.log import DIRECTORY
 from host_agent.backup.state import METRICS
 from roles import agent
 from roles.footprints import footprints
@@ -180,7 +181,7 @@ def configuration(settings: Settings, name: str, groups: Collection[str]) -> dic
 
 def identity(settings: Settings, groups: Collection[str]) -> list[str]:
     """What makes a host that host, to the other hosts and to visitors: the deploy can't make it again."""
-    found = ["/etc/ssh/ssh_host_*", "/etc/bitrix-cdn"]
+    found = ["/etc/ssh/ssh_host_*", "/etc/bitrix-cdn", str(DIRECTORY)]
     if "cdn" in groups:
         found.append(str(settings.converter.api.token_file))
     if {"cdn", "edge"} & set(groups):

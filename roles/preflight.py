@@ -13,6 +13,7 @@ from pyinfra.api.exceptions import ConnectError
 from bitrix_cdn.engine import differences
 from bitrix_cdn.engine.errors import OneLineError
 from bitrix_cdn.engine.keys import PublicKey
+from bitrix_cdn.fleet.audit import record_while_changing
 from bitrix_cdn.fleet.hold import hold_while_changing
 from bitrix_cdn.fleet.lock import VARIABLE, look_script, refusal
 from bitrix_cdn.fleet.ssh import LoginError
@@ -91,6 +92,7 @@ def refuse_if_held(settings: Settings) -> None:
     # The one of the inventory rather than that of the context.
     state = host.state.inventory.get_host(host.name).state
     hold_while_changing(state)
+    record_while_changing(state, host.data.get("plan") or "")
     tell_steps(state)
     held = refusal(host.name, machine(settings).get("lock", ""), os.environ.get(VARIABLE, ""))
     if held:

@@ -10,6 +10,7 @@ from bitrix_cdn.adopt.adopt import adopt
 from bitrix_cdn.adopt.leave import leave
 from bitrix_cdn.adopt.transfer import Transfer
 from bitrix_cdn.fleet import HostError, keep_others_away
+from bitrix_cdn.fleet.audit import recorded
 from bitrix_cdn.fleet.progress import Display
 
 INTERRUPTED = "the site goes on working; run the same command again to go on"
@@ -33,9 +34,15 @@ def move(
     way: Transfer | None = None
     try:
         way = Transfer(hosts.load(inventory), display, bandwidth)
-        if not dry_run:
-            keep_others_away((way.bitrix, way.cdn), direction)
-        return (adopt if direction == "adopt" else leave)(way, dry_run=dry_run)
+        run = adopt if direction == "adopt" else leave
+        if dry_run:
+            return run(way, dry_run=True)
+        keep_others_away((way.bitrix, way.cdn), direction)
+        with recorded((way.bitrix, way.cdn), direction, inventory) as outcome:
+            status = run(way)
+            if status:
+                outcome.result, outcome.why = "failed", "something is left to be done by an operator"
+            return status
     except (HostError, KeyboardInterrupt):
         if way is not None:
             # Takes back what moving needed, as far as the hosts can be reached.

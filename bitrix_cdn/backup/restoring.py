@@ -10,6 +10,7 @@ from pathlib import Path
 from bitrix_cdn.backup import fleet
 from bitrix_cdn.backup.fleet import Fleet, Member
 from bitrix_cdn.fleet import deploys, keep_others_away
+from bitrix_cdn.fleet.audit import recorded
 from bitrix_cdn.fleet.progress import Display
 from host_agent.backup.errors import BackupError, Status
 
@@ -34,27 +35,28 @@ def restore(
     """
     started = time.monotonic()
     keep_others_away([member.remote], "restore")
-    fleet.connect(member, fingerprint)
-    fleet.end_what_runs(member)
-    begun = _judge(member, force=force)
-    fleet.prepare(member, everything.settings)
-    display.say(f"{member.name}: restic and what opens the backups are in place")
+    with recorded([member.remote], f"restore {snapshot}", everything.inventory):
+        fleet.connect(member, fingerprint)
+        fleet.end_what_runs(member)
+        begun = _judge(member, force=force)
+        fleet.prepare(member, everything.settings)
+        display.say(f"{member.name}: restic and what opens the backups are in place")
 
-    arguments = [snapshot, "--json"]
-    arguments += [] if pictures else ["--without-pictures"]
-    arguments += ["--anew"] if force else []
-    chosen = fleet.answer(member, "restore-begin", *arguments)
-    verb = "going on with" if begun else "restoring"
-    kind = "" if chosen["pictures"] else ", without pictures"
-    display.say(f"{member.name}: {verb} {chosen['snapshot'][:8]} of {chosen['time']}{kind}")
+        arguments = [snapshot, "--json"]
+        arguments += [] if pictures else ["--without-pictures"]
+        arguments += ["--anew"] if force else []
+        chosen = fleet.answer(member, "restore-begin", *arguments)
+        verb = "going on with" if begun else "restoring"
+        kind = "" if chosen["pictures"] else ", without pictures"
+        display.say(f"{member.name}: {verb} {chosen['snapshot'][:8]} of {chosen['time']}{kind}")
 
-    for line in fleet.follow(member, "restore-before"):
-        display.say(f"{member.name}: {line}")
-    fleet.reconnect(member)
-    _deploy(everything, display)
-    for line in fleet.follow(member, "restore-data"):
-        display.say(f"{member.name}: {line}")
-    display.say(f"{member.name}: restored in {time.monotonic() - started:.0f} s")
+        for line in fleet.follow(member, "restore-before"):
+            display.say(f"{member.name}: {line}")
+        fleet.reconnect(member)
+        _deploy(everything, display)
+        for line in fleet.follow(member, "restore-data"):
+            display.say(f"{member.name}: {line}")
+        display.say(f"{member.name}: restored in {time.monotonic() - started:.0f} s")
 
 
 def _judge(member: Member, *, force: bool) -> bool:

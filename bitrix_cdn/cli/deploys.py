@@ -46,7 +46,9 @@ def plan(
     session.result = plans.as_data(found) if session.json else None
     _show(session, found)
     if save:
-        session.say(f"{save} has the plan: `bitrix-cdn apply {save}` does that and nothing else")
+        session.say(
+            f"{save} has the plan, {found.hash}: `bitrix-cdn apply {save}` does that and nothing else"
+        )
     return Exit.DIFFERENCES if found.count else Exit.FINE
 
 
@@ -99,7 +101,7 @@ def apply(
         for name in sorted(hosts):
             session.hosts.hosts[name].connect()
         plans.refuse_if_moved_on(wanted, plans.make(session.hosts, wanted.limit, salt=wanted.salt))
-        show_execution(context, "deploy.py", hosts)
+        show_execution(context, "deploy.py", hosts, data={"plan": wanted.hash})
     session.say("next: `bitrix-cdn verify` asks as visitors do; `bitrix-cdn status` shows how the hosts are")
 
 

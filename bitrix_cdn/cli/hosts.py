@@ -1,10 +1,13 @@
-"""`check` and `lock`: which hosts there are, and who is at work on them."""
+"""`check`, `lock` and `log`: which hosts there are, who is at work on them, and who was."""
 
 from __future__ import annotations
+
+from typing import Annotated
 
 import typer
 
 from bitrix_cdn.cli.session import AsJson, InventoryFile, Limit, group, session_of
+from bitrix_cdn.fleet import HostError
 
 lock = group("Who is at work on the hosts: two never change one at once.")
 
@@ -12,6 +15,7 @@ lock = group("Who is at work on the hosts: two never change one at once.")
 def add_to(app: typer.Typer) -> None:
     app.command()(check)
     app.add_typer(lock, name="lock")
+    app.command()(log)
 
 
 def check(context: typer.Context, inventory: InventoryFile = None, as_json: AsJson = False) -> None:
@@ -55,6 +59,37 @@ def break_(
 
     session = session_of(context)
     session.result = {}
-    for remote, holder in take_away(session.chosen):
+    for remote, holder in take_away(session.chosen, session.file):
         session.result[remote.name] = str(holder) if holder else None
         session.say(f"{remote.name}: {f'taken from {holder}' if holder else 'nobody holds it'}")
+
+
+def log(
+    context: typer.Context,
+    inventory: InventoryFile = None,
+    as_json: AsJson = False,
+    limit: Limit = None,
+    since: Annotated[
+        str | None, typer.Option(metavar="TIME", help="Not what began before: 2026-11-28, or 90m, 12h, 7d.")
+    ] = None,
+) -> None:
+    """Tells who changed the hosts when, what with, and how that ended: their audit logs, by time."""
+    from dataclasses import asdict
+
+    from bitrix_cdn.status import history
+
+    session = session_of(context)
+    after = history.moment(since) if since else ""
+    found = history.ask(session.hosts, session.hosts.chosen(session.limit))
+    runs = [one for one in found.runs if one.began >= after]
+    session.result = {"runs": [asdict(one) for one in runs], "broken": found.broken}
+    for one in runs:
+        for line in history.lines(one):
+            session.say(line)
+    if not runs:
+        session.say("nothing was done")
+    for error in found.failed:
+        session.complain(error)
+    for name, faults in found.broken.items():
+        for fault in faults:
+            session.complain(HostError(f"{name}: the audit log is broken: {fault}"))

@@ -17,6 +17,7 @@ from typing import Any
 from bitrix_cdn.drift import run
 from bitrix_cdn.drift.report import Difference, DriftError
 from bitrix_cdn.fleet import Inventory, RefusedError, UsageError
+from bitrix_cdn.fleet.audit import digest
 from bitrix_cdn.fleet.lock import now, operator
 from bitrix_cdn.fleet.sources import state
 
@@ -39,6 +40,11 @@ class Plan:
     """Of the digests."""
     made: str
     by: str
+
+    @property
+    def hash(self) -> str:
+        """What the audit log calls it."""
+        return digest(f"{name} {self.digests[name]}" for name in sorted(self.digests))
 
     @property
     def count(self) -> int:

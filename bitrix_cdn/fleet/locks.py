@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
+from bitrix_cdn.fleet.audit import recorded
 from bitrix_cdn.fleet.lock import Holder, break_script, look_script, parse
 from bitrix_cdn.fleet.remote import Remote
 
@@ -18,12 +19,13 @@ def holders(remotes: Iterable[Remote]) -> Iterator[tuple[Remote, Holder | None]]
         yield remote, parse(remote.run(look_script(), check=False).text)
 
 
-def take_away(remotes: Iterable[Remote]) -> Iterator[tuple[Remote, Holder | None]]:
+def take_away(remotes: Iterable[Remote], inventory: str) -> Iterator[tuple[Remote, Holder | None]]:
     """Takes each host's lock from whoever has it; tells who had it.
 
     :raises HostError: a host can't be reached.
     """
     for remote, holder in holders(remotes):
         if holder:
-            remote.run(break_script())
+            with recorded([remote], f"lock break, from {holder}", inventory):
+                remote.run(break_script())
         yield remote, holder

@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import paramiko
 from pyinfra.api import Host, StringCommand
@@ -20,6 +21,9 @@ from bitrix_cdn.fleet.errors import HostError, RefusedError
 from bitrix_cdn.fleet.hold import HeldError, hold
 from bitrix_cdn.fleet.lock import VARIABLE, Holder, for_run
 from bitrix_cdn.fleet.ssh import LoginError, lost
+
+if TYPE_CHECKING:
+    from bitrix_cdn.fleet.audit import Writer
 
 
 @dataclass(frozen=True)
@@ -50,6 +54,8 @@ class Remote:
         self._client: paramiko.SSHClient | None = None
         self.holder: Holder | None = None
         """Whose lock each connection made from now on takes: that of what changes the host."""
+        self.writer: Writer | None = None
+        """What records in the host's audit log what is done to it; see :meth:`record`."""
 
     @property
     def login(self) -> tuple[str, int]:
@@ -97,6 +103,14 @@ class Remote:
                 hold(self._host, self.holder)
             except HeldError as error:
                 raise RefusedError(str(error)) from None
+        if self.writer:
+            self.writer.begin(self._host)
+
+    def record(self, writer: Writer) -> None:
+        """Has the host's audit log tell of what is done to it, from when it is connected to."""
+        self.writer = writer
+        if self._client is not None:
+            writer.begin(self._host)
 
     def close(self) -> None:
         if self._client is not None:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from bitrix_cdn.fleet import Inventory, UsageError
+from bitrix_cdn.fleet.audit import recorded
 from bitrix_cdn.fleet.lock import Holder, machine, now, operator
 from bitrix_cdn.fleet.sources import state
 from bitrix_cdn.rollout import plan
@@ -63,8 +64,13 @@ class Command:
         fleet.connect()
         self._take(fleet)
         rollout = Rollout(fleet, self._record, self._say, Options(self._chosen.watch, self._chosen.again))
+        what = "rollout undo" if self._chosen.undo else "rollout start"
         try:
-            return self._go(rollout)
+            with recorded(self._inventory.hosts.values(), what, self._inventory.file) as outcome:
+                status = self._go(rollout)
+                if status:
+                    outcome.result, outcome.why = "failed", rollout.summary.failure
+                return status
         except KeyboardInterrupt:
             return self._interrupted()
         finally:

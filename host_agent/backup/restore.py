@@ -15,6 +15,7 @@ from datetime import UTC
 from pathlib import Path
 from typing import Any
 
+from host_agent.audit import log as audit
 from host_agent.backup import files
 from host_agent.backup.config import Config
 from host_agent.backup.errors import BackupError, Status
@@ -170,6 +171,10 @@ def _identity(config: Config, repository: Repository, snapshot: str) -> None:
         for pattern in config.identity:
             for source in sorted(aside.glob(pattern.lstrip("/"))):
                 place = Path("/") / source.relative_to(aside)
+                if place == audit.DIRECTORY:
+                    # This restore, and what else was done to the new host, stands there already.
+                    audit.Log().put_before(source)
+                    continue
                 files.make_parents(place)
                 files.put_in_place(source, place)
     finally:

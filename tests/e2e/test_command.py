@@ -14,6 +14,7 @@ import pytest
 
 from bitrix_cdn.cli.exits import Exit
 from dev.lab import state
+from host_agent.audit.log import DIRECTORY, NAME
 from tests.conftest import Deployment
 from tests.e2e.conftest import Cdn
 from tests.kit.deployment import ROOT
@@ -21,11 +22,14 @@ from tests.kit.deployment import ROOT
 CONF = "/etc/redis/redis-queue.conf"
 """Closed to all but Redis."""
 
+LOG = f"{DIRECTORY}/{NAME}"
+
 
 class Operator:
     """Types commands."""
 
     def __init__(self, inventory: str, lab: str, home: Path) -> None:
+        self.inventory = inventory
         self._environment = {
             **os.environ,
             "BITRIX_CDN_INVENTORY": inventory,
@@ -109,3 +113,33 @@ def test_the_other_commands_end_as_the_table_says(operator: Operator) -> None:
     assert operator.asks("lock") == {"bitrix": None, "cdn": None}
     asked = operator.types("explain", "/upload/nosuch.jpg", status=Exit.FAILED)
     assert "nosuch.jpg" in asked
+
+
+def test_the_log_tells_of_each_run_also_of_one_that_was_killed(operator: Operator, edited: Cdn) -> None:
+    operator.types("apply")
+    before = operator.asks("log")
+    last = before["runs"][-1]
+    assert (last["what"], before["broken"]) == ("deploy", {})
+    assert {name: (one["result"], one["changes"] > 0) for name, one in last["hosts"].items()} == {
+        "bitrix": ("ok", False),
+        "cdn": ("ok", True),
+    }
+    pyinfra = subprocess.Popen(
+        [Path(sys.executable).parent / "pyinfra", "-y", operator.inventory, "deploy.py"],
+        cwd=ROOT,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    edited.remote.run("sh", "-c", f"until tail -n 1 {LOG} | grep -q '\"begin\"'; do sleep 0.02; done")
+    pyinfra.kill()
+    pyinfra.wait()
+    edited.remote.run("sh", "-c", f"until tail -n 1 {LOG} | grep -q '\"interrupted\"'; do sleep 0.1; done")
+    shown = operator.types("log", "--limit", "cdn", "--since", "1h").splitlines()
+    assert shown[-2].endswith(Path(operator.inventory).name)
+    assert shown[-1].startswith("    cdn  interrupted, ")
+    edited.remote.run("sed", "-i", 's/"operator": "[a-z]*"/"operator": "nobody"/', LOG)
+    try:
+        assert "the audit log is broken" in operator.types("log", status=Exit.FAILED)
+    finally:
+        edited.remote.run("mv", LOG, f"{LOG}.tampered")

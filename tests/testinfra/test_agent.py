@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from testinfra.host import Host
 
+from host_agent.cli import PARTS
 from roles.agent import COMMAND, LIBRARY, files
 from tests.testinfra.conftest import Inventory
 
@@ -28,4 +29,4 @@ def test_every_account_can_ask_it_what_it_does(host: Host) -> None:
 def test_a_wrong_command_is_one_line(host: Host) -> None:
     result = host.run("%s mounts", COMMAND)
     assert (result.rc, result.stdout) == (2, "")
-    assert result.stderr == "cdn-host: 'mounts': mount, backup, health, redis-mend or --help is allowed\n"
+    assert result.stderr == f"cdn-host: 'mounts': {', '.join(PARTS)} or --help is allowed\n"

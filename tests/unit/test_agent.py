@@ -24,4 +24,4 @@ def test_each_part_is_told_of_and_can_tell_more(capsys: pytest.CaptureFixture[st
 def test_a_wrong_command_is_one_line(wrong: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert main(wrong) == 2
     [line] = capsys.readouterr().err.splitlines()
-    assert "mount, backup, health, redis-mend" in line
+    assert f"{', '.join(PARTS)} or --help" in line

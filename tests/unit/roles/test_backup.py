@@ -91,7 +91,7 @@ def test_keys_and_certificates_come_before_the_deploy(tls: dict[str, Any], paths
 
 def test_of_the_shops_host_only_what_is_ours_is_saved() -> None:
     values = configuration(settings({"repository": "/srv", "pictures": True}), "shop", ("bitrix",))
-    ours = ("/etc/bitrix-cdn", "/etc/mount-guard", "/etc/ssh/")
+    ours = ("/etc/bitrix-cdn", "/etc/mount-guard", "/etc/ssh/", "/var/log/bitrix-cdn")
     assert all(path.startswith(ours) for path in values["identity"] + values["configuration"])
     assert values["pictures"] == []
     assert not values["with_pictures"]
