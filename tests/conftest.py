@@ -9,17 +9,14 @@ those of `tests/testinfra` ask the hosts of that inventory.
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
-from typing import NoReturn
 
 import pytest
 
 from dev.lab import state
 from dev.lab.errors import LabError
-from tests.kit.deployment import INVENTORY, INVENTORY_OF_EDGES, ROOT, Run, deploy, pyinfra
+from tests.kit.deployment import INVENTORY, INVENTORY_OF_EDGES, ROOT, Deployment, deploy, pyinfra
+from tests.kit.lab import lab_command
 from tests.kit.ports import listening
 from tests.kit.support import Figure
 
@@ -42,28 +39,6 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         action="store_true",
         help="boot hosts with a symbolic link at /var/www, another number of www-data, and root's umask 077",
     )
-
-
-@dataclass(frozen=True)
-class Deployment:
-    """Deployed hosts, and what the deploys said; the runs are None where they were deployed before."""
-
-    inventory: str
-    lab: state.Lab | None
-    rehearsal: Run | None = None
-    """`--dry` on the bare hosts."""
-    first: Run | None = None
-    """The deploy onto the bare hosts."""
-    second: Run | None = None
-    """The same again."""
-    ports: dict[str, set[tuple[str, str, int]]] = field(default_factory=dict)
-    """What listened on each host during the first deploy; see :func:`tests.kit.ports.listening`."""
-
-    def lacks(self, what: str) -> NoReturn:
-        """Ends a test of what these hosts don't have: skipped on somebody's, failed in a lab made for it."""
-        if self.first is None:
-            pytest.skip(f"these hosts have no {what}")
-        pytest.fail(f"this lab was booted without {what}: is the test marked with `edges`?", pytrace=False)
 
 
 _ODDITIES = """
@@ -204,11 +179,10 @@ def _loaded() -> state.Lab:
 
 
 def _lab(*arguments: str) -> None:
-    result = subprocess.run(
-        [sys.executable, "-m", "dev.lab", *arguments], cwd=ROOT, capture_output=True, text=True, check=False
-    )
-    if result.returncode:
-        pytest.fail(f"python -m dev.lab {' '.join(arguments)}: {result.stdout}{result.stderr}", pytrace=False)
+    try:
+        lab_command(*arguments)
+    except AssertionError as error:
+        pytest.fail(str(error), pytrace=False)
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True, specname="pytest_terminal_summary")

@@ -15,8 +15,9 @@ import pytest
 
 from dev.lab import machine
 from dev.lab.errors import LabError
-from tests.e2e.conftest import Cdn, Shop
-from tests.kit.support import Remote, photo, wait_until
+from tests.kit.hosts import Cdn, Shop
+from tests.kit.pictures import photo
+from tests.kit.support import Remote, wait_until
 
 # Workers are the children of the daemon's only child that has any.
 WORKERS = """

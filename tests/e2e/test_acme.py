@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from dev.lab import state
-from tests.e2e.conftest import Cdn
 from tests.kit.deployment import ROOT, pyinfra
+from tests.kit.hosts import Cdn
 from tests.kit.support import Remote, wait_until
 
 NAME = "cdn.shop.test"

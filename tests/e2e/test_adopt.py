@@ -14,9 +14,11 @@ import httpx
 import pytest
 
 from dev.lab import state
-from tests.e2e.conftest import Cdn
 from tests.kit.deployment import INVENTORY, ROOT, pyinfra
-from tests.kit.support import Remote, photo, wait_until
+from tests.kit.hosts import Cdn
+from tests.kit.lab import lab_command
+from tests.kit.pictures import photo
+from tests.kit.support import Remote, wait_until
 
 HERE = "e2e-adopt"
 """All of the shop that these tests make, below `resize_cache/`."""
@@ -224,7 +226,7 @@ def test_leaving_brings_every_picture_back_and_none_of_the_converters_files(
 
 def test_the_site_works_with_the_cdn_host_gone_after_leaving(live: LiveShop, bitrix: Remote) -> None:
     live.cdn.remote.disconnect()
-    _lab("partition", "cdn")
+    lab_command("partition", "cdn")
     try:
         path = f"/upload/resize_cache/{HERE}/photo.jpg"
         answer = httpx.get(f"http://{bitrix.address}{path}", timeout=5)
@@ -232,7 +234,7 @@ def test_the_site_works_with_the_cdn_host_gone_after_leaving(live: LiveShop, bit
         assert answer.content == photo("adopt", 450, 300)
         assert httpx.get(f"http://{bitrix.address}/health.php", timeout=5).status_code == 200
     finally:
-        _lab("heal", "cdn")
+        lab_command("heal", "cdn")
     wait_until("the CDN host", lambda: live.cdn.remote.run("true", check=False, timeout=20) == "", timeout=30)
 
 
@@ -312,9 +314,3 @@ def test_adopting_goes_on_where_it_was_and_loses_nothing(live: LiveShop, bitrix:
 def test_a_deploy_after_adopting_has_nothing_to_change(live: LiveShop) -> None:
     run = pyinfra("--dry", "--json", lab=live.lab.name)
     assert (run.status, run.planned()) == (0, {})
-
-
-def _lab(command: str, host: str) -> None:
-    subprocess.run(
-        [sys.executable, "-m", "dev.lab", command, host], cwd=ROOT, capture_output=True, check=True
-    )

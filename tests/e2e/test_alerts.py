@@ -24,7 +24,6 @@ import pytest
 from bitrix_cdn.settings import Settings
 from dev.lab import state
 from roles.alertmanager import CONFIG as ALERTMANAGER_CONFIG
-from tests.e2e.conftest import CONVERTER, Cdn, Shop
 from tests.e2e.faults import (
     WORKERS,
     end_for_lack_of_memory,
@@ -35,12 +34,13 @@ from tests.e2e.faults import (
     workers_slowed,
     write_pictures,
 )
-from tests.e2e.test_hostile_files import no_pictures
-from tests.e2e.test_outages import delayed, lab_command, mounted_since, spool_files, spooled
 from tests.e2e.visitors import mixed, visitors
 from tests.kit.alerting import rules
 from tests.kit.compression import compressed
 from tests.kit.deployment import pyinfra
+from tests.kit.hosts import CONVERTER, Cdn, Shop, no_pictures
+from tests.kit.lab import lab_command
+from tests.kit.mounts import delayed, mounted_since, spool_files, spooled
 from tests.kit.receiver import Notice, Receiver, receiving
 from tests.kit.support import Figure, Remote, wait_until
 

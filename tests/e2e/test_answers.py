@@ -9,8 +9,9 @@ import httpx
 import pytest
 
 from dev.lab.site import EXACT, PROPORTIONAL
-from tests.e2e.conftest import BROWSER, CONVERTER, OLD_BROWSER, SHORT_LIVED, Cdn, Shop
-from tests.kit.support import opened, wait_until
+from tests.kit.hosts import BROWSER, CONVERTER, OLD_BROWSER, SHORT_LIVED, Cdn, Shop
+from tests.kit.pictures import opened
+from tests.kit.support import wait_until
 
 
 @pytest.mark.both

@@ -10,9 +10,10 @@ import pytest
 from dev.lab import state
 from dev.lab.site import EXACT, PROPORTIONAL, Picture
 from tests.e2e.browser import proxy, visit
-from tests.e2e.conftest import BROWSER, OLD_BROWSER, SHORT_LIVED, Cdn, Shop
 from tests.kit.deployment import ROOT, pyinfra
-from tests.kit.support import Figure, opened, wait_until
+from tests.kit.hosts import BROWSER, OLD_BROWSER, SHORT_LIVED, Cdn, Shop
+from tests.kit.pictures import opened
+from tests.kit.support import Figure, wait_until
 
 MODERN = "image/avif,image/webp,image/apng,image/svg+xml,image/*,*/*;q=0.8"
 

@@ -28,9 +28,11 @@ import pytest
 from bitrix_cdn.settings import Settings
 from dev.lab import state
 from dev.lab.site import Picture, Site
-from tests.e2e.conftest import BROWSER
 from tests.kit.deployment import ROOT, Run, pyinfra
-from tests.kit.support import Figure, Remote, photo, wait_until
+from tests.kit.hosts import BROWSER
+from tests.kit.lab import LabDriver
+from tests.kit.pictures import photo
+from tests.kit.support import Figure, Remote, wait_until
 
 ACCOUNT, PLACE, LOCAL = "backups", "/srv/backups", "/var/backups/bitrix-cdn"
 
@@ -133,17 +135,6 @@ class World:
         assert words in said, said
         return said
 
-    def on_the_lab(self, *arguments: str) -> None:
-        result = subprocess.run(
-            [sys.executable, "-m", "dev.lab", *arguments],
-            cwd=ROOT,
-            env={**os.environ, "LAB_NAME": self.lab.name},
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        assert result.returncode == 0, result.stdout + result.stderr
-
     def answer(self, picture: Picture) -> tuple[str, str]:
         """Type and checksum of what a browser gets from the CDN host."""
         headers = {"Accept": BROWSER}
@@ -183,17 +174,7 @@ def world(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     suite = (request.config.getoption("--suite") or ["trixie"])[0]
     name = given or f"{request.config.getoption('--prefix')}-backup-{suite}"
 
-    def lab(*arguments: str) -> None:
-        result = subprocess.run(
-            [sys.executable, "-m", "dev.lab", *arguments],
-            cwd=ROOT,
-            env={**os.environ, "LAB_NAME": name},
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        assert result.returncode == 0, result.stdout + result.stderr
-
+    lab = LabDriver(name).run
     if not given:
         lab("down")
         lab("up", "--suite", suite, "--host", "vault")
@@ -318,28 +299,11 @@ def test_a_host_in_use_is_not_overwritten(world: World) -> None:
 
 def test_a_bare_host_from_the_backup_answers_the_same_bytes(world: World, figure: Figure) -> None:
     inventory = world.over_sftp
-    world.on_the_lab("reset", "cdn")
+    LabDriver(world.lab.name).run("reset", "cdn")
     world.cdn.disconnect()
     # The lab gives it its old keys; a bare host has others.
     fresh = "rm /etc/ssh/ssh_host_*; ssh-keygen -A >/dev/null; systemctl restart ssh; ssh-keygen -lf"
-    shown = subprocess.run(
-        [
-            sys.executable,
-            "-m",
-            "dev.lab",
-            "exec",
-            "cdn",
-            "--",
-            "sh",
-            "-c",
-            f"{fresh} /etc/ssh/ssh_host_ed25519_key.pub",
-        ],
-        cwd=ROOT,
-        env={**os.environ, "LAB_NAME": world.lab.name},
-        capture_output=True,
-        text=True,
-        check=True,
-    ).stdout
+    shown = LabDriver(world.lab.name).shell("cdn", f"{fresh} /etc/ssh/ssh_host_ed25519_key.pub")
     restore = ("restore", "-i", inventory, "--host-key", shown.split()[1])
     assert "another key" in world.backup("restore", "-i", inventory, status=1)
     assert "shows" in world.backup(*restore[:-1], "SHA256:" + "A" * 43, status=1)

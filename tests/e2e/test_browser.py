@@ -8,8 +8,9 @@ import pytest
 
 from dev.lab.site import EXACT, PROPORTIONAL
 from tests.e2e.browser import proxy, visit
-from tests.e2e.conftest import OLD_BROWSER, Cdn, Shop
-from tests.kit.support import Figure, opened
+from tests.kit.hosts import OLD_BROWSER, Cdn, Shop
+from tests.kit.pictures import opened
+from tests.kit.support import Figure
 
 
 @pytest.fixture

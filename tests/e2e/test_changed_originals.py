@@ -9,8 +9,9 @@ import httpx
 import pytest
 
 from dev.lab.site import EXACT
-from tests.e2e.conftest import Cdn, Shop
-from tests.kit.support import ssim, wait_until
+from tests.kit.hosts import Cdn, Shop
+from tests.kit.pictures import ssim
+from tests.kit.support import wait_until
 
 # nginx may go on with a file that it has open for `open_file_cache_valid`, 1 s; the rest is the way
 # of the event.

@@ -15,9 +15,8 @@ import pytest
 from bitrix_cdn.cli.exits import Exit
 from dev.lab import state
 from host_agent.audit.log import DIRECTORY, NAME
-from tests.conftest import Deployment
-from tests.e2e.conftest import Cdn
-from tests.kit.deployment import ROOT
+from tests.kit.deployment import ROOT, Deployment
+from tests.kit.hosts import Cdn
 
 CONF = "/etc/redis/redis-queue.conf"
 """Closed to all but Redis."""

@@ -7,8 +7,7 @@ import tarfile
 
 import pytest
 
-from tests.e2e.conftest import Cdn, Shop
-from tests.e2e.test_hostile_files import all_are_published
+from tests.kit.hosts import Cdn, Shop, all_are_published
 from tests.kit.support import wait_until
 
 HUNDRED = 100

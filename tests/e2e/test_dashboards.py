@@ -10,7 +10,7 @@ from bitrix_cdn.dashboards import Options, files
 from bitrix_cdn.dashboards.queries import Query, queries
 from bitrix_cdn.settings import Settings
 from dev.lab.site import Picture
-from tests.e2e.conftest import BROWSER, OLD_BROWSER, Cdn, Shop
+from tests.kit.hosts import BROWSER, OLD_BROWSER, Cdn, Shop
 from tests.kit.support import Remote, wait_until
 
 QUERIES = list(queries(files(Options())))

@@ -10,10 +10,9 @@ from pathlib import Path
 import pytest
 
 from dev.lab import state
-from tests.conftest import Deployment
-from tests.e2e.conftest import Cdn
-from tests.e2e.test_drift import check
-from tests.kit.deployment import ROOT, Run, pyinfra
+from tests.kit.deployment import ROOT, Deployment, Run, pyinfra, refusal
+from tests.kit.drift import check
+from tests.kit.hosts import Cdn
 from tests.kit.ports import beyond_loopback
 from tests.kit.support import Remote, wait_until
 
@@ -27,13 +26,6 @@ def put_right(host: Remote, *script: str) -> Iterator[None]:
         yield
     finally:
         host.run("sh", "-c", "\n".join(script))
-
-
-def refusal(run: Run, *words: str) -> None:
-    """Checks that a run failed, with one line that has all the words in it and no traceback."""
-    assert run.status != 0, run.output
-    assert "Traceback" not in run.output, run.output
-    assert any(all(word in line for word in words) for line in run.output.splitlines()), run.output[-3000:]
 
 
 @pytest.mark.both

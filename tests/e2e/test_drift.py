@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 import sys
@@ -10,19 +9,16 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from bitrix_cdn.engine.keys import fingerprint
 from bitrix_cdn.settings import Settings
 from dev.lab import state
-from tests.conftest import Deployment
-from tests.e2e.conftest import Cdn
-from tests.kit.deployment import ROOT, deploy
+from tests.kit.deployment import ROOT, Deployment, deploy
+from tests.kit.drift import CLEAN, DRIFT, FAILED, check
+from tests.kit.hosts import Cdn
 from tests.kit.support import Figure, Remote, wait_until
-
-CLEAN, FAILED, DRIFT = 0, 1, 3
 
 LISTENER = """
 import socket, sys, time
@@ -33,49 +29,6 @@ kind == socket.SOCK_STREAM and one.listen()
 time.sleep(900)
 """
 KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJ1OtNnWvxYkJLKxjPSJGmHPRBDzVwMHiwMSMbbLkWmE eve"
-
-
-@dataclass(frozen=True)
-class Checked:
-    """What `bitrix-cdn drift --json` said."""
-
-    status: int
-    report: dict[str, Any]
-    errors: str
-    seconds: float
-
-    def found(self, host: str) -> dict[tuple[str, str], dict[str, Any]]:
-        """The differences of a host by kind and thing."""
-        [one] = [one for one in self.report["hosts"] if one["name"] == host]
-        return {(difference["kind"], difference["what"]): difference for difference in one["differences"]}
-
-
-def check(deployment: Deployment, lab: state.Lab, *arguments: str) -> Checked:
-    """One check of the lab."""
-    started = time.monotonic()
-    result = subprocess.run(
-        [
-            sys.executable,
-            "-m",
-            "bitrix_cdn",
-            "drift",
-            "check",
-            "-i",
-            deployment.inventory,
-            "--json",
-            *arguments,
-        ],
-        cwd=ROOT,
-        env={**os.environ, "LAB_NAME": lab.name},
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
-    seconds = time.monotonic() - started
-    assert result.stdout, result.stderr
-    return Checked(result.returncode, json.loads(result.stdout), result.stderr, seconds)
 
 
 def test_hosts_as_deployed_show_no_drift_ten_times_in_a_row(

@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 
 from dev.lab.site import Picture
-from tests.e2e.conftest import OLD_BROWSER, Cdn, Shop
-from tests.kit.support import opened, ssim, wait_until
+from tests.kit.hosts import OLD_BROWSER, Cdn, Shop
+from tests.kit.pictures import opened, ssim
+from tests.kit.support import wait_until
 
 LONG_NAME = "\u0444" * 124 + ".jpg"
 WITH_AVIF = "image/avif,image/webp,image/apng,image/*,*/*;q=0.8"

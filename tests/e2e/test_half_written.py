@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from tests.e2e.conftest import BROWSER, Cdn, Shop
-from tests.kit.support import Remote, opened, wait_until
+from tests.kit.hosts import BROWSER, Cdn, Shop
+from tests.kit.lab import lab_command
+from tests.kit.pictures import opened
+from tests.kit.support import Remote, wait_until
 
 
 @pytest.mark.both
@@ -65,15 +65,11 @@ def _kill_sshfs(bitrix: Remote, mount: str) -> None:
 
 
 def _partition(bitrix: Remote, mount: str) -> None:
-    _lab("partition", bitrix.name)
+    lab_command("partition", bitrix.name)
     # Longer than the server waits for a silent client: it ends the session and closes the file.
     time.sleep(20)
     bitrix.disconnect()
-    _lab("heal", bitrix.name)
-
-
-def _lab(*command: str) -> None:
-    subprocess.run([sys.executable, "-m", "dev.lab", *command], check=True, timeout=120)
+    lab_command("heal", bitrix.name)
 
 
 @pytest.mark.parametrize("cut", [_kill_sshfs, _partition])

@@ -6,8 +6,8 @@ import time
 
 import pytest
 
-from tests.e2e.conftest import BROWSER, Cdn, Shop
-from tests.kit.support import opened, wait_until
+from tests.kit.hosts import BROWSER, Cdn, Shop, all_are_published, no_pictures
+from tests.kit.support import wait_until
 
 _BURST = """
 import os, time
@@ -24,18 +24,6 @@ for tree in range(30):
             file.write(picture)
     result.append(time.perf_counter() - started)
 """
-
-
-def no_pictures(shop: Shop) -> dict[str, bytes]:
-    whole = shop.photo(450, 300)
-    return {
-        "page.jpg": b"<!doctype html><title>Not found</title>" * 50,
-        "empty.jpg": b"",
-        "truncated.jpg": whole[: len(whole) * 2 // 3],
-        "header-only.jpg": whole[:20],
-        "truncated.png": shop.photo(200, 200, form="PNG")[:5000],
-        "zeros.png": bytes(10_000),
-    }
 
 
 @pytest.mark.both
@@ -108,21 +96,3 @@ def test_a_tree_made_through_the_mount_is_not_forgotten(shop: Shop, cdn: Cdn) ->
         all_are_published(cdn, pictures)
     finally:
         shop.bitrix.run("rm", "-f", local)
-
-
-def all_are_published(cdn: Cdn, pictures: list[str]) -> None:
-    """Wait for the WebP of each picture, and decode what visitors get."""
-    variants = [cdn.variant(picture) for picture in pictures]
-    wait_until(
-        f"{len(variants)} variants",
-        lambda: sorted(set(variants) - set(cdn.exist(variants))),
-        lambda missing: not missing,
-        timeout=60,
-        interval=0.5,
-    )
-    # nginx may remember for a second that there was none.
-    time.sleep(1.5)
-    for picture in pictures:
-        answer = cdn.client.get(picture, headers={"Accept": BROWSER})
-        assert answer.headers["Content-Type"] == "image/webp", picture
-        assert opened(answer.content).format == "WEBP"

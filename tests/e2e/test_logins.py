@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,9 +10,9 @@ from pyinfra.api import Config, Inventory, State
 
 from bitrix_cdn.fleet import HostError, Remote
 from dev.lab import state
-from tests.e2e.conftest import Cdn
-from tests.e2e.test_deploy import refusal
-from tests.kit.deployment import ROOT, pyinfra
+from tests.kit.deployment import pyinfra, refusal
+from tests.kit.hosts import Cdn
+from tests.kit.lab import LabDriver
 from tests.kit.support import Remote as Guest
 
 # Account: its login shell, what sudo lets it do, and what is told of it.
@@ -100,7 +97,6 @@ def test_a_host_whose_peer_is_away_is_not_changed(bitrix: Guest, lab: state.Lab)
         run = pyinfra("-y", "--limit", "cdn", lab=lab.name, timeout=60)
     finally:
         for words in (("start", "ssh"), ("stop", "back.timer")):
-            command = [sys.executable, "-m", "dev.lab", "exec", "bitrix", "--", "systemctl", *words]
-            subprocess.run(command, cwd=ROOT, env={**os.environ, "LAB_NAME": lab.name}, check=True)
+            LabDriver(lab.name).run("exec", "bitrix", "--", "systemctl", *words)
     refusal(run, "bitrix: can't be reached, and cdn needs its keys", "nothing was changed")
     assert "Starting operation" not in run.output

@@ -5,11 +5,9 @@ from __future__ import annotations
 import pytest
 
 from dev.lab import state
-from tests.conftest import Deployment
-from tests.e2e.conftest import Cdn
-from tests.e2e.test_deploy import refusal
-from tests.e2e.test_drift import DRIFT, check
-from tests.kit.deployment import pyinfra
+from tests.kit.deployment import Deployment, pyinfra, refusal
+from tests.kit.drift import DRIFT, check
+from tests.kit.hosts import Cdn
 
 FOREIGN = "/etc/nginx/conf.d/aaa-mine.conf"
 

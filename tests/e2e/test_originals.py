@@ -17,9 +17,10 @@ import pytest
 from bitrix_cdn.settings.types import mebibytes
 from dev.lab import state
 from dev.lab.site import Picture
-from tests.e2e.conftest import BROWSER, OLD_BROWSER, SHORT_LIVED, Cdn, Shop
 from tests.kit.deployment import ROOT
-from tests.kit.support import Figure, Remote, opened, ssim, wait_until
+from tests.kit.hosts import BROWSER, OLD_BROWSER, SHORT_LIVED, Cdn, Shop
+from tests.kit.pictures import opened, ssim
+from tests.kit.support import Figure, Remote, wait_until
 
 
 def counted(cdn: Cdn, name: str) -> int:

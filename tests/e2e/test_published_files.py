@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from dev.lab.site import EXACT, PROPORTIONAL, PROPORTIONAL_ALT, Resized
-from tests.e2e.conftest import OLD_BROWSER, Cdn, Shop
-from tests.kit.support import ssim
+from tests.kit.hosts import OLD_BROWSER, Cdn, Shop
+from tests.kit.pictures import ssim
 
 
 @pytest.mark.both

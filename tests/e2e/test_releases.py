@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,9 +13,9 @@ import pytest
 
 from bitrix_cdn.engine.journal import JOURNAL, begin_script, undo_script
 from dev.lab import state
-from tests.e2e.conftest import Cdn, Shop
-from tests.e2e.test_deploy import refusal
-from tests.kit.deployment import ROOT, Run, pyinfra
+from tests.kit.deployment import ROOT, Run, pyinfra, refusal
+from tests.kit.hosts import Cdn, Shop
+from tests.kit.load import RequestError, Visitor, visiting
 from tests.kit.support import Figure, Remote, wait_until
 
 HOME = "/opt/webp-converter"
@@ -154,34 +153,23 @@ def visitors(cdn: Cdn, shop: Shop) -> Iterator[None]:
     """Pictures are asked for, and new ones made, all the while: each is answered, and becomes WebP."""
     served = shop.resized()
     cdn.as_webp(served)
-    wrong: list[str] = []
     made = []
-    answers = 0
-    done = threading.Event()
 
-    def visit() -> None:
-        nonlocal answers
-        while not done.wait(0.02):
-            try:
-                answer = cdn.get(served)
-            except (httpx.ReadError, httpx.RemoteProtocolError):
-                # A reload ends the connection that was kept: browsers ask again (RFC 9112, 9.3.1).
-                answer = cdn.get(served)
-            answers += 1
-            if (answer.status_code, answer.headers["Content-Type"]) != (200, "image/webp"):
-                wrong.append(f"{answer.status_code} {answer.headers['Content-Type']}")
+    def ask() -> None:
+        try:
+            answer = cdn.get(served)
+        except (httpx.ReadError, httpx.RemoteProtocolError):
+            # A reload ends the connection that was kept: browsers ask again (RFC 9112, 9.3.1).
+            answer = cdn.get(served)
+        if (answer.status_code, answer.headers["Content-Type"]) != (200, "image/webp"):
+            raise RequestError(f"{answer.status_code} {answer.headers['Content-Type']}")
 
-    visitor = threading.Thread(target=visit)
-    visitor.start()
-    try:
+    with visiting([Visitor("a picture that is there", ask, pause_s=0.02)]) as seen:
         made.append(shop.resized())
         yield
         made.append(shop.resized())
-    finally:
-        done.set()
-        visitor.join()
-    assert answers > 50
-    assert wrong == []
+    assert len(seen[0].requests) > 50
+    assert seen[0].failures == []
     for picture in made:
         cdn.as_webp(picture)
 

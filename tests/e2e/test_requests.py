@@ -15,8 +15,9 @@ import pytest
 
 from dev.lab.site import Picture
 from tests.e2e.browser import proxy, visit
-from tests.e2e.conftest import BROWSER, OLD_BROWSER, SHORT_LIVED, Cdn, Shop
-from tests.kit.support import Figure, opened, wait_until
+from tests.kit.hosts import BROWSER, OLD_BROWSER, SHORT_LIVED, Cdn, Shop
+from tests.kit.pictures import opened
+from tests.kit.support import Figure, wait_until
 
 FOREVER = "public, max-age=31536000, immutable"
 

@@ -9,9 +9,8 @@ from pathlib import Path
 import pytest
 
 from dev.lab import state
-from tests.e2e.conftest import Cdn
-from tests.e2e.test_deploy import refusal
-from tests.kit.deployment import ROOT, pyinfra
+from tests.kit.deployment import ROOT, pyinfra, refusal
+from tests.kit.hosts import Cdn
 from tests.kit.support import wait_until
 
 BEGUN = "/run/a-run-has-begun"

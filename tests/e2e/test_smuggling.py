@@ -10,7 +10,7 @@ import httpx
 import pytest
 
 from tests.e2e import smuggling, smuggling_h2, smuggling_h3
-from tests.e2e.conftest import OLD_BROWSER, Cdn, Shop
+from tests.kit.hosts import OLD_BROWSER, Cdn, Shop
 from tests.kit.support import Figure, wait_until
 
 

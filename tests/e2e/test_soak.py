@@ -9,9 +9,10 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.e2e.conftest import Cdn, Shop
-from tests.e2e.test_outages import guard_pid, lab_command, mounted_since, spooled
 from tests.e2e.traffic import traffic
+from tests.kit.hosts import Cdn, Shop
+from tests.kit.lab import lab_command
+from tests.kit.mounts import guard_pid, mounted_since, spooled
 from tests.kit.support import Figure, Remote, wait_until
 
 MINUTES = float(os.environ.get("SOAK", "0"))

@@ -14,8 +14,8 @@ import pytest
 
 from dev.lab import state
 from dev.lab.site import EXACT
-from tests.e2e.conftest import BROWSER, OLD_BROWSER, Cdn, Shop
 from tests.kit.deployment import ROOT, pyinfra
+from tests.kit.hosts import BROWSER, OLD_BROWSER, Cdn, Shop
 from tests.kit.support import Remote, wait_until
 
 CERTIFICATE = "/etc/nginx/tls/certificate.pem"

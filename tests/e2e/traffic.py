@@ -4,26 +4,19 @@ from __future__ import annotations
 
 import hashlib
 import random
-import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from functools import partial
+from itertools import cycle
 
 import httpx
 
-from dev.lab.site import Picture, Site, SiteError
-from tests.e2e.conftest import Cdn, Shop
-from tests.kit.support import opened
-
-
-@dataclass(frozen=True)
-class Request:
-    """One request to the site. Times are seconds since 1970, of the one kernel that all of the lab has."""
-
-    started: float
-    seconds: float
-    failed: str
+from dev.lab.site import Picture, Site
+from tests.kit.hosts import Cdn, Shop
+from tests.kit.load import Request, Seen, Visitor, visiting
+from tests.kit.pictures import opened
 
 
 @dataclass(frozen=True)
@@ -42,10 +35,14 @@ class Traffic:
 
     shop: Shop
     originals: list[Picture]
-    requests: list[Request] = field(default_factory=list)
+    seen: list[Seen] = field(default_factory=list)
     made: dict[tuple[str, int, int], Made] = field(default_factory=dict)
     made_again: int = 0
     """Pictures that the site had made before and made once more."""
+
+    @property
+    def requests(self) -> list[Request]:
+        return [request for one in self.seen for request in one.requests]
 
     def stall(self, since: float, until: float = float("inf")) -> float:
         """The longest that anybody waited, of the requests started in that time."""
@@ -115,55 +112,27 @@ def traffic(shop: Shop, *, originals: int = 3, pause: float = 0.1) -> Iterator[T
     """Visitors come while the body runs: two look at the pages, one at pictures that were never asked for."""
     uploaded = [shop.upload(400, 300) for _ in range(originals)]
     seen = Traffic(shop, uploaded)
-    over = threading.Event()
     chance = random.Random(1)
     sizes = iter(chance.sample([(w, h) for w in range(60, 380, 2) for h in range(60, 280, 2)], 17_000))
 
-    def request(what: str, work: object) -> None:
-        assert callable(work)
-        started, failed = time.time(), ""
-        try:
-            work()
-        except (SiteError, httpx.HTTPError) as error:
-            failed = f"{what}: {error}"
-        seen.requests.append(Request(started, time.time() - started, failed))
+    def new(site: Site, original: Picture) -> None:
+        width, height = next(sizes)
+        resized = site.resize(original, width, height)
+        if resized.made:
+            seen.made[original.path, width, height] = Made(original, width, height, resized.path)
 
-    def look() -> None:
-        with httpx.Client(base_url=shop.site.base_url, timeout=60) as client:
-            while not over.is_set():
-                request("a page", lambda: client.get("/").raise_for_status())
-                over.wait(pause)
+    def again(site: Site) -> None:
+        if seen.made:
+            old = chance.choice(list(seen.made.values()))
+            seen.made_again += site.resize(old.original, old.width, old.height).made
 
-    def resize() -> None:
-        with Site(shop.site.base_url, timeout=60) as site:
-            while not over.is_set():
-                # Three new ones, then one that is there already.
-                for original in uploaded:
-                    width, height = next(sizes)
-
-                    def new(original: Picture = original, width: int = width, height: int = height) -> None:
-                        resized = site.resize(original, width, height)
-                        if resized.made:
-                            seen.made[original.path, width, height] = Made(
-                                original, width, height, resized.path
-                            )
-
-                    request("a resize", new)
-                    over.wait(pause)
-                if seen.made:
-                    old = chance.choice(list(seen.made.values()))
-
-                    def again(old: Made = old) -> None:
-                        seen.made_again += site.resize(old.original, old.width, old.height).made
-
-                    request("a resize", again)
-
-    visitors = [threading.Thread(target=work) for work in (look, look, resize)]
-    for visitor in visitors:
-        visitor.start()
-    try:
-        yield seen
-    finally:
-        over.set()
-        for visitor in visitors:
-            visitor.join()
+    with ExitStack() as clients:
+        site = clients.enter_context(Site(shop.site.base_url, timeout=60))
+        # Three new ones, then one that is there already.
+        resizes = cycle([*(partial(new, site, original) for original in uploaded), partial(again, site)])
+        visitors = [Visitor("a resize", lambda: next(resizes)(), pause)]
+        for _ in range(2):
+            client = clients.enter_context(httpx.Client(base_url=shop.site.base_url, timeout=60))
+            visitors.append(Visitor("a page", lambda get=client.get: get("/").raise_for_status(), pause))  # type: ignore[misc]
+        with visiting(visitors) as seen.seen:
+            yield seen

@@ -7,8 +7,10 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from itertools import cycle
+
+from tests.kit.load import Visitor, visiting
 
 OLD_BROWSER = "image/jpeg,image/png,image/*;q=0.5"
 """No variant is made for it, however many pictures it asks for."""
@@ -32,16 +34,18 @@ def visitors(
     :param pause_s: seconds from an answer to the next question of the same visitor.
     """
     seen: Counter[str] = Counter()
-    queue, turn, over = iter(paths), threading.Lock(), threading.Event()
+    queue, turn = iter(paths), threading.Lock()
     ends = time.monotonic() + LONGEST_S
 
-    def visit() -> None:
+    def visitor() -> Visitor:
         connection = http.client.HTTPConnection(address, port, timeout=30)
-        while not over.is_set() and time.monotonic() < ends:
+        closing.callback(connection.close)
+
+        def ask() -> None:
             with turn:
-                path = next(queue, None)
-            if path is None:
-                break
+                if time.monotonic() > ends:
+                    raise StopIteration
+                path = next(queue)
             try:
                 connection.request("GET", path, headers={"Accept": OLD_BROWSER})
                 answer = connection.getresponse()
@@ -52,18 +56,11 @@ def visitors(
                 status = "none"
             with turn:
                 seen[status] += 1
-            over.wait(pause_s)
-        connection.close()
 
-    threads = [threading.Thread(target=visit) for _ in range(number)]
-    for thread in threads:
-        thread.start()
-    try:
+        return Visitor("one after the other", ask, pause_s)
+
+    with ExitStack() as closing, visiting([visitor() for _ in range(number)]):
         yield seen
-    finally:
-        over.set()
-        for thread in threads:
-            thread.join()
 
 
 def mixed(bad: Iterable[str], good: Iterable[str], share: float) -> Iterator[str]:

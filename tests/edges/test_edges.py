@@ -9,19 +9,11 @@ import httpx
 import pytest
 
 from dev.lab import state
-from tests.conftest import Deployment
-from tests.e2e.conftest import BROWSER, OLD_BROWSER, SHORT_LIVED, Cdn, Shop
-from tests.e2e.test_drift import CLEAN, DRIFT, check
-from tests.edges.conftest import (
-    EDGES,
-    Balancer,
-    Expected,
-    drained,
-    lab_command,
-    logged,
-    partitioned,
-    visitors,
-)
+from tests.kit.deployment import Deployment
+from tests.kit.drift import CLEAN, DRIFT, check
+from tests.kit.edges import EDGES, Balancer, Expected, drained, logged, visitors
+from tests.kit.hosts import BROWSER, OLD_BROWSER, SHORT_LIVED, Cdn, Shop
+from tests.kit.lab import lab_command, partitioned
 from tests.kit.support import Figure, Remote, never, wait_until
 
 pytestmark = pytest.mark.edges

@@ -8,8 +8,8 @@ import json
 import pytest
 
 from tests.e2e import smuggling, smuggling_h2
-from tests.e2e.conftest import Cdn
-from tests.edges.conftest import Balancer, Expected
+from tests.kit.edges import Balancer, Expected
+from tests.kit.hosts import Cdn
 from tests.kit.support import Figure, Remote
 
 pytestmark = pytest.mark.edges

@@ -7,9 +7,13 @@ import os
 import subprocess
 import sys
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
+
+import pytest
+
+from dev.lab import state
 
 ROOT = Path(__file__).parents[2]
 INVENTORY = "inventories/lab.py"
@@ -105,3 +109,32 @@ def deploy(lab: str, inventory: str = INVENTORY) -> Run:
     run = pyinfra("-y", "--json", inventory=inventory, lab=lab, timeout=timeout)
     assert run.status == 0, f"the deploy onto {lab} exits {run.status}:\n{run.output[-4000:]}"
     return run
+
+
+@dataclass(frozen=True)
+class Deployment:
+    """Deployed hosts, and what the deploys said; the runs are None where they were deployed before."""
+
+    inventory: str
+    lab: state.Lab | None
+    rehearsal: Run | None = None
+    """`--dry` on the bare hosts."""
+    first: Run | None = None
+    """The deploy onto the bare hosts."""
+    second: Run | None = None
+    """The same again."""
+    ports: dict[str, set[tuple[str, str, int]]] = field(default_factory=dict)
+    """What listened on each host during the first deploy; see :func:`tests.kit.ports.listening`."""
+
+    def lacks(self, what: str) -> NoReturn:
+        """Ends a test of what these hosts don't have: skipped on somebody's, failed in a lab made for it."""
+        if self.first is None:
+            pytest.skip(f"these hosts have no {what}")
+        pytest.fail(f"this lab was booted without {what}: is the test marked with `edges`?", pytrace=False)
+
+
+def refusal(run: Run, *words: str) -> None:
+    """Checks that a run failed, with one line that has all the words in it and no traceback."""
+    assert run.status != 0, run.output
+    assert "Traceback" not in run.output, run.output
+    assert any(all(word in line for word in words) for line in run.output.splitlines()), run.output[-3000:]

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import ipaddress
-import os
-import subprocess
-import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
-from tests.kit.deployment import ROOT
+from tests.kit.lab import LabDriver
 
 # A bare host may not have `ss`. What a package brings must not listen before nginx has files of ours. What
 # does so listens for seconds; looking more often would slow down the deploy. Whether it is before that is
@@ -27,14 +24,15 @@ done
 def listening(lab: str, hosts: Sequence[str]) -> Iterator[dict[str, set[tuple[str, str, int]]]]:
     """Notes what listens beyond loopback on each host: `before` or `after` nginx was configured, where."""
     seen: dict[str, set[tuple[str, str, int]]] = {}
+    driver = LabDriver(lab)
     for host in hosts:
-        _on(lab, host, "systemd-run", "-q", "--unit=listening", "sh", "-c", _LOOP)
+        driver.run("exec", host, "--", "systemd-run", "-q", "--unit=listening", "sh", "-c", _LOOP)
     try:
         yield seen
     finally:
         for host in hosts:
-            _on(lab, host, "systemctl", "stop", "listening")
-            seen[host] = set(beyond_loopback(_on(lab, host, "cat", "/run/listening").splitlines()))
+            driver.run("exec", host, "--", "systemctl", "stop", "listening")
+            seen[host] = set(beyond_loopback(driver.shell(host, "cat /run/listening").splitlines()))
 
 
 def beyond_loopback(lines: Iterable[str]) -> Iterator[tuple[str, str, int]]:
@@ -47,14 +45,3 @@ def beyond_loopback(lines: Iterable[str]) -> Iterator[tuple[str, str, int]]:
         mapped = getattr(address, "ipv4_mapped", None)
         if not (mapped or address).is_loopback:
             yield when, str(mapped or address), int(port, 16)
-
-
-def _on(lab: str, host: str, *command: str) -> str:
-    return subprocess.run(
-        [sys.executable, "-m", "dev.lab", "exec", host, "--", *command],
-        cwd=ROOT,
-        env={**os.environ, "LAB_NAME": lab},
-        capture_output=True,
-        text=True,
-        check=True,
-    ).stdout

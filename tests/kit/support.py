@@ -2,32 +2,19 @@
 
 from __future__ import annotations
 
-import io
 import json
-import random
 import shlex
 import subprocess
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
-
-import numpy as np
-import skimage
-from PIL import Image
-from PIL.PngImagePlugin import PngInfo
-from skimage.metrics import structural_similarity
 
 T = TypeVar("T")
 
 Figure = Callable[[str], None]
 """Takes a line for the summary of the run."""
-
-_DATA = Path(skimage.__file__).parent / "data"
-# Photographs with enough detail everywhere that no two crops look alike.
-_SOURCES = ("astronaut.png", "chelsea.png", "coffee.png", "motorcycle_left.png", "rocket.jpg", "ihc.png")
 
 
 class Remote:
@@ -172,49 +159,3 @@ def never(what: str, look: Callable[[], T], bad: Callable[[T], object] = bool, *
 def _brief(seen: object) -> str:
     text = repr(seen)
     return text if len(text) <= 600 else f"{text[:600]}..."
-
-
-@cache
-def _source(name: str) -> Image.Image:
-    with Image.open(_DATA / name) as source:
-        return source.convert("RGB")
-
-
-def photo(seed: str, width: int, height: int, *, form: str = "JPEG", quality: int = 92) -> bytes:
-    """A picture file that no other seed gives: a crop of a photograph, chosen by the seed.
-
-    :param seed: stands in the file as well, so that the bytes differ even where the crops are the same.
-    :param form: Pillow's name of the format, `JPEG` or `PNG`.
-    """
-    chance = random.Random(seed)
-    source = _source(chance.choice(_SOURCES))
-    side = chance.uniform(0.6, 0.9)
-    crop_width = round(min(source.width, source.height * width / height) * side)
-    crop_height = round(crop_width * height / width)
-    left = chance.randint(0, source.width - crop_width)
-    top = chance.randint(0, source.height - crop_height)
-    picture = source.resize(
-        (width, height), Image.Resampling.LANCZOS, box=(left, top, left + crop_width, top + crop_height)
-    )
-    file = io.BytesIO()
-    if form == "PNG":
-        info = PngInfo()
-        info.add_text("Comment", seed)
-        picture.save(file, form, pnginfo=info)
-    else:
-        picture.save(file, form, quality=quality, comment=seed.encode())
-    return file.getvalue()
-
-
-def opened(content: bytes) -> Image.Image:
-    """The picture in a file, decoded whole."""
-    picture = Image.open(io.BytesIO(content))
-    picture.load()
-    return picture
-
-
-def ssim(one: bytes, other: bytes) -> float:
-    """Similarity of two picture files' luma by scikit-image, 1 for equal ones."""
-    first, second = (np.asarray(opened(content).convert("L")) for content in (one, other))
-    assert first.shape == second.shape, f"sizes differ: {first.shape[::-1]} and {second.shape[::-1]}"
-    return float(structural_similarity(first, second, data_range=255))  # type: ignore[no-untyped-call]

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 
 import pytest
 
-from tests.lab.driver import LabUnderTest
+from tests.kit.lab import LabDriver
 
 
 @pytest.fixture(scope="session")
-def main_lab() -> Iterator[LabUnderTest]:
+def main_lab() -> Iterator[LabDriver]:
     """The lab that most tests share. Each leaves both hosts running and joined."""
-    lab = LabUnderTest("main")
+    # The process number keeps two test runs on one machine apart.
+    lab = LabDriver(f"test-main-{os.getpid()}")
     lab.run("up")
     yield lab
     lab.run("down")
@@ -20,9 +22,9 @@ def main_lab() -> Iterator[LabUnderTest]:
 
 
 @pytest.fixture
-def new_lab(request: pytest.FixtureRequest) -> Iterator[LabUnderTest]:
+def new_lab(request: pytest.FixtureRequest) -> Iterator[LabDriver]:
     """A lab of the test's own, not started."""
-    lab = LabUnderTest("own")
+    lab = LabDriver(f"test-own-{os.getpid()}")
     yield lab
     lab.run("down")
     assert lab.remains() == []

@@ -14,7 +14,7 @@ import pytest
 from dev.lab import guest, layout, network, packages, state
 from dev.lab.errors import LabError
 from dev.lab.layout import Layout
-from tests.lab.driver import LabUnderTest
+from tests.kit.lab import LabDriver
 
 GREETING = "exec 3<>/dev/tcp/{to}/22; head -c4 <&3"
 TIMED_OUT = 124  # of timeout(1): neither refused nor unreachable, just silence
@@ -23,7 +23,7 @@ TIMED_OUT = 124  # of timeout(1): neither refused nor unreachable, just silence
 # Hosts as an administrator gets them
 
 
-def test_up_gives_two_bare_debian_hosts(main_lab: LabUnderTest) -> None:
+def test_up_gives_two_bare_debian_hosts(main_lab: LabDriver) -> None:
     hosts = main_lab.status()
     assert list(hosts) == ["bitrix", "cdn"]
     for name, host in hosts.items():
@@ -37,7 +37,7 @@ def test_up_gives_two_bare_debian_hosts(main_lab: LabUnderTest) -> None:
     assert main_lab.shell("cdn", "command -v python3 || dpkg -l | grep -c libpam-systemd", status=1) == "0\n"
 
 
-def test_what_programs_see_is_what_the_command_line_says(main_lab: LabUnderTest) -> None:
+def test_what_programs_see_is_what_the_command_line_says(main_lab: LabDriver) -> None:
     lab = state.load(main_lab.name)
     assert {host.name: vars(host) for host in lab.hosts} == main_lab.status()
     assert lab.ssh_key.stat().st_mode & 0o777 == 0o600
@@ -46,19 +46,19 @@ def test_what_programs_see_is_what_the_command_line_says(main_lab: LabUnderTest)
         lab.host("edge")
 
 
-def test_hosts_find_each_other_by_name(main_lab: LabUnderTest) -> None:
+def test_hosts_find_each_other_by_name(main_lab: LabDriver) -> None:
     for here, there in (("bitrix", "cdn"), ("cdn", "bitrix")):
         assert main_lab.shell(here, GREETING.format(to=there)) == "SSH-"
 
 
-def test_ssh_is_not_slow(main_lab: LabUnderTest) -> None:
+def test_ssh_is_not_slow(main_lab: LabDriver) -> None:
     started = time.monotonic()
     main_lab.ssh("cdn", "true")
     # 0.2 s when idle; a session that waits for PAM or for a reverse lookup takes 5 to 100.
     assert time.monotonic() - started < 4
 
 
-def test_hosts_have_fuse_inotify_nftables_and_relatime(main_lab: LabUnderTest) -> None:
+def test_hosts_have_fuse_inotify_nftables_and_relatime(main_lab: LabDriver) -> None:
     # An unprivileged user may open it, as on any Debian.
     assert main_lab.shell("cdn", "setpriv --reuid 33 --clear-groups head -c0 /dev/fuse; echo $?") == "0\n"
     assert int(main_lab.shell("cdn", "cat /proc/sys/fs/inotify/max_user_watches")) >= 1_048_576
@@ -81,7 +81,7 @@ def test_hosts_have_fuse_inotify_nftables_and_relatime(main_lab: LabUnderTest) -
     main_lab.shell("cdn", script)
 
 
-def test_a_host_mounts_another_hosts_files_and_its_packages_are_kept(main_lab: LabUnderTest) -> None:
+def test_a_host_mounts_another_hosts_files_and_its_packages_are_kept(main_lab: LabDriver) -> None:
     main_lab.shell("bitrix", "mkdir -p /srv/shared && echo picture > /srv/shared/file")
     install = "env DEBIAN_FRONTEND=noninteractive apt-get install -qq --no-install-recommends sshfs"
     main_lab.ssh("cdn", f"{install} >/dev/null 2>&1")
@@ -107,20 +107,20 @@ def test_a_host_mounts_another_hosts_files_and_its_packages_are_kept(main_lab: L
 # up
 
 
-def test_up_again_is_quiet_and_leaves_hosts_alone(main_lab: LabUnderTest) -> None:
+def test_up_again_is_quiet_and_leaves_hosts_alone(main_lab: LabDriver) -> None:
     before = [main_lab.boot_id(host) for host in ("bitrix", "cdn")]
     again = main_lab.run("up")
     assert again.stdout + again.stderr == ""
     assert [main_lab.boot_id(host) for host in ("bitrix", "cdn")] == before
 
 
-def test_up_of_another_suite_is_refused(main_lab: LabUnderTest) -> None:
+def test_up_of_another_suite_is_refused(main_lab: LabDriver) -> None:
     refused = main_lab.run("up", "--suite", "bookworm", status=1)
     assert refused.stderr == f"lab: lab {main_lab.name} is of trixie: run `python -m dev.lab down` first\n"
 
 
 @pytest.mark.parametrize("seconds", [0.3, 0.7, 1.3])
-def test_a_killed_up_is_adopted(new_lab: LabUnderTest, seconds: float) -> None:
+def test_a_killed_up_is_adopted(new_lab: LabDriver, seconds: float) -> None:
     process = new_lab.popen("up")
     time.sleep(seconds)
     process.send_signal(signal.SIGKILL)
@@ -134,7 +134,7 @@ def test_a_killed_up_is_adopted(new_lab: LabUnderTest, seconds: float) -> None:
         assert len([c for c in commands if c.startswith(b"systemd-nspawn\0") and own in c]) == 1
 
 
-def test_a_lab_whose_record_is_lost_is_cleared(new_lab: LabUnderTest) -> None:
+def test_a_lab_whose_record_is_lost_is_cleared(new_lab: LabDriver) -> None:
     new_lab.run("up")
     new_lab.shell("cdn", "touch /root/of-the-former-lab")
     new_lab.files.record.unlink()
@@ -146,8 +146,8 @@ def test_a_lab_whose_record_is_lost_is_cleared(new_lab: LabUnderTest) -> None:
     # The fixture's `down` now has neither record nor index to go by.
 
 
-def test_further_hosts_join_a_running_lab(main_lab: LabUnderTest) -> None:
-    lab = LabUnderTest("edge")
+def test_further_hosts_join_a_running_lab(main_lab: LabDriver) -> None:
+    lab = LabDriver(f"test-edge-{os.getpid()}")
     try:
         lab.run("up")
         before = lab.boot_id("cdn")
@@ -167,7 +167,7 @@ def test_further_hosts_join_a_running_lab(main_lab: LabUnderTest) -> None:
     assert main_lab.ssh("cdn", "hostname") == "cdn\n"
 
 
-def test_bookworm_beside_trixie(main_lab: LabUnderTest, new_lab: LabUnderTest) -> None:
+def test_bookworm_beside_trixie(main_lab: LabDriver, new_lab: LabDriver) -> None:
     new_lab.run("up", "--suite", "bookworm")
     assert {host["suite"] for host in new_lab.status().values()} == {"bookworm"}
     assert new_lab.ssh("cdn", ". /etc/os-release; echo $VERSION_CODENAME") == "bookworm\n"
@@ -179,7 +179,7 @@ def test_bookworm_beside_trixie(main_lab: LabUnderTest, new_lab: LabUnderTest) -
     assert new_lab.remains() == []
 
 
-def test_a_firewall_that_forwards_nothing_does_not_stop_the_lab(new_lab: LabUnderTest) -> None:
+def test_a_firewall_that_forwards_nothing_does_not_stop_the_lab(new_lab: LabDriver) -> None:
     # In a network namespace of its own: the machine's other labs are not to be cut.
     firewall = "table inet wall { chain forward { type filter hook forward priority 0; policy drop; }; }"
     script = f"""
@@ -200,7 +200,7 @@ def test_a_firewall_that_forwards_nothing_does_not_stop_the_lab(new_lab: LabUnde
     assert "policy drop" in out
 
 
-def test_a_host_that_cannot_boot_is_one_line_that_names_its_console_log(new_lab: LabUnderTest) -> None:
+def test_a_host_that_cannot_boot_is_one_line_that_names_its_console_log(new_lab: LabDriver) -> None:
     new_lab.run("up")
     new_lab.run("kill", "cdn")
     where = new_lab.files.host("cdn")
@@ -217,7 +217,7 @@ def test_a_host_that_cannot_boot_is_one_line_that_names_its_console_log(new_lab:
     new_lab.run("reset", "cdn")
 
 
-def test_a_state_directory_on_overlayfs_is_refused(new_lab: LabUnderTest, tmp_path: Path) -> None:
+def test_a_state_directory_on_overlayfs_is_refused(new_lab: LabDriver, tmp_path: Path) -> None:
     for name in ("lower", "upper", "work", "merged"):
         (tmp_path / name).mkdir()
     script = """
@@ -234,26 +234,26 @@ def test_a_state_directory_on_overlayfs_is_refused(new_lab: LabUnderTest, tmp_pa
 # exec
 
 
-def test_exec_passes_streams_and_status_through(main_lab: LabUnderTest) -> None:
+def test_exec_passes_streams_and_status_through(main_lab: LabDriver) -> None:
     result = main_lab.run(
         "exec", "cdn", "--", "sh", "-c", "cat; echo out; echo err >&2; exit 7", stdin="in\n", status=7
     )
     assert (result.stdout, result.stderr) == ("in\nout\n", "err\n")
 
 
-def test_exec_takes_arguments_as_they_are(main_lab: LabUnderTest) -> None:
+def test_exec_takes_arguments_as_they_are(main_lab: LabDriver) -> None:
     assert (
         main_lab.run("exec", "cdn", "--", "printf", "%s|", "a b", "$HOME", "--json").stdout
         == "a b|$HOME|--json|"
     )
 
 
-def test_exec_of_what_is_not_there(main_lab: LabUnderTest) -> None:
+def test_exec_of_what_is_not_there(main_lab: LabDriver) -> None:
     assert "no-such-command" in main_lab.run("exec", "cdn", "--", "no-such-command", status=127).stderr
     assert "no host 'edge'" in main_lab.run("exec", "edge", "--", "true", status=1).stderr
 
 
-def test_exec_is_a_process_of_the_host(main_lab: LabUnderTest) -> None:
+def test_exec_is_a_process_of_the_host(main_lab: LabDriver) -> None:
     assert main_lab.shell("cdn", "hostname; ls /proc/1/root/root/.ssh; cat /proc/1/comm").split() == [
         "cdn",
         "authorized_keys",
@@ -266,7 +266,7 @@ def test_exec_is_a_process_of_the_host(main_lab: LabUnderTest) -> None:
 
 
 @pytest.fixture
-def outside(main_lab: LabUnderTest) -> Iterator[str]:
+def outside(main_lab: LabDriver) -> Iterator[str]:
     """The address of something beyond the lab that listens on port 22: a namespace behind the machine."""
     index = network.choose_index("outside", [r.index for r in state.all_records()], network.routed_networks())
     near, far, name = network.address(index, 1), network.address(index, 2), f"outside{os.getpid()}"
@@ -293,7 +293,7 @@ def outside(main_lab: LabUnderTest) -> Iterator[str]:
 
 
 def test_a_partitioned_host_is_cut_silently_from_all_but_the_machine(
-    main_lab: LabUnderTest, outside: str
+    main_lab: LabDriver, outside: str
 ) -> None:
     ways = [("bitrix", "cdn"), ("cdn", "bitrix"), ("cdn", outside)]
     for here, there in ways:
@@ -316,7 +316,7 @@ def test_a_partitioned_host_is_cut_silently_from_all_but_the_machine(
     assert main_lab.status()["cdn"]["state"] == "running"
 
 
-def test_a_connection_survives_a_partition(main_lab: LabUnderTest) -> None:
+def test_a_connection_survives_a_partition(main_lab: LabDriver) -> None:
     """No RST and no ICMP reach either end: TCP retransmits and goes on where it was."""
     script = r"""
         rm -f /run/connected /run/cut
@@ -340,7 +340,7 @@ def test_a_connection_survives_a_partition(main_lab: LabUnderTest) -> None:
 # kill, start, reset, reboot
 
 
-def test_a_killed_host_keeps_its_files(main_lab: LabUnderTest) -> None:
+def test_a_killed_host_keeps_its_files(main_lab: LabDriver) -> None:
     before, address = main_lab.boot_id("cdn"), main_lab.status()["cdn"]["address"]
     main_lab.shell("cdn", "echo kept > /root/kept; systemd-run --quiet sleep 1000")
     main_lab.run("kill", "cdn")
@@ -357,7 +357,7 @@ def test_a_killed_host_keeps_its_files(main_lab: LabUnderTest) -> None:
     assert again.stdout + again.stderr == ""
 
 
-def test_a_killed_host_starts_over_the_interface_that_it_left(main_lab: LabUnderTest) -> None:
+def test_a_killed_host_starts_over_the_interface_that_it_left(main_lab: LabDriver) -> None:
     main_lab.run("kill", "cdn")
     record = state.existing(Layout(main_lab.name))
     left = network.port(record.index, record.host("cdn").number)
@@ -368,7 +368,7 @@ def test_a_killed_host_starts_over_the_interface_that_it_left(main_lab: LabUnder
     assert main_lab.shell("bitrix", GREETING.format(to="cdn")) == "SSH-"
 
 
-def test_up_powers_stopped_hosts_on(main_lab: LabUnderTest) -> None:
+def test_up_powers_stopped_hosts_on(main_lab: LabDriver) -> None:
     before = main_lab.boot_id("bitrix")
     main_lab.shell("cdn", "touch /root/kept-too")
     main_lab.shell("cdn", "systemctl poweroff --no-block")
@@ -381,7 +381,7 @@ def test_up_powers_stopped_hosts_on(main_lab: LabUnderTest) -> None:
     assert main_lab.boot_id("bitrix") == before
 
 
-def test_a_host_that_reboots_comes_back(main_lab: LabUnderTest) -> None:
+def test_a_host_that_reboots_comes_back(main_lab: LabDriver) -> None:
     before = main_lab.boot_id("cdn")
     main_lab.shell("cdn", "touch /root/before-reboot; systemctl reboot --no-block")
     deadline = time.monotonic() + 30
@@ -394,7 +394,7 @@ def test_a_host_that_reboots_comes_back(main_lab: LabUnderTest) -> None:
     main_lab.shell("cdn", "[ -e /root/before-reboot ]")
 
 
-def test_a_reset_host_is_bare_at_the_same_address(main_lab: LabUnderTest) -> None:
+def test_a_reset_host_is_bare_at_the_same_address(main_lab: LabDriver) -> None:
     address = main_lab.status()["cdn"]["address"]
     main_lab.shell("cdn", "touch /root/gone /var/www-gone; rm /etc/issue")
     main_lab.shell("bitrix", "touch /root/stays")
@@ -408,7 +408,7 @@ def test_a_reset_host_is_bare_at_the_same_address(main_lab: LabUnderTest) -> Non
 # down
 
 
-def test_down_leaves_nothing_and_is_quiet_when_there_is_nothing(new_lab: LabUnderTest) -> None:
+def test_down_leaves_nothing_and_is_quiet_when_there_is_nothing(new_lab: LabDriver) -> None:
     new_lab.run("up")
     # What looks for remains sees them while there are some.
     remains = "\n".join(new_lab.remains())
@@ -430,7 +430,7 @@ def test_down_leaves_nothing_and_is_quiet_when_there_is_nothing(new_lab: LabUnde
     assert "there is no lab" in new_lab.run("status", status=1).stderr
 
 
-def test_down_after_its_hosts_were_killed_from_outside(new_lab: LabUnderTest) -> None:
+def test_down_after_its_hosts_were_killed_from_outside(new_lab: LabDriver) -> None:
     new_lab.run("up")
     record = state.existing(new_lab.files)
     pid = guest.leader(new_lab.files, record.host("cdn"))

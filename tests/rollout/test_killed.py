@@ -8,9 +8,9 @@ import time
 
 import pytest
 
-from tests.edges.conftest import Balancer
+from tests.kit.edges import Balancer
+from tests.kit.rollout import Tree, WhileVisited, traces
 from tests.kit.support import Figure, Remote, wait_until
-from tests.rollout.conftest import Tree, WhileVisited, traces
 
 pytestmark = pytest.mark.edges
 

@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.conftest import Cdn
-from tests.edges.conftest import Balancer
 from tests.kit.deployment import INVENTORY_OF_EDGES, pyinfra
+from tests.kit.edges import Balancer
+from tests.kit.hosts import Cdn
+from tests.kit.rollout import DAEMON, NGINX, SITE, Tree, WhileVisited, traces
 from tests.kit.support import Figure, Remote, wait_until
-from tests.rollout.conftest import DAEMON, NGINX, SITE, Tree, WhileVisited, traces
 
 pytestmark = pytest.mark.edges
 

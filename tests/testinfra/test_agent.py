@@ -7,7 +7,7 @@ from testinfra.host import Host
 
 from host_agent.cli import PARTS
 from roles.agent import COMMAND, LIBRARY, files
-from tests.testinfra.conftest import Inventory
+from tests.kit.inventory import Inventory
 
 pytestmark = pytest.mark.both
 

@@ -9,7 +9,7 @@ from testinfra.host import Host
 from bitrix_cdn.settings import Settings
 from bitrix_cdn.settings.alerting import AlertmanagerSettings
 from roles.alertmanager import ACCOUNT, CONFIG, UNIT
-from tests.testinfra.conftest import Inventory
+from tests.kit.inventory import Inventory
 
 
 @pytest.fixture(scope="module")

@@ -12,8 +12,8 @@ from testinfra.host import Host
 
 from bitrix_cdn.settings import Settings
 from roles.balancer import CONFIG, JOINED, SOCKET
+from tests.kit.inventory import Inventory, connects, fetched, listening
 from tests.kit.support import wait_until
-from tests.testinfra.conftest import Inventory, connects, fetched, listening
 
 pytestmark = pytest.mark.edges
 

@@ -14,12 +14,12 @@ from testinfra.host import Host
 
 from bitrix_cdn.settings import Settings
 from roles.exporters import probe_picture
-from tests.conftest import Deployment
+from tests.kit import runbooks
+from tests.kit.deployment import Deployment
 from tests.kit.documented import READS, Command, commands, pages
+from tests.kit.inventory import Inventory
+from tests.kit.runbooks import COMPLAINTS
 from tests.kit.support import Figure
-from tests.testinfra import test_runbooks
-from tests.testinfra.conftest import Inventory
-from tests.testinfra.test_runbooks import COMPLAINTS
 
 MAY_MISS = {
     r"/var/lib/prometheus/node-exporter/drift\.prom": "no check was published",
@@ -55,7 +55,7 @@ _SKIPPED = r"\b(ID|FILE|UNIT|NAME|PATH)\b|\.\.\."
 
 def unchecked() -> list[Command]:
     """The commands for hosts that test_runbooks.py doesn't run."""
-    run = {one.text for page in test_runbooks.HOSTS for one in test_runbooks.commands(page)}
+    run = {one.text for page in runbooks.HOSTS for one in runbooks.commands(page)}
     return [one for one in commands() if one.host and one.text not in run]
 
 
@@ -106,7 +106,7 @@ def check(
         if one.host == group and (text := as_run(one, inventory, settings)):
             texts[text] = one
     assert texts
-    answers = test_runbooks.run_all(host, texts)
+    answers = runbooks.run_all(host, texts)
     wrong = [
         f"{one.page}: {text}: exit status {status}: {output.strip()[-300:]}"
         for (text, one), (status, output) in zip(texts.items(), answers, strict=True)

@@ -14,8 +14,8 @@ from bitrix_cdn.settings import Settings
 from roles.nginx import DRAIN, HEALTH
 from roles.varnish import source_of_edge
 from tests.kit.deployment import ROOT
+from tests.kit.inventory import Inventory, connects, gixy, listening
 from tests.kit.support import wait_until
-from tests.testinfra.conftest import Inventory, connects, gixy, listening
 from tests.testinfra.vcl import Case, outcomes, quick
 
 pytestmark = pytest.mark.edges

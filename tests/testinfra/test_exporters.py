@@ -12,8 +12,8 @@ from testinfra.host import Host
 
 from bitrix_cdn.settings import Settings
 from roles.exporters import BUCKETS, MTAIL, PROBE, probe_picture
+from tests.kit.inventory import Inventory, fetched, listening
 from tests.kit.support import wait_until
-from tests.testinfra.conftest import Inventory, fetched, listening
 
 # Unit, setting of its port, and a metric that only comes when it reaches what it tells of.
 ON_THE_CDN_HOST = [

@@ -7,8 +7,8 @@ import pytest
 from testinfra.host import Host
 
 from bitrix_cdn.settings import Settings
+from tests.kit.inventory import Inventory, connects
 from tests.kit.support import wait_until
-from tests.testinfra.conftest import Inventory, connects
 
 UNIT = "bitrix-cdn-firewall.service"
 TABLE = "nft list chain inet bitrix_cdn exporters"

@@ -14,8 +14,8 @@ from bitrix_cdn.dashboards.panels import DATASOURCE
 from bitrix_cdn.settings import Settings
 from bitrix_cdn.settings.grafana import GrafanaSettings
 from roles import grafana as role
-from tests.conftest import Deployment
-from tests.testinfra.conftest import Inventory
+from tests.kit.deployment import Deployment
+from tests.kit.inventory import Inventory
 
 # Asked on the host itself, where it is let in; the certificate is the edge's and for another name.
 _ASK = """

@@ -12,8 +12,8 @@ from testinfra.host import Host
 
 from bitrix_cdn.settings import Settings
 from dev.lab.site import EXACT, PROPORTIONAL, Picture, Site, SiteError
-from tests.kit.support import opened, photo
-from tests.testinfra.conftest import Inventory
+from tests.kit.inventory import Inventory
+from tests.kit.pictures import opened, photo
 
 
 @pytest.fixture

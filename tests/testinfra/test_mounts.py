@@ -8,8 +8,8 @@ import pytest
 from testinfra.host import Host
 
 from bitrix_cdn.settings import Settings
+from tests.kit.inventory import Inventory
 from tests.kit.support import wait_until
-from tests.testinfra.conftest import Inventory
 
 
 @pytest.mark.smoke

@@ -11,8 +11,8 @@ import pytest
 from testinfra.host import Host
 
 from bitrix_cdn.settings import Settings
+from tests.kit.inventory import Inventory, gixy
 from tests.kit.support import wait_until
-from tests.testinfra.conftest import Inventory, gixy
 
 SHORT_LIVED = "public, max-age=15, stale-while-revalidate=10"
 BROWSER = "image/avif,image/webp,image/apng,*/*;q=0.8"

@@ -13,8 +13,8 @@ import pytest
 from testinfra.host import Host
 
 from bitrix_cdn.settings import Settings
+from tests.kit.inventory import gixy
 from tests.kit.support import wait_until
-from tests.testinfra.conftest import gixy
 
 UNIT = "nginx-originals.service"
 CONFIGURATION = "/etc/nginx-originals/nginx.conf"

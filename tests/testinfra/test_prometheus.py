@@ -10,8 +10,8 @@ from testinfra.host import Host
 
 from bitrix_cdn.settings import Settings
 from bitrix_cdn.settings.inventory import GROUPS
+from tests.kit.inventory import Inventory, connects, fetched, listening
 from tests.kit.support import Figure, wait_until
-from tests.testinfra.conftest import Inventory, connects, fetched, listening
 
 
 class Api:

@@ -3,7 +3,7 @@
 import pytest
 
 from bitrix_cdn.engine.services import STAMPS
-from tests.testinfra.conftest import Inventory
+from tests.kit.inventory import Inventory
 
 
 @pytest.mark.smoke

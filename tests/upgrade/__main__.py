@@ -15,9 +15,9 @@ from dev.lab import state
 from dev.lab.errors import LabError
 from dev.lab.site import Site
 from tests.kit.deployment import INVENTORY, ROOT
+from tests.kit.load import report, visiting
 from tests.kit.support import Remote
 from tests.upgrade import pictures
-from tests.upgrade.prober import report, visiting
 from tests.upgrade.release import ReleaseError, deploy, previous, unpacked
 
 REQUESTS_FAILED = 3

@@ -16,8 +16,9 @@ import httpx
 from bitrix_cdn.settings import Settings
 from dev.lab import state
 from dev.lab.site import EXACT, PROPORTIONAL, Picture, Resized, Site
-from tests.kit.support import Remote, photo, wait_until
-from tests.upgrade.prober import Visitor, get
+from tests.kit.load import Visitor, get
+from tests.kit.pictures import photo
+from tests.kit.support import Remote, wait_until
 
 BROWSER = "image/webp,image/apng,image/*,*/*;q=0.8"
 """`Accept` of a client that takes WebP."""

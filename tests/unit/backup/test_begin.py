@@ -11,7 +11,7 @@ from host_agent.backup import restore
 from host_agent.backup.errors import BackupError, Status
 from host_agent.backup.restic import Snapshot
 from host_agent.backup.state import Restore, State
-from tests.unit.backup.test_parts import config
+from tests.unit.backup.hosts import config
 
 
 class Stored:

@@ -9,29 +9,16 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from host_agent.backup import files
-from host_agent.backup.config import Config, Redis
+from host_agent.backup.config import Redis
 from host_agent.backup.errors import BackupError
 from host_agent.backup.parts import GrafanaPart, PrometheusPart, RedisPart, _checked
 from tests.kit.support import wait_until
 from tests.kit.tools import needs
-
-
-def config(place: Path, **values: Any) -> Config:
-    """A host whose directories are all below a place."""
-    nothing: dict[str, Any] = {
-        "host": "cdn", "repository": "", "password_file": "", "sftp_command": "", "public_key": "",
-        "state": str(place / "state"), "cache": "", "metrics": str(place / "told"),
-        "bandwidth_kib_s": 0, "keep_daily": 1, "keep_weekly": 0,
-        "keep_monthly": 0, "check_percent": 0, "identity": [], "configuration": [],
-        "excluded": [], "with_pictures": False, "pictures": [], "spool": "", "redis": [], "prometheus": "",
-        "alertmanager": "", "grafana": "", "picture_users": [], "data_users": [], "services": [],
-    }  # fmt: skip
-    return Config(**{**nothing, **values})
+from tests.unit.backup.hosts import config
 
 
 @contextmanager

@@ -12,7 +12,7 @@ import pytest
 from host_agent.backup import restic
 from host_agent.backup.errors import BackupError, Status, explain
 from host_agent.backup.restic import Snapshot, chosen
-from tests.unit.backup.test_parts import config
+from tests.unit.backup.hosts import config
 
 KEY = "ssh-ed25519 AAAA bitrix-cdn backup of cdn"
 

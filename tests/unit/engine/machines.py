@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import grp
+import os
+import pwd
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,6 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from pyinfra.api import Config, Host, Inventory, State, StringCommand
+from pyinfra.api.operation import add_op
+from pyinfra.api.operations import run_ops
 from pyinfra.api.state import StateStage
 from pyinfra.connectors.base import BaseConnector
 from pyinfra.connectors.util import CommandOutput, OutputLine, make_unix_command
@@ -76,3 +81,29 @@ def ran(host: Host) -> list[str]:
     """What was run on a host, one entry a round trip."""
     assert isinstance(host.connector, Machine)
     return host.connector.ran
+
+
+def execute(state: State) -> None:
+    state.set_stage(StateStage.Execute)
+    run_ops(state)
+
+
+def add(state: State, operation: Any, *hosts: str, **arguments: Any) -> None:
+    named = [state.inventory.get_host(host) for host in hosts]
+    add_op(state, operation, host=named, name=f"{operation.__name__} {arguments}", **arguments)
+
+
+def host_of(state: State, name: str = "one") -> Host:
+    return state.inventory.get_host(name)
+
+
+def changed(state: State) -> list[bool]:
+    return [
+        data.operation_meta.did_change() for operations in state.ops.values() for data in operations.values()
+    ]
+
+
+OWNER = pwd.getpwuid(os.getuid()).pw_name
+
+
+GROUP = grp.getgrgid(os.getgid()).gr_name

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import grp
-import os
-import pwd
 import subprocess
 import tomllib
 from collections.abc import Callable
@@ -31,10 +28,7 @@ from bitrix_cdn.engine.files import (
     rendered,
     tree,
 )
-from tests.unit.engine.machines import machines
-
-OWNER = pwd.getpwuid(os.getuid()).pw_name
-GROUP = grp.getgrgid(os.getgid()).gr_name
+from tests.unit.engine.machines import GROUP, OWNER, machines
 
 
 @pytest.fixture

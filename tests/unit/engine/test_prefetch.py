@@ -11,14 +11,11 @@ from typing import Any
 import pytest
 from pyinfra import logger
 from pyinfra.api import FactBase, FileUploadCommand, FunctionCommand, Host, State, StringCommand, operation
-from pyinfra.api.operation import add_op
-from pyinfra.api.operations import run_ops
-from pyinfra.api.state import StateStage
 from pyinfra.context import host as current
 
 from bitrix_cdn.engine.errors import RefusalError
 from bitrix_cdn.engine.prefetch import gathered, gathering_script, look_ahead, make_plan, together
-from tests.unit.engine.machines import machines, ran
+from tests.unit.engine.machines import add, changed, execute, host_of, machines, ran
 
 ROOT = Path(__file__).parents[3]
 
@@ -56,20 +53,6 @@ def copied(source: str, target: str) -> Generator[StringCommand, None, None]:
         yield StringCommand(f"cp {source} {target}")
 
 
-def execute(state: State) -> None:
-    state.set_stage(StateStage.Execute)
-    run_ops(state)
-
-
-def add(state: State, operation: Any, *hosts: str, **arguments: Any) -> None:
-    named = [state.inventory.get_host(host) for host in hosts]
-    add_op(state, operation, host=named, name=f"{operation.__name__} {arguments}", **arguments)
-
-
-def host_of(state: State, name: str = "one") -> Host:
-    return state.inventory.get_host(name)
-
-
 @pytest.fixture
 def files(tmp_path: Path) -> Callable[[int], list[str]]:
     """Files that each say `here`."""
@@ -81,12 +64,6 @@ def files(tmp_path: Path) -> Callable[[int], list[str]]:
         return list(map(str, paths))
 
     return make
-
-
-def changed(state: State) -> list[bool]:
-    return [
-        data.operation_meta.did_change() for operations in state.ops.values() for data in operations.values()
-    ]
 
 
 def test_the_facts_of_many_operations_take_one_trip(files: Callable[[int], list[str]]) -> None:

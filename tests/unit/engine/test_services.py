@@ -14,8 +14,7 @@ from bitrix_cdn.engine import services
 from bitrix_cdn.engine.prefetch import look_ahead
 from bitrix_cdn.engine.services import Applied, action_for, faults, running
 from tests.kit.support import wait_until
-from tests.unit.engine.machines import machines, ran
-from tests.unit.engine.test_prefetch import add, changed, execute, host_of
+from tests.unit.engine.machines import add, changed, execute, host_of, machines, ran
 
 # As systemd's does: 254 and newer prints a line for a unit that isn't there, older ones stop at it.
 SYSTEMCTL = """#!/bin/sh

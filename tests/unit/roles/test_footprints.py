@@ -13,7 +13,7 @@ from roles.firewall import closed_ports
 from roles.footprints import ROLES, document, footprints
 from roles.prometheus import jobs
 from tests.kit.deployment import ROOT
-from tests.unit.roles.test_monitoring import usual
+from tests.unit.roles.inventories import usual
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from bitrix_cdn.engine.files import File, _install, _packed
 from bitrix_cdn.engine.journal import undo_script
 from roles.agent import COMMAND
 from roles.releases import Installed, Releases, prune_script, surplus_script, switch_script
-from tests.unit.engine.test_files import GROUP, OWNER
+from tests.unit.engine.machines import GROUP, OWNER
 from tests.unit.machine import Machine
 
 UNIT = "webp-converter.service"

@@ -1,4 +1,4 @@
-"""A lab under test, driven as a person would."""
+"""A lab, driven as a person would."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +17,12 @@ from dev.lab.layout import Layout
 REPOSITORY = Path(__file__).parents[2]
 
 
-class LabUnderTest:
+class LabDriver:
     """A lab by its name, driven through the command line as a person would."""
 
-    def __init__(self, purpose: str) -> None:
-        # The process number keeps two test runs on one machine apart.
-        self.name = f"test-{purpose}-{os.getpid()}"
+    def __init__(self, name: str | None = None) -> None:
+        """:param name: by default that of `LAB_NAME`."""
+        self.name = layout.lab_name(name)
         self.files = Layout(self.name)
 
     def popen(self, *arguments: str, prefix: tuple[str, ...] = (), **options: Any) -> subprocess.Popen[str]:
@@ -42,7 +44,8 @@ class LabUnderTest:
             *arguments, prefix=prefix, stdin=subprocess.PIPE if stdin else subprocess.DEVNULL
         )
         out, err = process.communicate(stdin, timeout=300)
-        assert process.returncode == status, f"{arguments}: {process.returncode}\n{out}\n{err}"
+        said = f"python -m dev.lab {' '.join(arguments)}: {process.returncode}\n{out}\n{err}"
+        assert process.returncode == status, said
         return subprocess.CompletedProcess(process.args, process.returncode, out, err)
 
     def shell(self, host: str, script: str, *, status: int = 0) -> str:
@@ -96,3 +99,18 @@ class LabUnderTest:
         for root in machine._cgroup_mounts("cgroup2", "cgroup"):
             found += [str(path) for path in machine.cgroups_below(root) if self.name in str(path)]
         return found
+
+
+def lab_command(*arguments: str) -> str:
+    """Runs a command of the lab that `LAB_NAME` names, and returns what it prints."""
+    return LabDriver().run(*arguments).stdout
+
+
+@contextmanager
+def partitioned(host: str) -> Iterator[None]:
+    """Cut off from the other hosts, without a word to them."""
+    lab_command("partition", host)
+    try:
+        yield
+    finally:
+        lab_command("heal", host)

@@ -11,7 +11,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from tests.upgrade.prober import RequestError, Seen, Visitor, get, report, visiting
+from tests.kit.load import Request, RequestError, Seen, Visitor, get, report, visiting
 
 
 class Server(ThreadingHTTPServer):
@@ -87,7 +87,7 @@ def test_a_moment_of_failure_is_seen(server: Server) -> None:
         server.status = 200
         time.sleep(0.2)
     (one,) = seen
-    assert 0 < len(one.failures) < one.requests
+    assert 0 < len(one.failures) < len(one.requests)
     assert all("502" in failure for failure in one.failures)
 
 
@@ -97,12 +97,22 @@ def test_a_visitor_that_breaks_is_no_content_one() -> None:
 
     with visiting([Visitor("a picture", broken, pause_s=0.01)]) as seen:
         time.sleep(0.1)
-    assert seen[0].requests == len(seen[0].failures) > 0
+    assert len(seen[0].requests) == len(seen[0].failures) > 0
+
+
+def test_a_visitor_ends_that_has_asked_for_all(server: Server) -> None:
+    left = iter([1, 2, 3])
+    with visiting([Visitor("a few pictures", lambda: next(left), pause_s=0)]) as seen:
+        time.sleep(0.1)
+    assert [request.failed for request in seen[0].requests] == [""] * 3
 
 
 def test_a_report_names_the_first_failures_and_the_last() -> None:
-    seen = [Seen("fine", 10, 0.0321), Seen("bad", 9, 1.5, [f"failure {n}" for n in range(8)])]
-    assert report(seen).splitlines() == [
+    fine = Seen("fine", [Request(0, 0.0321)] * 10)
+    bad = Seen("bad", [Request(0, 1.5)] + [Request(0, 1, f"failure {n}") for n in range(8)])
+    assert report([fine, bad]).replace(
+        f"{time.strftime('%H:%M:%S', time.localtime(0))}: ", ""
+    ).splitlines() == [
         "fine: 10 requests, 0 failed, slowest 32 ms",
         "bad: 9 requests, 8 failed, slowest 1500 ms",
         *(f"  failure {n}" for n in range(5)),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import http.client
-import itertools
 import ssl
 import threading
 import time
@@ -32,10 +31,20 @@ class Visitor:
     """One kind of request, made again and again."""
 
     name: str
-    ask: Callable[[], None]
-    """Makes one request. Raises :class:`RequestError`, or an :class:`OSError` of the connection."""
+    ask: Callable[[], object]
+    """Makes one request, and raises whatever is wrong with it."""
 
     pause_s: float = PAUSE_S
+
+
+@dataclass(frozen=True)
+class Request:
+    """One request. Times are seconds since 1970, of the one kernel that all of a lab has."""
+
+    started: float
+    seconds: float
+    failed: str = ""
+    """Why, if it did."""
 
 
 @dataclass
@@ -43,14 +52,24 @@ class Seen:
     """What one visitor met."""
 
     name: str
-    requests: int = 0
-    slowest_s: float = 0.0
-    failures: list[str] = field(default_factory=list)
-    """Each with its time of day."""
+    requests: list[Request] = field(default_factory=list)
+
+    @property
+    def failures(self) -> list[str]:
+        """Each with its time of day."""
+        return [
+            f"{time.strftime('%H:%M:%S', time.localtime(one.started))}: {one.failed}"
+            for one in self.requests
+            if one.failed
+        ]
+
+    @property
+    def slowest_s(self) -> float:
+        return max((one.seconds for one in self.requests), default=0.0)
 
     def line(self) -> str:
         return (
-            f"{self.name}: {self.requests} requests, {len(self.failures)} failed, "
+            f"{self.name}: {len(self.requests)} requests, {len(self.failures)} failed, "
             f"slowest {1000 * self.slowest_s:.0f} ms"
         )
 
@@ -91,22 +110,24 @@ def get(url: str, *, accept: str = "*/*", bodies: Sequence[str] = ()) -> Callabl
 
 @contextmanager
 def visiting(visitors: Sequence[Visitor]) -> Iterator[list[Seen]]:
-    """All of them ask while the body runs; what they met is whole when it has ended."""
+    """All of them ask while the body runs; what they met is whole when it has ended.
+
+    A visitor whose request raises :class:`StopIteration` has asked for all that it came for.
+    """
     over = threading.Event()
     seen = [Seen(visitor.name) for visitor in visitors]
 
     def visit(visitor: Visitor, mine: Seen) -> None:
-        for count in itertools.count(1):
-            started = time.monotonic()
+        while not over.is_set():
+            started, failed = time.time(), ""
             try:
                 visitor.ask()
-            except Exception as error:  # whatever it is, a visitor who is gone must not look content
-                reason = str(error) or type(error).__name__
-                mine.failures.append(f"{time.strftime('%H:%M:%S')}: {reason}")
-            mine.requests = count
-            mine.slowest_s = max(mine.slowest_s, time.monotonic() - started)
-            if over.wait(visitor.pause_s):
+            except StopIteration:
                 return
+            except Exception as error:  # whatever it is, a visitor who is gone must not look content
+                failed = str(error) or type(error).__name__
+            mine.requests.append(Request(started, time.time() - started, failed))
+            over.wait(visitor.pause_s)
 
     threads = [threading.Thread(target=visit, args=pair) for pair in zip(visitors, seen, strict=True)]
     for thread in threads:
