@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.e2e.test_alerts import FAULTS, PROVEN_OTHERWISE
+from tests.e2e.alarms import FAULTS, PROVEN_OTHERWISE
 from tests.kit.alerting import WATCHDOG, Alert, alerts, names, rules, settings_with
 from tests.kit.deployment import ROOT
 from tests.kit.tools import needs, said
