@@ -11,7 +11,7 @@ from pyinfra import config
 import bitrix_cdn.fleet.reading
 import bitrix_cdn.fleet.ssh  # noqa: F401 -- before any connection is made
 
-# pyinfra turns this off, and with it all that is imported here would be compiled anew in every run.
+# pyinfra turns this off, and with it all that is imported here would be compiled again in every run.
 sys.dont_write_bytecode = False
 
 # The hosts need each other: when one fails or can't be reached, stop rather than finish the other half.

@@ -148,7 +148,7 @@ def configuration(settings: Settings, name: str, groups: Collection[str]) -> dic
             path for taken in footprints(Place(settings, frozenset(groups))).values() for path in taken.saved
         ),
         "excluded": [
-            # What opens the backups is no part of them; a host that is set up anew makes a key of its own.
+            # What opens the backups is no part of them; a host that is reinstalled makes its own key.
             HOME,
             f"{settings.cdn.root}/.webp-converter",
             f"{settings.cdn.root}/.transfer",

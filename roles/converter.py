@@ -139,7 +139,7 @@ def release(daemon: Bundle, python: str) -> Generator[StringCommand | FileUpload
     )
     yield FileUploadCommand(str(daemon.archive), archive)
     record = record_script(late=[f"{HOME}/releases/{daemon.id}"])
-    # What an interrupted run left has no `release` in it, and is made anew.
+    # What an interrupted run left has no `release` in it, and is made again.
     yield StringCommand(
         f"""
         set -e

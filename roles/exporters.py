@@ -1,4 +1,4 @@
-"""What tells Prometheus how the parts do, each in a sandbox and for nobody else to ask."""
+"""What tells Prometheus how the parts do, each in a sandbox, and only monitoring may ask it."""
 
 from __future__ import annotations
 

@@ -91,5 +91,5 @@ def _door(name: str, why: str, port: int, allowed: Iterable[str]) -> Door:
 
 
 def closed_ports(settings: Settings) -> list[int]:
-    """The ports of this host that only monitoring may ask, or nobody else at all."""
+    """The ports of this host that only monitoring, or only the host itself, may ask."""
     return sorted(port.number for port in own_ports(settings) if port.reach in ("monitoring", "host"))

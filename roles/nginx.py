@@ -126,7 +126,7 @@ def nginx(settings: Settings) -> None:
     else:
         source = f"{LOOPBACK}:{settings.originals.port}"
         if members("edge"):
-            # Behind NAT on all of its addresses: the firewall lets nobody but edges and the balancer in.
+            # Behind NAT on all of its addresses: the firewall lets only edges and the balancer in.
             shield = [bracketed(own_address())] if own_address() else ["0.0.0.0", "[::]"]  # noqa: S104
     if behind_balancer():
         tls = TlsSettings()

@@ -107,7 +107,7 @@ def confirmed_sshd_config(drop_in: File, timeout: int) -> Generator[Any, None, N
 
 
 def _confirm(state: State, host: Host, timeout: int) -> bool:
-    """Logs in anew and disarms the timer; False when nobody can log in any more."""
+    """Logs in again and disarms the timer; False when nobody can log in any more."""
     try:
         with new_connection(host) as connection:
             disarm = StringCommand(f"systemctl stop {ROLLBACK}.timer && rm -f /run/{ROLLBACK}.conf")

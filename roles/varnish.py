@@ -44,7 +44,7 @@ class Source:
     """How long after that it is asked for behind a visitor's back; then the visitor waits for the answer."""
 
     whole_after: str = ""
-    """The age, as VCL writes it, at which a picture is fetched anew instead of compared; empty: never."""
+    """The age, as VCL writes it, at which a picture is fetched again instead of compared; empty: never."""
 
 
 def source_of_cdn(settings: Settings) -> Source:

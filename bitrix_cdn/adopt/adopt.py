@@ -197,7 +197,7 @@ def _forget_removed(way: Transfer) -> None:
         way.display.say(f"{gone:,} files vanished from the site meanwhile; the CDN host keeps them")
         return
     way.send("gone")
-    # Once more with the host's own times: the site may have made one anew just now.
+    # Once more with the host's own times: the site may have made one again just now.
     way.cdn.run(
         f"cd {way.served} && sed -z 's|^|./|' {way.exchange}/gone | xargs -0 -r sh -c "
         f"'find \"$@\" -maxdepth 0 -type f ! -cnewer {SWITCHED} -delete 2>/dev/null; true' sh"

@@ -106,7 +106,7 @@ class Transfer:
             type=$(findmnt -n -o FSTYPE --mountpoint {path} | tail -n 1)
             case "$type" in
                 ''|fuse.sshfs) ;;
-                *) echo "{path} is a file system of its own ($type), which the mount would hide" >&2
+                *) echo "{path} is a separate file system ($type), which the mount would hide" >&2
                    exit 1 ;;
             esac
             set -e
@@ -278,7 +278,7 @@ class Transfer:
         self._run([f"{HOME}/{name}", f"peer:.transfer/{name}"])
 
     def differences(self, title: str, total: int, *, newer: bool = False) -> list[rsync.Item]:
-        """Compares all files of the site with the CDN host's, by checksums that each host makes of its own.
+        """Compares all files of the site with the CDN host's, by checksums that each host makes itself.
 
         :param total: bytes to read, for the display.
         :param newer: only files that aren't younger on the CDN host.

@@ -85,7 +85,7 @@ def answer(member: Member, *arguments: str) -> Any:
 
 
 def follow(member: Member, *arguments: str) -> Iterator[str]:
-    """Runs the command as a unit of its own and yields its lines.
+    """Runs the command as a unit and yields its lines.
 
     A connection that is lost, or an operator who interrupts, leaves the unit running; the next run ends it.
 
@@ -158,7 +158,7 @@ umask 077
 
 
 def connect(member: Member, fingerprint: str | None) -> None:
-    """Logs in; on a host that was set up anew, by the fingerprint of its new key.
+    """Logs in; on a reinstalled host, by the fingerprint of its new key.
 
     The key that is pinned stays so: it will be the host's again.
 
@@ -192,7 +192,7 @@ def connect(member: Member, fingerprint: str | None) -> None:
 
 
 def reconnect(member: Member) -> None:
-    """Logs in anew by the key that is pinned, which the host has again.
+    """Logs in again by the key that is pinned, which the host has again.
 
     :raises BackupError: it shows another one.
     """
@@ -209,7 +209,7 @@ def reconnect(member: Member) -> None:
 def _advice(error: str) -> str:
     if "host key" in error.lower() or "does not match" in error.lower():
         return (
-            ". A host that was set up anew has another key: give its fingerprint as --host-key SHA256:... "
+            ". A reinstalled host has another key: give its fingerprint as --host-key SHA256:... "
             "(on the host: ssh-keygen -lf /etc/ssh/ssh_host_ed25519_key.pub)"
         )
     return ""

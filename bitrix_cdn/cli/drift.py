@@ -59,7 +59,7 @@ def check(
 
 @drift.command()
 def allow(context: typer.Context, inventory: InventoryFile = None, limit: Limit = None) -> int:
-    """Prints the settings that would allow what nobody declared: read them, then paste them."""
+    """Prints the settings that would allow what is not declared: read them, then paste them."""
     from bitrix_cdn.drift import run
     from bitrix_cdn.drift.allowances import suggestion
 

@@ -17,7 +17,7 @@ from bitrix_cdn.cli.session import InventoryFile, Session
 
 app = typer.Typer(
     name="bitrix-cdn",
-    help=f"The pictures of a 1C-Bitrix shop on hosts of their own.\n\n{HELP}",
+    help=f"The pictures of a 1C-Bitrix shop on their own hosts.\n\n{HELP}",
     no_args_is_help=True,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,

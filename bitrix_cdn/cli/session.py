@@ -59,7 +59,7 @@ class Session:
 
     @property
     def display(self) -> Display:
-        """For what shows how far it is: in the way of nobody who reads JSON."""
+        """For what shows how far it is: not in the way of programs that read JSON."""
         return _Shown(self)
 
     def say(self, text: str) -> None:

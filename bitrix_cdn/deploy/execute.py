@@ -82,7 +82,7 @@ def execute(
 
 
 def _log(what: str) -> Path:
-    """A new file, for nobody else to read; the oldest go."""
+    """A new file that only its owner may read; the oldest go."""
     LOGS.mkdir(parents=True, exist_ok=True, mode=0o700)
     for old in sorted(LOGS.glob("*.log"))[:-_KEPT]:
         old.unlink(missing_ok=True)

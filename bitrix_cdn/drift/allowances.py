@@ -1,4 +1,4 @@
-"""The settings that would allow what nobody declared: for a person to judge, then to paste. Pure."""
+"""The settings that would allow what is not declared: for a person to judge, then to paste. Pure."""
 
 from __future__ import annotations
 

@@ -11,12 +11,12 @@ from bitrix_cdn.drift.inspection import Seen, Socket
 from bitrix_cdn.drift.report import ACCOUNTS, FILES, KEYS, PORTS
 
 NO_LOGIN = ("nologin", "false", "sync", "halt", "shutdown")
-"""Names of shells that let nobody do anything."""
+"""Names of shells that refuse to run commands."""
 
 
 @dataclass(frozen=True)
 class Finding:
-    """Something that nobody declared."""
+    """Something that is not declared."""
 
     look: str
     """One of :data:`bitrix_cdn.drift.report.LOOKS`."""

@@ -45,7 +45,7 @@ def account(
     + home: its home directory
     + shell: its login shell
     + comment: what it is for
-    + group: the group of its own; by default one of the same name
+    + group: its own group; by default one of the same name
     + twin_of: the account whose number it has, whatever that is; by default the next free one is its own
     + owns: directories in which its files follow it when its number changes
     + system: whether a free number is taken from those of the system's accounts

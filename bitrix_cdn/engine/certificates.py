@@ -70,7 +70,7 @@ class Joined(FactBase[bool]):
 
 @operation()
 def joined_certificate(certificate: str, key: str, path: str) -> Generator[StringCommand, None, None]:
-    """Writes a certificate and its key into one file, anew when either has changed.
+    """Writes a certificate and its key into one file, and again when either has changed.
 
     + certificate: the certificate with its chain
     + key: its private key

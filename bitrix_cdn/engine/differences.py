@@ -1,5 +1,5 @@
 """What a dry run finds on a host, told to whoever asks for it, as `bitrix-cdn drift` does: see
-:mod:`bitrix_cdn.engine.findings`. Where nobody asks, nothing here does anything.
+:mod:`bitrix_cdn.engine.findings`. Without a listener nothing here does anything.
 """
 
 from __future__ import annotations

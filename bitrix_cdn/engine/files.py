@@ -438,7 +438,7 @@ def tree(
 ) -> Generator[StringCommand, None, None]:
     """Brings a set of files to the host, all or none, after the service's own checker agreed.
 
-    The checker runs in a mount namespace of its own where `root` already is as it will be, so that it
+    The checker runs in its own mount namespace where `root` already is as it will be, so that it
     judges the whole configuration at its real paths while the running service still has the old one.
 
     + files: the files as they must be

@@ -43,7 +43,7 @@ class Port:
     """What answers there, for people."""
     protocol: Literal["tcp", "udp"] = "tcp"
     anywhere: bool = False
-    """Whether it listens on an address of the network even where nobody else may ask it."""
+    """Whether it listens on an address of the network even where only this host may ask it."""
     page: bool = False
     """Whether it shows pages to operators, who come to it through an SSH tunnel."""
     job: str = ""

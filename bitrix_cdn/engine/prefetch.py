@@ -13,7 +13,7 @@ many trips as the longest chain of facts in one operation. When an operation's t
 answered from what is known.
 
 Nothing that may have changed is believed. Whatever is done to any host that isn't a fact (a command, an
-upload, an operation that did something by a way of its own) makes everything forgotten, of all hosts, as one
+upload, an operation that did something in its own way) makes everything forgotten, of all hosts, as one
 host may change another. After that, facts are asked when they are wanted, then two operations ahead, four,
 and so on while nothing changes: a first deploy asks little in vain, and a run with one change is hardly
 slower than one without.

@@ -21,7 +21,7 @@ Which = Literal["start", "reload"]
 _STAMPED: dict[Which, str] = {"start": "started", "reload": "reloaded"}
 
 # Two lines for each unit. Its life is another whenever systemd or a signal has had it take its files: what
-# executes itself anew has another stack then. nginx and HAProxy have new children, of which those of the
+# executes itself again has another stack then. nginx and HAProxy have new children, of which those of the
 # first seconds are systemd's doing: they may be forked after the unit has become active.
 # Taken: its start and its last start or reload, as microseconds of uptime; 0: it can't be told.
 _LIVES = r"""

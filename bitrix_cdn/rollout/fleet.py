@@ -68,7 +68,7 @@ class Fleet:
     def connect(self) -> None:
         """Logs in everywhere.
 
-        :raises HostError: a host lets nobody in.
+        :raises HostError: a host refuses the login.
         """
         for remote in self._inventory.hosts.values():
             remote.connect()

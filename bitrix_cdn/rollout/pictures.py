@@ -14,7 +14,7 @@ from bitrix_cdn.rollout.http import Door, ask
 ACCEPTS = {"WEBP": "image/webp,image/*;q=0.8,*/*;q=0.5", "JPEG": "image/jpeg,image/*;q=0.8"}
 """The formats that are asked for, by Pillow's names, and how browsers ask for them."""
 
-# Until a variant that is being made just now is there, in seconds: the picture is made anew all the time.
+# Until a variant that is being made just now is there, in seconds: the picture is made again all the time.
 _PATIENCE = 30.0
 
 

@@ -30,7 +30,7 @@ Counters = Mapping[str, Count]
 
 
 def since(earlier: Count, later: Count) -> Count:
-    """What came between two looks; a counter that fell began anew meanwhile."""
+    """What came between two looks; a counter that fell started over meanwhile."""
     if later.tried < earlier.tried or later.failed < earlier.failed:
         return later
     return Count(later.tried - earlier.tried, later.failed - earlier.failed)

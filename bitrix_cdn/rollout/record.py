@@ -42,7 +42,7 @@ class Progress:
     before: dict[str, dict[str, tuple[float, float]]] = field(default_factory=dict)
     """Of these hosts, by kind, how much was tried and how much failed before anything was done with them."""
     ended: bool = False
-    """It went through, or what it began is undone: the next run begins anew."""
+    """It went through, or what it began is undone: the next run starts over."""
 
 
 class Record:
@@ -157,4 +157,4 @@ class Record:
         except FileNotFoundError:
             return None
         except (ValueError, TypeError):
-            raise RolloutError(f"{self._file}: can't be read; remove it to begin anew") from None
+            raise RolloutError(f"{self._file}: can't be read; remove it to start over") from None

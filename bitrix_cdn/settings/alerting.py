@@ -163,7 +163,7 @@ class AlertmanagerSettings(Section):
     `https://git.example.com/shop/cdn/blob/main/`; it ends in `/`. Empty: the link is the path in this one."""
 
     memory_max: Memory = "128mb"
-    """Memory at which the kernel ends it, to be started anew."""
+    """Memory at which the kernel ends it, and systemd restarts it."""
 
     critical_wait_s: Annotated[int, Field(ge=0, le=600)] = 5
     """Seconds (0 to 600) that the first critical alert of a group waits for its company."""

@@ -47,12 +47,12 @@ class DriftSettings(Section):
     hosts."""
 
     keys: list[Fingerprint] | None = None
-    """Fingerprints of all SSH keys that may open the hosts, as `ssh-keygen -l` prints them. Left out, nobody
-    looks at keys but those of the project's own accounts."""
+    """Fingerprints of all SSH keys that may open the hosts, as `ssh-keygen -l` prints them. Left out,
+    only keys of the project's own accounts are looked at."""
 
     site_ports: list[ListeningPort] | None = None
     """The same as `ports` for the shop's host. Left out, its ports are the shop's own business."""
 
     site_accounts: list[Account] | None = None
-    """Further accounts of the shop's host. Left out, nobody looks at its accounts but for a second one with
-    uid 0 and for those without a password."""
+    """Further accounts of the shop's host. Left out, only a second account with uid 0 and
+    accounts without a password are looked for."""

@@ -71,7 +71,7 @@ class GrafanaSettings(Section):
     addresses of all hosts always may, and nobody else."""
 
     memory_max: Memory = "512mb"
-    """Memory at which the kernel ends it, to be started anew: it must not take it from the pictures."""
+    """Memory at which the kernel ends it, and systemd restarts it: it must not take it from the pictures."""
 
     price_per_gb: Annotated[float, Field(ge=0, le=1000)] = 0.05
     """What a gigabyte of traffic costs you, in your currency (0 to 1000): what the CDN saves is shown in

@@ -367,7 +367,7 @@ def _paths(settings: Settings) -> Iterator[Mistake]:
                 allowed = allowed[part]
             yield Mistake(
                 ("settings", *key),
-                f"settings: {'.'.join(key)}: {path!r} is the system's; a directory of its own such as "
+                f"settings: {'.'.join(key)}: {path!r} is the system's; name a directory such as "
                 f"{allowed} is allowed",
             )
     # nginx serves what the converter writes.
@@ -392,13 +392,13 @@ def _paths(settings: Settings) -> Iterator[Mistake]:
             yield Mistake(
                 ("settings", *other),
                 f"settings: {'.'.join(other)}: {second!r} and {'.'.join(one)}, {first!r}, are one in the "
-                "other; each needs a tree of its own",
+                "other; each needs its own tree",
             )
     if _holds(settings.site.root, settings.sftp.export) or _holds(settings.sftp.export, settings.site.root):
         yield Mistake(
             ("settings", "sftp", "export"),
             f"settings: sftp.export: {settings.sftp.export!r} and site.root, {settings.site.root!r}, are one "
-            "in the other; each needs a tree of its own",
+            "in the other; each needs its own tree",
         )
 
 

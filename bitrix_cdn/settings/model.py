@@ -128,7 +128,7 @@ class MountSettings(Section):
     """Seconds between two keep-alive questions to the other host."""
 
     alive_count: Annotated[int, Field(ge=1, le=60)] = 2
-    """Questions left unanswered after which the mount is given up, so that nobody waits on it longer than
+    """Questions left unanswered after which the mount is given up, so that no access waits on it longer than
     `alive_interval` times (`alive_count` + 1) seconds."""
 
     probe_interval: Annotated[float, Field(ge=0.5, le=60)] = 2.0
@@ -136,7 +136,7 @@ class MountSettings(Section):
     which finds what a keep-alive question doesn't, such as a disk that hangs."""
 
     probe_timeout: Annotated[float, Field(ge=0.5, le=60)] = 2.5
-    """Seconds after which a probe without an answer gives the mount up. Nobody waits on the mount longer
+    """Seconds after which a probe without an answer gives the mount up. No access waits on the mount longer
     than this and `probe_interval` together."""
 
     retry_min: Annotated[float, Field(ge=0.05, le=60)] = 0.2
@@ -338,7 +338,7 @@ class EdgesSettings(Section):
     """The port on the CDN host's private address that edges fetch from; closed to everybody else."""
 
     fresh_s: Annotated[int, Field(ge=2, le=3600)] = 10
-    """Seconds (2 to 3600) that an edge may lag behind the CDN host, as nobody tells it of changes: a picture
+    """Seconds (2 to 3600) that an edge may lag behind the CDN host, as it is not told of changes: a picture
     that is asked for later than that was compared with the CDN host's first."""
 
     pending_s: Annotated[int, Field(ge=1, le=60)] = 10

@@ -33,7 +33,7 @@ class PrometheusSettings(Section):
     log of some hundred MB at most."""
 
     memory_max: Memory = "1gb"
-    """Memory at which the kernel ends it, to be started anew: it must not take it from the pictures."""
+    """Memory at which the kernel ends it, and systemd restarts it: it must not take it from the pictures."""
 
     @model_validator(mode="after")
     def _answered_in_time(self) -> Self:
@@ -72,7 +72,7 @@ class ExporterSettings(Section):
     """What asks for pictures as a visitor does, from the monitoring hosts; always on loopback."""
 
     probe_renewal_s: Annotated[int, Field(ge=60, le=86_400)] = 300
-    """Seconds (60 to 86400) after which the picture that is asked for is made anew, without its variant: that
+    """Seconds (60 to 86400) after which the picture that is asked for is renewed, without its variant: that
     it comes as WebP again proves the whole way, from the write to the visitor."""
 
     probe_pictures: list[Annotated[str, Field(pattern=r"^/upload/[A-Za-z0-9/._~%-]+$")]] = Field(
@@ -90,7 +90,7 @@ class ExporterSettings(Section):
     is never verified."""
 
     memory_max: Memory = "128mb"
-    """Memory at which the kernel ends an exporter, to be started anew; for each of them."""
+    """Memory at which the kernel ends an exporter, and systemd restarts it; for each of them."""
 
     allowed: list[Network] = Field(default_factory=list)
     """Addresses and networks besides the monitoring hosts' own that may ask the exporters, such as those of
@@ -103,9 +103,7 @@ class ExporterSettings(Section):
             if name.endswith("_port"):
                 other = ports.setdefault(getattr(self, name), name)
                 if other != name:
-                    raise ValueError(
-                        f"{name} is {other}, {getattr(self, name)}; each needs a port of its own"
-                    )
+                    raise ValueError(f"{name} is {other}, {getattr(self, name)}; each needs its own port")
         return self
 
 

@@ -54,7 +54,7 @@ class HostStatus:
     disk: dict[str, int] = field(default_factory=dict)
     """By mount point, how full it is, in percent."""
     alerts: tuple[str, ...] | None = None
-    """That ring now; None: nobody knows them here."""
+    """That ring now; None: they are not known here."""
     backup: str | None = None
     """When the last one was made, or why it failed; None: no backups are made."""
     backup_failed: bool = False

@@ -151,7 +151,7 @@ def _get(address: str, settings: Settings, path: str, accept: str) -> tuple[int,
     connection: http.client.HTTPConnection
     if settings.tls.enabled:
         context = ssl.create_default_context()
-        # Whether it is the right one is a check of its own.
+        # Whether it is the right one is another check.
         context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
         connection = http.client.HTTPSConnection(address, settings.tls.port, timeout=_WITHIN, context=context)
     else:

@@ -162,14 +162,14 @@ def show(console: Console, site: Site, client: httpx.Client, address: str) -> No
 
     misses, hits = [], []
     for number in range(MISSES):
-        # Under a name of its own it is another picture.
+        # Under another name it is another picture.
         fresh = site.upload(f"bench-{time.time_ns()}-{number}-{source.name}", source.content)
         taken, cache = milliseconds(client, fresh.url_path)
         assert cache == "miss", cache
         misses.append(taken)
         hits.append(milliseconds(client, fresh.url_path)[0])
         site.delete(fresh)
-    table = Table(title=f"an original that nobody has asked for yet, ms, {MISSES} of them")
+    table = Table(title=f"an original that was not asked for yet, ms, {MISSES} of them")
     table.add_column("what")
     table.add_column("median", justify="right")
     table.add_column("slowest", justify="right")

@@ -1,7 +1,7 @@
 """One host: its files, its processes, its power switch.
 
 A host's processes live in a control group of their own, which is how they are found and
-killed, whoever started them. Its root is mounted in a mount namespace of its own: when
+killed, whoever started them. Its root is mounted in its own mount namespace: when
 its last process ends, nothing is left mounted.
 """
 
@@ -36,7 +36,7 @@ _NSPAWN_ENVIRONMENT = {
 BOOT_TIMEOUT = 180.0  # seconds; 2 to 4 when the machine is idle
 _KILL_TIMEOUT = 20.0
 
-# Runs in a mount namespace of its own: what it mounts goes with the host's last process.
+# Runs in its own mount namespace: what it mounts goes with the host's last process.
 # Arguments: control group, lower, upper, work, root, device number of /dev/fuse (major, minor), nspawn's.
 _START = """\
 set -eu
@@ -212,7 +212,7 @@ def _start(files: Layout, record: Record, host: HostRecord, lock: int) -> None:
     base = image.directory() / host.base
     if not base.is_dir():
         raise LabError(
-            f"{host.name}'s base tree {base} is gone: `python -m dev.lab reset {host.name}` makes it anew"
+            f"{host.name}'s base tree {base} is gone: `python -m dev.lab reset {host.name}` rebuilds it"
         )
     # A host that was killed leaves overlayfs' scratch directory behind; a mount wants it empty.
     shutil.rmtree(where.work, ignore_errors=True)

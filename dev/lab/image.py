@@ -1,7 +1,7 @@
 """The bare Debian that every host starts from: one tree per suite, made by mmdebstrap.
 
 A tree never changes once it has its name, so that hosts can run on it and a killed build
-leaves nothing that looks whole. It is made anew when its recipe changes and when its
+leaves nothing that looks whole. It is rebuilt when its recipe changes and when its
 package lists are older than a day: a mirror no longer has the packages of old lists. When
 that fails, as it does offline, the older tree serves.
 """

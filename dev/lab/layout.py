@@ -90,7 +90,7 @@ class HostLayout:
 
     @property
     def console_log(self) -> Path:
-        """What the host wrote to its console since it was last made anew."""
+        """What the host wrote to its console since it was last reset."""
         return self.directory / "console.log"
 
 

@@ -49,7 +49,7 @@ class Config:
     identity: list[str]
     """What must be in place before the deploy: keys, tokens, certificates. Patterns of names at the end."""
     configuration: list[str]
-    """Kept to look things up; the deploy makes it anew."""
+    """Kept to look things up; the deploy makes it again."""
     excluded: list[str]
     with_pictures: bool
     """Whether the pictures are saved, too."""

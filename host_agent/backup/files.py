@@ -1,4 +1,4 @@
-"""Files and directories, moved so that nobody ever sees half of them."""
+"""Files and directories, moved so that half of one is never seen."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """The data of running services: how each is saved whole, and put back while its service is stopped.
 
-What is saved is prepared in files first, each part in a directory of its own. Everything else on the host is
-files that nobody changes half, and is read where it lies.
+What is saved is prepared in files first, each part in its own directory. Everything else on the host is
+files that are never half changed, and is read where it lies.
 """
 
 from __future__ import annotations

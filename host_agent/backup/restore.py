@@ -69,7 +69,7 @@ def begin(config: Config, wanted: str, *, pictures: bool, anew: bool) -> Restore
         if begun and other and not anew:
             raise BackupError(
                 f"a restore of {begun.snapshot[:8]} ({begun.time}) was begun on this host: run the command "
-                "without SNAPSHOT to finish it, or with FORCE=1 to begin anew",
+                "without SNAPSHOT to finish it, or with FORCE=1 to start over",
                 Status.USAGE,
             )
         if begun and not other:

@@ -134,7 +134,7 @@ class Restore:
         except FileNotFoundError:
             return None
         except (OSError, ValueError, TypeError, KeyError) as error:
-            raise BackupError(f"{path}: {error}; remove it to begin anew") from None
+            raise BackupError(f"{path}: {error}; remove it to start over") from None
 
     def save(self, directory: Path) -> None:
         _write(directory / "restore.json", json.dumps(asdict(self)), 0o600)

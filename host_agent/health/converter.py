@@ -1,8 +1,8 @@
 """Waits until the converter on this host is healthy: `cdn-host health CONFIG [RELEASE SECONDS BEFORE]`.
 
 With CONFIG alone it prints the parts that are degraded now, for the `BEFORE` of a later call: names with
-commas between, `none`, or `unknown` when nobody answers. A part that was degraded before a change, such as
-a full disk, says nothing about the change.
+commas between, `none`, or `unknown` when the daemon doesn't answer. A part that was degraded before a
+change, such as a full disk, says nothing about the change.
 
 With all four it exits 0 once the daemon answers as that release, can work, has no part degraded that wasn't
 before, and stays so for a second. It exits 1, with the reason on one line, when that isn't so within SECONDS,
@@ -38,7 +38,7 @@ def address(config: Path) -> str:
 def ask(url: str) -> dict[str, Any]:
     """What the daemon tells of itself.
 
-    :raises OSError: nobody answers.
+    :raises OSError: the daemon doesn't answer.
     :raises ValueError: the answer is not the converter's.
     """
     direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
@@ -71,7 +71,7 @@ def problem(status: dict[str, Any], release: str, before: str) -> str:
 
 
 def acceptable(status: dict[str, Any], release: str, before: str) -> bool:
-    """Whether one that works in part will do, when nobody knows how it was before."""
+    """Whether one that works in part will do, when it is unknown how it was before."""
     return before == UNKNOWN and not problem(status, release, ",".join(degraded(status)))
 
 

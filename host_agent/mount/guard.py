@@ -41,7 +41,7 @@ from host_agent.mount.machine import (
 SSHFS = "fuse.sshfs"
 
 PROBE = ".mount-guard-probe"
-"""File that the account makes and removes on the other host, where nobody takes such a name for a picture."""
+"""File that the account makes and removes on the other host, where such a name is not taken for a picture."""
 
 # Longest sleep of the loop: systemd's watchdog and the metrics want to hear of us.
 _BEAT = 2.0
@@ -199,7 +199,7 @@ class Guard:
         config = self.config
         clean_up(config)
         if own := linux.mounts_at(config.mount_point):
-            raise ConfigError(f"{config.mount_point} is a file system of its own ({own[-1].kind})")
+            raise ConfigError(f"{config.mount_point} is a separate file system ({own[-1].kind})")
         config.run.mkdir(parents=True, exist_ok=True)
         for place in (config.run.parent, config.run):
             place.chmod(0o755)  # everybody may ask for the status
@@ -428,7 +428,7 @@ class Guard:
         return bool(real) and real[-1].device == self._mount.device
 
     def _in_child(self, work: Callable[[], object], done: Callable[[object], None]) -> Child:
-        """Runs something short in a process of its own; it may hang there for ever."""
+        """Runs something short in its own process; it may hang there for ever."""
         reader, writer = os.pipe()
         pid = os.fork()
         if pid == 0:

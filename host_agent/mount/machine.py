@@ -29,7 +29,7 @@ class Action(Enum):
     CONNECT = auto()
     """Start sshfs on the private path."""
     PROBE = auto()
-    """Ask the private path for its free space, in a process of its own."""
+    """Ask the private path for its free space, in its own process."""
     PUSH = auto()
     """Start pushing the spool."""
     BIND = auto()

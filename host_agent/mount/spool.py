@@ -1,4 +1,4 @@
-"""Pushes the spool to the other host, in a process of its own: whatever it waits for, the guard doesn't.
+"""Pushes the spool to the other host, in its own process: whatever it waits for, the guard doesn't.
 
 It talks to the guard in lines: `progress FILES BYTES LEFT LEFT_BYTES`, `ready`, `failed REASON`, `done`;
 the guard answers `ready` with `bound` as soon as the mount lies over the spool.
@@ -302,7 +302,7 @@ class Push:
                 sha256 = _copy(descriptor, new)
                 os.fchmod(new, stat.S_IMODE(status.st_mode) & 0o777)
                 os.fsync(new)
-                # After the last write: each write on the other host sets the time anew.
+                # After the last write: each write on the other host sets the time again.
                 os.utime(new, ns=(status.st_atime_ns, status.st_mtime_ns))
             finally:
                 os.close(new)

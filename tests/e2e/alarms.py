@@ -394,7 +394,7 @@ def queue_nearly_full(place: Place) -> Iterator[None]:
 def variant_that_can_not_be_read(place: Place) -> Iterator[None]:
     remote = place.cdn.remote
     variant = f"{place.settings.cdn.resize_cache}/bitrix-cdn/probe.jpg.webp"
-    # It would be made anew every few minutes.
+    # It would be renewed every few minutes.
     with stopped(remote, "edge-probe-picture.timer"):
         wait_until("the picture as WebP", lambda: remote.run("ls", variant, check=False))
         remote.run("chmod", "0", variant)

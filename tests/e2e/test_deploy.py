@@ -332,7 +332,7 @@ def test_an_operator_with_sudo_can_do_all_of_it(
 
 
 def test_a_deploy_killed_halfway_is_finished_by_the_next(lab: state.Lab, cdn: Cdn) -> None:
-    # The release is to be installed anew; the kill comes while it is.
+    # The release is to be reinstalled; the kill comes while it is.
     cdn.remote.run("systemctl", "stop", "webp-converter")
     cdn.remote.run("rm", "-rf", "/opt/webp-converter")
     try:

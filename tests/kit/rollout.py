@@ -93,7 +93,7 @@ class Tree:
     def start(
         self, *arguments: str, code: str = "", command: str = "start", **environment: str
     ) -> subprocess.Popen[str]:
-        """Starts a rollout, in a process group of its own.
+        """Starts a rollout, in its own process group.
 
         :param code: Python that goes before it.
         :param command: of `bitrix-cdn rollout`.

@@ -1,4 +1,4 @@
-"""Role exporters: each part tells how it does, from a sandbox, and the picture to ask for is made anew."""
+"""Role exporters: each part tells how it does, from a sandbox, and the picture to ask for is renewed."""
 
 import json
 from collections.abc import Iterator

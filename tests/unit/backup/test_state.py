@@ -66,7 +66,7 @@ def test_a_restore_remembers_what_is_done(tmp_path: Path) -> None:
 
 def test_a_damaged_restore_is_not_taken_for_none(tmp_path: Path) -> None:
     (tmp_path / "restore.json").write_text("{")
-    with pytest.raises(BackupError, match="remove it to begin anew"):
+    with pytest.raises(BackupError, match="remove it to start over"):
         Restore.load(tmp_path)
 
 
