@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import redis
 from converter_app.tests.harness import DaemonProcess, RedisServer, StartDaemon
 from converter_app.tests.site import Site
 
@@ -18,6 +19,23 @@ def redis_server(tmp_path: Path) -> Iterator[RedisServer]:
     server.start()
     yield server
     server.kill()
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
+    """One Redis, shared by the tests of a module: see `raw`."""
+    server = RedisServer(tmp_path_factory.mktemp("server") / "redis")
+    server.start()
+    yield server
+    server.kill()
+
+
+@pytest.fixture
+def raw(server: RedisServer) -> redis.Redis:
+    """The module's Redis, empty."""
+    client = redis.Redis(unix_socket_path=str(server.socket))
+    client.flushall()
+    return client
 
 
 @pytest.fixture

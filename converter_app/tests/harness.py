@@ -16,6 +16,8 @@ from typing import Any
 from urllib.error import HTTPError
 from urllib.request import urlopen
 
+import pytest
+
 
 def wait_until(condition: Callable[[], Any], timeout_s: float = 15, every_s: float = 0.005) -> Any:
     """Waits for a condition and returns its value; fails when it does not come true in time."""
@@ -141,3 +143,41 @@ def children_of(pid: int) -> list[int]:
         ["ps", "-o", "pid=", "--ppid", str(pid)], capture_output=True, text=True, check=False
     ).stdout
     return [int(line) for line in text.split()]
+
+
+MARK = "user.webp-converter"
+
+
+def variant_of(path: Path) -> Path:
+    return path.with_name(path.name + ".webp")
+
+
+def decided(path: Path) -> bool:
+    """Whether the decision about a picture is there, and describes what the picture is now."""
+    status = path.stat()
+    for decision in (variant_of(path), verdict_of(path)):
+        try:
+            mark = os.getxattr(decision, MARK).split(b" ")
+        except FileNotFoundError:
+            continue
+        return mark[1:3] == [b"%d" % status.st_size, b"%d" % status.st_mtime_ns]
+    return False
+
+
+def read_days_ago(path: Path, days: float) -> None:
+    os.utime(path, ns=(time.time_ns() - int(days * DAY_NS), path.stat().st_mtime_ns))
+
+
+needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to mount a small file system")
+
+
+def command(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    program = Path(sys.executable).parent / "webp-converter"
+    return subprocess.run([str(program), *map(str, arguments)], capture_output=True, text=True, check=False)
+
+
+def verdict_of(path: Path) -> Path:
+    return path.with_name(path.name + ".keep")
+
+
+DAY_NS = 86_400 * 1_000_000_000

@@ -15,9 +15,9 @@ from functools import cache
 from pathlib import Path
 
 import redis
-from converter_app.tests import pictures
 from converter_app.tests.harness import DaemonProcess
 from PIL import Image
+from tests.kit import pictures
 
 from webp_converter.queue.jobs import GROUP, Priority
 from webp_converter.variants.store import KEEP, WEBP, XATTR, Mark

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import http.client
 import json
 import os
 import re
@@ -14,55 +13,18 @@ from typing import Any
 from urllib.parse import quote_from_bytes
 
 import pytest
-from converter_app.tests import pictures
-from converter_app.tests.harness import DaemonProcess, RedisServer, StartDaemon, wait_until
-from converter_app.tests.test_daemon import decided, variant_of
+from converter_app.tests.clients import NASTY, TOKEN, Answer, Client, give_up, verdict_read
+from converter_app.tests.harness import (
+    DaemonProcess,
+    RedisServer,
+    StartDaemon,
+    decided,
+    variant_of,
+    wait_until,
+)
+from tests.kit import pictures
 
 from webp_converter.api import answers
-from webp_converter.variants.store import XATTR, Mark
-
-TOKEN = "0123456789abcdef0123456789abcdef"
-NASTY = os.fsdecode(b"new\nline '\"%41$(x)`y` \\ \xff\xfe.jpg")
-
-
-class Answer:
-    def __init__(self, response: http.client.HTTPResponse) -> None:
-        self.status = response.status
-        self.headers = response.headers
-        self.body = response.read()
-
-    @property
-    def json(self) -> Any:
-        return json.loads(self.body)
-
-
-class Client:
-    """Asks the API of a daemon."""
-
-    def __init__(self, daemon: DaemonProcess) -> None:
-        self._port = daemon.api_port
-
-    def __call__(
-        self,
-        method: str,
-        path: str,
-        body: Any = None,
-        token: str | None = TOKEN,
-        raw: bytes | None = None,
-        **headers: str,
-    ) -> Answer:
-        connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=30)
-        if token is not None:
-            headers["Authorization"] = f"Bearer {token}"
-        if body is not None:
-            raw = json.dumps(body).encode()
-        if raw is not None:
-            headers["Content-Type"] = "application/json"
-        try:
-            connection.request(method, path, raw, headers)
-            return Answer(connection.getresponse())
-        finally:
-            connection.close()
 
 
 @pytest.fixture(scope="module")
@@ -101,27 +63,6 @@ def picture(served: DaemonProcess, request: pytest.FixtureRequest) -> Path:
     path.write_bytes(pictures.jpeg())
     wait_until(lambda: decided(path))
     return path
-
-
-def give_up(daemon: DaemonProcess, ask: Client, name: str) -> tuple[Path, dict[str, Any]]:
-    """A picture that the worker's memory doesn't suffice for, and its letter."""
-    path = daemon.root / name
-    path.write_bytes(pictures.encoded(pictures.photograph(side=64).resize((5500, 5500))))
-
-    def letter() -> dict[str, Any] | None:
-        return next((letter for letter in ask("GET", "/api/dead").json if letter["path"] == str(path)), None)
-
-    found: dict[str, Any] = wait_until(letter, timeout_s=30)
-    wait_until(lambda: verdict_of(path) == "failed")
-    return path, found
-
-
-def verdict_of(path: Path) -> str | None:
-    try:
-        mark = Mark.parse(os.getxattr(f"{path}.keep", XATTR))
-    except FileNotFoundError:
-        return None
-    return mark.verdict if mark else None
 
 
 # What it tells
@@ -233,7 +174,7 @@ def test_dead_letters_there_and_back(served: DaemonProcess, ask: Client) -> None
     assert ask("DELETE", f"/api/dead/{again['id']}").status == 204
     assert ask("DELETE", f"/api/dead/{again['id']}").status == 404
     assert newer() is None
-    wait_until(lambda: verdict_of(path) == "failed")  # nothing tries it again
+    wait_until(lambda: verdict_read(path) == "failed")  # nothing tries it again
     path.unlink()
 
 
@@ -553,7 +494,7 @@ def test_the_limit_raised_and_all_tried_again(start_daemon: StartDaemon) -> None
     text = daemon.config_file.read_text()
     daemon.config_file.write_text(text.replace("memory_limit_mib = 256", "memory_limit_mib = 2048"))
     daemon.start()
-    assert verdict_of(path) == "failed"
+    assert verdict_read(path) == "failed"
     result = program("dead", "retry", "--all", "--config", daemon.config_file)
     assert (result.returncode, result.stdout) == (0, "1 retried\n")
     wait_until(lambda: variant_of(path).exists() and decided(path), timeout_s=60)
@@ -569,7 +510,7 @@ def test_killed_between_the_letter_and_the_verdict(start_daemon: StartDaemon) ->
     daemon.kill()
     path.with_name("large.jpg.keep").unlink()
     daemon.start(ready=False)
-    wait_until(lambda: verdict_of(path) == "failed", timeout_s=30)
+    wait_until(lambda: verdict_read(path) == "failed", timeout_s=30)
     [again] = Client(daemon)("GET", "/api/dead").json
     assert again["path"] == letter["path"]
     assert again["given_up_at"] > letter["given_up_at"]

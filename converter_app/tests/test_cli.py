@@ -2,19 +2,11 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
-from converter_app.tests import pictures
-from converter_app.tests.harness import DaemonProcess, RedisServer, wait_until
-from converter_app.tests.test_daemon import decided, variant_of
-
-
-def command(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
-    program = Path(sys.executable).parent / "webp-converter"
-    return subprocess.run([str(program), *map(str, arguments)], capture_output=True, text=True, check=False)
+from converter_app.tests.harness import DaemonProcess, RedisServer, command, decided, variant_of, wait_until
+from tests.kit import pictures
 
 
 @pytest.fixture

@@ -15,10 +15,10 @@ import numpy as np
 import pytest
 from converter_app.tests import chromium, samples
 from converter_app.tests import colours as c
-from converter_app.tests.pictures import encoded
 from converter_app.tests.samples import chunk
 from numpy.typing import NDArray
 from PIL import Image
+from tests.kit.pictures import encoded
 
 from webp_converter.config import Encoding
 from webp_converter.picture.images import DamagedError, Keep, Reason, Variant, convert

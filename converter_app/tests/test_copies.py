@@ -7,9 +7,9 @@ import time
 from pathlib import Path
 
 import pytest
-from converter_app.tests import pictures
 from converter_app.tests.harness import DaemonProcess, StartDaemon, wait_until
 from converter_app.tests.site import Site
+from tests.kit import pictures
 
 ORIGINAL = pictures.encoded(pictures.photograph(side=512).resize((1600, 1600)))
 SMALLER = pictures.encoded(pictures.photograph(side=512).resize((1500, 1500)))

@@ -14,30 +14,19 @@ from urllib.request import urlopen
 
 import pytest
 import redis
-from converter_app.tests import pictures, samples
-from converter_app.tests.harness import DaemonProcess, RedisServer, StartDaemon, children_of, wait_until
-
-MARK = "user.webp-converter"
-
-
-def variant_of(path: Path) -> Path:
-    return path.with_name(path.name + ".webp")
-
-
-def verdict_of(path: Path) -> Path:
-    return path.with_name(path.name + ".keep")
-
-
-def decided(path: Path) -> bool:
-    """Whether the decision about a picture is there, and describes what the picture is now."""
-    status = path.stat()
-    for decision in (variant_of(path), verdict_of(path)):
-        try:
-            mark = os.getxattr(decision, MARK).split(b" ")
-        except FileNotFoundError:
-            continue
-        return mark[1:3] == [b"%d" % status.st_size, b"%d" % status.st_mtime_ns]
-    return False
+from converter_app.tests import samples
+from converter_app.tests.harness import (
+    MARK,
+    DaemonProcess,
+    RedisServer,
+    StartDaemon,
+    children_of,
+    decided,
+    variant_of,
+    verdict_of,
+    wait_until,
+)
+from tests.kit import pictures
 
 
 def test_a_photo_written_is_published_as_promised(resized: Path) -> None:
@@ -142,7 +131,7 @@ def test_the_intermediate_is_never_published(daemon: DaemonProcess, resized: Pat
         path.unlink()
         path.write_bytes(pictures.jpeg())
         wait_until(lambda: decided(path), timeout_s=5)
-        assert pictures.decoded(variant_of(path).read_bytes()).size == pictures.photograph().size
+        assert pictures.opened(variant_of(path).read_bytes()).size == pictures.photograph().size
         path.unlink()
         wait_until(lambda: not variant_of(path).exists())
     sizes = {line["original_bytes"] for line in daemon.log("published") if line["path"] == str(path)}
@@ -456,7 +445,7 @@ def test_readers_never_see_half_a_variant(daemon: DaemonProcess, resized: Path) 
                 data = variant_of(path).read_bytes()
             except FileNotFoundError:
                 continue
-            pictures.decoded(data)
+            pictures.opened(data)
             seen += 1
 
     reader = threading.Thread(target=read)
@@ -525,7 +514,7 @@ def test_an_animation_by_whatever_name(resized: Path, name: str) -> None:
     path = resized / name
     path.write_bytes(samples.gif((80, 60), frames, repeats=0))
     wait_until(lambda: decided(path))
-    variant = pictures.decoded(variant_of(path).read_bytes())
+    variant = pictures.opened(variant_of(path).read_bytes())
     assert getattr(variant, "n_frames", 1) == 3
     assert variant.info["loop"] == 0
 
@@ -536,7 +525,7 @@ def test_other_kinds_of_pictures(resized: Path, extension: str) -> None:
     form = {"gif": "GIF", "bmp": "BMP"}.get(extension, "TIFF")
     path.write_bytes(pictures.encoded(pictures.photograph().quantize(64), form))
     wait_until(lambda: decided(path))
-    assert pictures.decoded(variant_of(path).read_bytes()).size == pictures.photograph().size
+    assert pictures.opened(variant_of(path).read_bytes()).size == pictures.photograph().size
 
 
 @pytest.mark.parametrize("data", [bytes(5000), pictures.jpeg()[:20_000]], ids=["zeros", "cut off"])

@@ -7,13 +7,12 @@ import os
 import signal
 import subprocess
 import threading
-import time
 import tracemalloc
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from converter_app.tests.harness import wait_until
+from converter_app.tests.harness import DAY_NS, needs_root, read_days_ago, wait_until
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -34,7 +33,6 @@ from webp_converter.variants.store import (
     is_evicted,
 )
 
-DAY_NS = 86_400 * 1_000_000_000
 DATA = b"v" * 5000
 
 
@@ -97,10 +95,6 @@ class Place:
 
 def variant(path: Path, suffix: bytes = WEBP) -> Path:
     return Path(str(path) + suffix.decode())
-
-
-def read_days_ago(path: Path, days: float) -> None:
-    os.utime(path, ns=(time.time_ns() - int(days * DAY_NS), path.stat().st_mtime_ns))
 
 
 @pytest.fixture
@@ -358,9 +352,6 @@ class TestCut:
     def test_there_are_few_classes(self) -> None:
         assert age_class(200 * 365 * DAY_NS) < 12_000
         assert age_class(-5) == 0
-
-
-needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to mount a small file system")
 
 
 @pytest.fixture

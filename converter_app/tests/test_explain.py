@@ -15,9 +15,8 @@ from urllib.parse import urlencode
 from urllib.request import urlopen
 
 import pytest
-from converter_app.tests import pictures
-from converter_app.tests.harness import DaemonProcess, RedisServer, free_port
-from converter_app.tests.test_cli import command
+from converter_app.tests.harness import DaemonProcess, RedisServer, command, free_port
+from tests.kit import pictures
 
 from webp_converter.api.explain import is_well, place_of
 from webp_converter.api.service import Service

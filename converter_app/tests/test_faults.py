@@ -21,10 +21,10 @@ from pathlib import Path
 
 import pytest
 import redis
-from converter_app.tests import pictures
 from converter_app.tests.harness import DaemonProcess, RedisServer, StartDaemon, wait_until
 from converter_app.tests.shop import Shop, contents, reader, settle
 from PIL import Image
+from tests.kit import pictures
 
 from webp_converter.queue.jobs import GROUP
 from webp_converter.variants.store import KEEP, XATTR, Mark

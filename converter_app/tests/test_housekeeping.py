@@ -13,10 +13,17 @@ from typing import Any
 from urllib.request import urlopen
 
 import pytest
-from converter_app.tests import pictures
-from converter_app.tests.harness import DaemonProcess, RedisServer, StartDaemon, wait_until
-from converter_app.tests.test_daemon import decided, variant_of
-from converter_app.tests.test_eviction import needs_root, read_days_ago
+from converter_app.tests.harness import (
+    DaemonProcess,
+    RedisServer,
+    StartDaemon,
+    decided,
+    needs_root,
+    read_days_ago,
+    variant_of,
+    wait_until,
+)
+from tests.kit import pictures
 
 from webp_converter.config import Queue
 from webp_converter.queue.jobs import Job, Jobs, Priority
@@ -188,7 +195,7 @@ def test_a_full_disk_is_a_pause(small_daemon: DaemonProcess, leave: int) -> None
     for path in paths:
         # Nothing, or all of it.
         if variant_of(path).exists():
-            assert pictures.decoded(variant_of(path).read_bytes()).format == "WEBP"
+            assert pictures.opened(variant_of(path).read_bytes()).format == "WEBP"
             assert os.getxattr(variant_of(path), XATTR)
     assert daemon.process
     assert daemon.process.poll() is None

@@ -8,12 +8,12 @@ from functools import cache
 
 import numpy as np
 import pytest
-from converter_app.tests import pictures
 from converter_app.tests.samples import chunk
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageCms
 from PIL.JpegImagePlugin import JpegImageFile
+from tests.kit import pictures
 
 from webp_converter.config import Encoding
 from webp_converter.picture.images import (
@@ -59,7 +59,7 @@ class TestPolicies:
         assert pictures.ssim(data, decision.data) >= 0.95
         lower = DEFAULT.ladder[: DEFAULT.ladder.index(decision.quality)]
         if lower:
-            worse = pictures.encoded(pictures.decoded(data), "WEBP", quality=lower[-1], method=2)
+            worse = pictures.encoded(pictures.opened(data), "WEBP", quality=lower[-1], method=2)
             assert pictures.ssim(data, worse) < 0.95 + 0.005
 
     def test_fixed(self) -> None:
@@ -151,13 +151,13 @@ class TestPng:
             drawing.paste((k % 256, 90, 40), (k, 0, k + 7, 300))
         decision = converted(pictures.encoded(drawing, "PNG"))
         assert decision.quality == 0
-        assert difference(pictures.decoded(decision.data).convert("RGB"), drawing) == 0
+        assert difference(pictures.opened(decision.data).convert("RGB"), drawing) == 0
 
     def test_alpha(self) -> None:
         image = pictures.photograph().convert("RGBA")
         alpha = Image.linear_gradient("L").resize(image.size)
         image.putalpha(alpha)
-        variant = pictures.decoded(converted(pictures.encoded(image, "PNG")).data)
+        variant = pictures.opened(converted(pictures.encoded(image, "PNG")).data)
         assert variant.mode == "RGBA"
         assert difference(variant.getchannel("A"), alpha) == 0
         ground = Image.new("RGBA", image.size, "white")
@@ -166,28 +166,28 @@ class TestPng:
 
     def test_palette(self) -> None:
         image = pictures.photograph().quantize(64)
-        variant = pictures.decoded(converted(pictures.encoded(image, "PNG")).data)
+        variant = pictures.opened(converted(pictures.encoded(image, "PNG")).data)
         assert difference(variant.convert("RGB"), image.convert("RGB")) < 6
 
     def test_palette_with_transparency(self) -> None:
         image = pictures.photograph().quantize(16)
         data = pictures.encoded(image, "PNG", transparency=3)
-        expected = pictures.decoded(data).convert("RGBA")
-        variant = pictures.decoded(converted(data).data)
+        expected = pictures.opened(data).convert("RGBA")
+        variant = pictures.opened(converted(data).data)
         assert difference(variant.getchannel("A"), expected.getchannel("A")) == 0
 
     def test_rgb_with_a_transparent_colour(self) -> None:
         image = Image.new("RGB", (64, 64), (10, 20, 30))
         image.paste((200, 100, 50), (16, 16, 48, 48))
         data = pictures.encoded(image, "PNG", transparency=(10, 20, 30), compress_level=0)
-        variant = pictures.decoded(converted(data).data)
+        variant = pictures.opened(converted(data).data)
         assert variant.getpixel((0, 0))[3] == 0  # type: ignore[index]
         assert variant.getpixel((32, 32)) == (200, 100, 50, 255)
 
     def test_16_bit_gray(self) -> None:
         gray = np.asarray(pictures.photograph().convert("L"))
         image = Image.fromarray(gray.astype(np.uint16) * 257)
-        variant = pictures.decoded(converted(pictures.encoded(image, "PNG")).data)
+        variant = pictures.opened(converted(pictures.encoded(image, "PNG")).data)
         assert difference(variant.convert("L"), Image.fromarray(gray)) < 4
 
     def test_16_bit_colour(self) -> None:
@@ -196,7 +196,7 @@ class TestPng:
         rows = b"".join(b"\0" + (row.astype(">u2") * 257).astype(">u2").tobytes() for row in photograph)
         header = struct.pack(">IIBBBBB", width, height, 16, 2, 0, 0, 0)
         data = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows))
-        variant = pictures.decoded(converted(data + chunk(b"IEND", b"")).data)
+        variant = pictures.opened(converted(data + chunk(b"IEND", b"")).data)
         assert difference(variant.convert("RGB"), pictures.photograph()) < 5
 
     @pytest.mark.parametrize("depth", [1, 2, 4, 8])
@@ -204,13 +204,13 @@ class TestPng:
         white = (1 << depth) - 1
         row = int("".join(format(v, f"0{depth}b") for v in [white] * 32 + [0] * 32), 2)
         rows = (b"\0" + row.to_bytes(8 * depth, "big")) * 64
-        variant = pictures.decoded(converted(png(depth, 0, rows, struct.pack(">H", white))).data)
+        variant = pictures.opened(converted(png(depth, 0, rows, struct.pack(">H", white))).data)
         assert variant.getpixel((0, 0))[3] == 0  # type: ignore[index]
         assert variant.getpixel((63, 0)) == (0, 0, 0, 255)
 
     def test_16_bit_colour_with_a_transparent_one(self) -> None:
         clear, other = struct.pack(">HHH", 1000, 2000, 3000), struct.pack(">HHH", 60_000, 2000, 3000)
-        variant = pictures.decoded(converted(png(16, 2, (b"\0" + clear * 32 + other * 32) * 64, clear)).data)
+        variant = pictures.opened(converted(png(16, 2, (b"\0" + clear * 32 + other * 32) * 64, clear)).data)
         assert variant.getpixel((0, 0))[3] == 0  # type: ignore[index]
         assert variant.getpixel((63, 0)) == (234, 7, 11, 255)
 
@@ -218,7 +218,7 @@ class TestPng:
         values = np.full((64, 64), 30_000, np.uint16)
         values[16:48, 16:48] = 30_001
         data = pictures.encoded(Image.fromarray(values), "PNG", transparency=30_001, compress_level=0)
-        variant = pictures.decoded(converted(data).data)
+        variant = pictures.opened(converted(data).data)
         assert variant.getpixel((0, 0)) == (117, 117, 117, 255)
         assert variant.getpixel((30, 30))[3] == 0  # type: ignore[index]
 
@@ -226,7 +226,7 @@ class TestPng:
     def test_gray_modes(self, mode: str) -> None:
         image = pictures.photograph().convert("L").convert(mode)
         data = pictures.encoded(image, "PNG", compress_level=0)
-        variant = pictures.decoded(converted(data).data)
+        variant = pictures.opened(converted(data).data)
         assert difference(variant.convert("L"), image.convert("L")) < 4
 
 
@@ -242,18 +242,18 @@ class TestJpeg:
         photograph = pictures.photograph("coffee.png")
         exif = Image.Exif()
         exif[0x0112] = 6  # to be turned by 90 degrees clockwise
-        variant = pictures.decoded(converted(pictures.encoded(photograph, exif=exif)).data)
+        variant = pictures.opened(converted(pictures.encoded(photograph, exif=exif)).data)
         assert difference(variant, photograph.transpose(Image.Transpose.ROTATE_270)) < 5
         assert not variant.getexif()
 
     def test_cmyk(self) -> None:
         data = pictures.encoded(pictures.photograph().convert("CMYK"))
-        variant = pictures.decoded(converted(data).data)
+        variant = pictures.opened(converted(data).data)
         assert difference(variant.convert("RGB"), pictures.photograph()) < 6
 
     def test_gray(self) -> None:
         gray = pictures.photograph().convert("L")
-        variant = pictures.decoded(converted(pictures.encoded(gray)).data)
+        variant = pictures.opened(converted(pictures.encoded(gray)).data)
         assert difference(variant.convert("L"), gray) < 4
 
     @pytest.mark.parametrize("options", [{"progressive": True}, {"subsampling": 0}])
@@ -265,7 +265,7 @@ class TestJpeg:
         """A profile whose red and blue are swapped: what is stored red is meant blue."""
         profile = swapped_profile()
         photograph = pictures.photograph("coffee.png")
-        variant = pictures.decoded(converted(pictures.encoded(photograph, icc_profile=profile)).data)
+        variant = pictures.opened(converted(pictures.encoded(photograph, icc_profile=profile)).data)
         red, green, blue = photograph.split()
         assert difference(variant, Image.merge("RGB", (blue, green, red))) < 6
         assert "icc_profile" not in variant.info
@@ -274,7 +274,7 @@ class TestJpeg:
         srgb = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
         for profile in (srgb, b"no profile at all"):
             variant = converted(pictures.encoded(pictures.photograph(), icc_profile=profile))
-            assert difference(pictures.decoded(variant.data), pictures.photograph()) < 4
+            assert difference(pictures.opened(variant.data), pictures.photograph()) < 4
 
     def test_bytes_after_the_end_are_no_damage(self) -> None:
         assert converted(pictures.jpeg() + b"\0" * 100)
@@ -317,11 +317,11 @@ class TestAvif:
         assert len(avif.data) < (len(decision.data) if isinstance(decision, Variant) else 0.9 * len(data))
         assert len(avif.data) <= 0.9 * len(data)
         assert avif.quality in DEFAULT.avif_ladder
-        assert pictures.decoded(avif.data).format == "AVIF"
+        assert pictures.opened(avif.data).format == "AVIF"
         assert pictures.ssim(data, avif.data) >= 0.95
         lower = DEFAULT.avif_ladder[: DEFAULT.avif_ladder.index(avif.quality)]
         if lower:
-            worse = pictures.encoded(pictures.decoded(data), "AVIF", quality=lower[-1], speed=8)
+            worse = pictures.encoded(pictures.opened(data), "AVIF", quality=lower[-1], speed=8)
             assert pictures.ssim(data, worse) < 0.95 + 0.005
 
     def test_there_is_one_of_a_usual_photograph(self) -> None:
@@ -357,14 +357,14 @@ class TestAvif:
         image.putalpha(alpha)
         decision = converted(pictures.encoded(image, "PNG"), self.ENCODING)
         assert decision.avif is not None
-        assert difference(pictures.decoded(decision.avif.data).getchannel("A"), alpha) < 2
+        assert difference(pictures.opened(decision.avif.data).getchannel("A"), alpha) < 2
 
     def test_no_profile_but_that_of_its_pixels(self) -> None:
         """Pillow would embed the original's, which was applied."""
         data = pictures.encoded(pictures.photograph("coffee.png"), icc_profile=swapped_profile())
         decision = converted(data, self.ENCODING)
         assert decision.avif is not None
-        variant = pictures.decoded(decision.avif.data)
+        variant = pictures.opened(decision.avif.data)
         assert "icc_profile" not in variant.info
         red, green, blue = pictures.photograph("coffee.png").split()
         assert difference(variant, Image.merge("RGB", (blue, green, red))) < 8
@@ -385,7 +385,7 @@ class TestMetadata:
         def variant(policy: str) -> Image.Image:
             decision = converted(data, Encoding.model_validate({"avif": True, "metadata": policy}))
             assert decision.avif is not None
-            return pictures.decoded(decision.data if request.param == "WEBP" else decision.avif.data)
+            return pictures.opened(decision.data if request.param == "WEBP" else decision.avif.data)
 
         return variant
 
@@ -420,13 +420,13 @@ class TestMetadata:
         decision = converted(data, Encoding(metadata="all", avif=True))
         assert decision.avif is not None
         for variant in (decision.data, decision.avif.data):
-            assert "exif" not in pictures.decoded(variant).info
+            assert "exif" not in pictures.opened(variant).info
 
     def test_srgb_and_what_is_no_profile_are_not_worth_their_bytes(self) -> None:
         srgb = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
         for profile in (srgb, b"no profile at all"):
             data = pictures.encoded(pictures.photograph(), icc_profile=profile)
-            variant = pictures.decoded(converted(data, Encoding(metadata="all")).data)
+            variant = pictures.opened(converted(data, Encoding(metadata="all")).data)
             assert "icc_profile" not in variant.info
 
     def test_lossless(self) -> None:
@@ -434,8 +434,8 @@ class TestMetadata:
         data = pictures.encoded(drawing, "PNG", icc_profile=swapped_profile(), compress_level=0)
         decision = converted(data, Encoding(metadata="icc"))
         assert decision.quality == 0
-        assert pictures.decoded(decision.data).info["icc_profile"] == swapped_profile()
-        assert pictures.decoded(converted(data).data).convert("RGB").getpixel((9, 9)) == (10, 10, 200)
+        assert pictures.opened(decision.data).info["icc_profile"] == swapped_profile()
+        assert pictures.opened(converted(data).data).convert("RGB").getpixel((9, 9)) == (10, 10, 200)
 
 
 class TestRefused:
@@ -497,7 +497,7 @@ def test_tiny_pictures(size: tuple[int, int]) -> None:
     for data in (pictures.encoded(image), pictures.encoded(image, "PNG", compress_level=0)):
         decision = convert(data, DEFAULT)
         if isinstance(decision, Variant):
-            assert pictures.decoded(decision.data).size == size
+            assert pictures.opened(decision.data).size == size
 
 
 @settings(max_examples=150, deadline=None)

@@ -12,11 +12,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from converter_app.tests import pictures, samples
+from converter_app.tests import samples
 from converter_app.tests.samples import BLUE, GREEN, RED, GifFrame, PngFrame
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageChops, ImageFile
+from tests.kit import pictures
 
 from webp_converter.config import Encoding
 from webp_converter.picture.images import DamagedError, Keep, Reason, Variant, convert, opened
@@ -34,7 +35,7 @@ def variant_of(data: bytes, encoding: Encoding = DEFAULT) -> Variant:
 
 
 def pixels_of(data: bytes, encoding: Encoding = DEFAULT) -> Image.Image:
-    return pictures.decoded(variant_of(data, encoding).data)
+    return pictures.opened(variant_of(data, encoding).data)
 
 
 def difference(one: Image.Image, other: Image.Image) -> float:
@@ -82,7 +83,7 @@ class TestWebp:
         data = pictures.encoded(image, "WEBP", lossless=True)
         shown = pixels_of(data)
         assert shown.mode == "RGBA"
-        assert difference(shown.getchannel("A"), pictures.decoded(data).getchannel("A")) < 1
+        assert difference(shown.getchannel("A"), pictures.opened(data).getchannel("A")) < 1
 
     def test_orientation_in_exif_is_not_applied_as_browsers_ignore_it(self) -> None:
         exif = Image.Exif()
@@ -155,7 +156,7 @@ class TestAvif:
         image.putalpha(Image.linear_gradient("L").resize(image.size))
         data = as_avif(image, quality=90)
         shown = pixels_of(data)
-        assert difference(shown.getchannel("A"), pictures.decoded(data).getchannel("A")) < 3
+        assert difference(shown.getchannel("A"), pictures.opened(data).getchannel("A")) < 3
 
     @pytest.mark.parametrize(("primaries", "transfer"), [(12, 13), (9, 16), (1, 8)])
     def test_colours_that_the_decoder_does_not_convert_are_left_alone(
@@ -196,7 +197,7 @@ class TestBmp:
         drawing.paste((10, 200, 30), (20, 20, 90, 250))
         decision = variant_of(pictures.encoded(drawing, "BMP"))
         assert decision.quality == 0
-        assert difference(pictures.decoded(decision.data).convert("RGB"), drawing) == 0
+        assert difference(pictures.opened(decision.data).convert("RGB"), drawing) == 0
 
 
 class TestTiff:
@@ -495,7 +496,7 @@ class TestAnimatedPng:
 
     def test_of_a_single_frame_it_is_a_still_picture(self) -> None:
         data = samples.apng((80, 60), self.FRAMES[:1], default=(1, 2, 3, 255))
-        shown = pictures.decoded(variant_of(data).data)
+        shown = pictures.opened(variant_of(data).data)
         assert getattr(shown, "n_frames", 1) == 1
         assert shown.convert("RGB").getpixel((5, 5)) == (255, 0, 0)
 
@@ -744,4 +745,4 @@ def test_mutated_pictures_are_converted_kept_or_damaged(name: str, data: st.Data
     except DamagedError:
         return
     if isinstance(decision, Variant):
-        pictures.decoded(decision.data)
+        pictures.opened(decision.data)

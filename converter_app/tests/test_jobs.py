@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
 
 import pytest
 import redis
@@ -9,21 +8,6 @@ from converter_app.tests.harness import RedisServer
 
 from webp_converter.config import Queue
 from webp_converter.queue.jobs import GROUP, Done, Job, Jobs, Letter, Priority
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
-    server = RedisServer(tmp_path_factory.mktemp("jobs") / "redis")
-    server.start()
-    yield server
-    server.kill()
-
-
-@pytest.fixture
-def raw(server: RedisServer) -> redis.Redis:
-    client = redis.Redis(unix_socket_path=str(server.socket))
-    client.flushall()
-    return client
 
 
 @pytest.fixture

@@ -9,10 +9,9 @@ from importlib.metadata import version
 from urllib.request import urlopen
 
 import pytest
-from converter_app.tests import pictures
-from converter_app.tests.harness import DaemonProcess, StartDaemon, wait_until
-from converter_app.tests.test_daemon import decided, variant_of
+from converter_app.tests.harness import DaemonProcess, StartDaemon, decided, variant_of, wait_until
 from prometheus_client.parser import text_string_to_metric_families
+from tests.kit import pictures
 
 from webp_converter.variants.store import XATTR, Mark
 from webp_converter.work.metrics import PARTS, PAUSES, STREAMS, Metrics

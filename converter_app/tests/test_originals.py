@@ -7,9 +7,9 @@ import time
 from pathlib import Path
 
 import pytest
-from converter_app.tests import pictures
 from converter_app.tests.harness import wait_until
 from converter_app.tests.site import MTIME_NS, Site
+from tests.kit import pictures
 
 from webp_converter.config import Config
 from webp_converter.variants.originals import Head, Origin, Originals, OriginAwayError

@@ -8,17 +8,21 @@ import re
 import signal
 import time
 from collections.abc import Iterator
-from html.parser import HTMLParser
 from http.cookies import SimpleCookie
 from pathlib import Path
-from typing import Any
 from urllib.parse import urlencode
 
 import pytest
-from converter_app.tests import pictures, views
-from converter_app.tests.harness import DaemonProcess, RedisServer, StartDaemon, wait_until
-from converter_app.tests.test_api import NASTY, TOKEN, Answer, Client, give_up
-from converter_app.tests.test_daemon import decided, variant_of
+from converter_app.tests import views
+from converter_app.tests.clients import NASTY, TOKEN, Answer, Client, Page, conversion_of, converted, give_up
+from converter_app.tests.harness import (
+    DaemonProcess,
+    RedisServer,
+    StartDaemon,
+    variant_of,
+    wait_until,
+)
+from tests.kit import pictures
 
 from webp_converter.api import access, answers
 from webp_converter.api.page_routes import media_type
@@ -27,47 +31,7 @@ from webp_converter.config import Config
 from webp_converter.queue.latest_jobs import REMEMBERED, Conversion, Rate, Recent
 from webp_converter.variants.store import XATTR, Mark
 
-VOID = {"input", "img", "meta", "link"}
 HOSTILE = os.fsdecode(views.HOSTILE)
-
-
-class Page(HTMLParser):
-    """A page, taken apart. Fails where an element is not closed, or closed that was not open."""
-
-    def __init__(self, html: bytes) -> None:
-        super().__init__(convert_charrefs=True)
-        self._open: list[tuple[str, dict[str, str | None]]] = []
-        self.elements: list[tuple[str, dict[str, str | None]]] = []
-        self.texts: list[str] = []
-        self.by_id: dict[str, dict[str, Any]] = {}
-        self.feed(html.decode("utf-8"))
-        self.close()
-        assert not self._open, self._open
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        attributes = dict(attrs)
-        self.elements.append((tag, attributes))
-        if identity := attributes.get("id"):
-            assert identity not in self.by_id
-            self.by_id[identity] = {**attributes, "text": ""}
-        if tag not in VOID:
-            self._open.append((tag, attributes))
-
-    def handle_endtag(self, tag: str) -> None:
-        assert self._open
-        assert self._open.pop()[0] == tag
-
-    def handle_data(self, data: str) -> None:
-        self.texts.append(data)
-        for _, attributes in self._open:
-            if identity := attributes.get("id"):
-                self.by_id[identity]["text"] += data
-
-    def number(self, identity: str) -> int:
-        return int(self.by_id[identity]["value"])
-
-    def all(self, tag: str) -> list[dict[str, str | None]]:
-        return [attributes for name, attributes in self.elements if name == tag]
 
 
 class Visitor:
@@ -137,19 +101,6 @@ def ask(served: DaemonProcess) -> Client:
 @pytest.fixture
 def visitor(served: DaemonProcess) -> Visitor:
     return Visitor(served)
-
-
-def converted(daemon: DaemonProcess, name: str, data: bytes | None = None) -> Path:
-    """A picture that was just converted, and is told of."""
-    path = daemon.root / name
-    path.write_bytes(data or pictures.jpeg(side=200))
-    wait_until(lambda: decided(path) and conversion_of(daemon, path))
-    return path
-
-
-def conversion_of(daemon: DaemonProcess, path: Path) -> dict[str, Any] | None:
-    told = Client(daemon)("GET", "/api/recent?count=1000").json["conversions"]
-    return next((one for one in told if one["path"] == str(path)), None)
 
 
 def picture(daemon: DaemonProcess, path: Path, which: str) -> str:

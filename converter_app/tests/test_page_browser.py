@@ -7,12 +7,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from converter_app.tests import pictures
 from converter_app.tests.chromium import Browser, browser
+from converter_app.tests.clients import TOKEN, Client, converted, give_up
 from converter_app.tests.harness import DaemonProcess, RedisServer, wait_until
-from converter_app.tests.test_api import TOKEN, Client, give_up
-from converter_app.tests.test_page import converted
 from PIL import Image
+from tests.kit import pictures
 
 from webp_converter.api import answers
 

@@ -13,8 +13,8 @@ from urllib.request import Request, urlopen
 import jinja2
 import pytest
 from converter_app.tests import views
+from converter_app.tests.clients import Page
 from converter_app.tests.harness import RedisServer, StartDaemon, wait_until
-from converter_app.tests.test_page import Page
 from jinja2.ext import extract_from_ast
 from markupsafe import Markup
 

@@ -4,7 +4,7 @@ import os
 from pathlib import Path
 
 import pytest
-from converter_app.tests.test_store import finished, finished_with_avif, make_store, original, variant
+from converter_app.tests.stores import finished, finished_with_avif, make_store, original, variant
 
 from webp_converter.events.scan import Tally, scan
 from webp_converter.variants.store import AVIF, KEEP, Mark, Store

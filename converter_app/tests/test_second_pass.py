@@ -9,10 +9,9 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 import pytest
-from converter_app.tests import pictures
-from converter_app.tests.harness import StartDaemon, wait_until
-from converter_app.tests.test_daemon import MARK, decided, variant_of
-from converter_app.tests.test_store import make_store
+from converter_app.tests.harness import MARK, StartDaemon, decided, variant_of, wait_until
+from converter_app.tests.stores import make_store
+from tests.kit import pictures
 
 from webp_converter.base.processes import start_fork_server
 from webp_converter.config import Config, Encoding

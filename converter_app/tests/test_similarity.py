@@ -2,16 +2,16 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from converter_app.tests import pictures
 from hypothesis import given
 from hypothesis import strategies as st
 from skimage.metrics import structural_similarity
+from tests.kit import pictures
 
 from webp_converter.picture.similarity import Luma, Reference
 
 
 def luma(data: bytes) -> Luma:
-    return np.asarray(pictures.decoded(data).convert("L"))
+    return np.asarray(pictures.opened(data).convert("L"))
 
 
 @pytest.mark.parametrize("side", [64, 120, 300, 450, 512])

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -20,21 +19,6 @@ from webp_converter.variants.statistics import Day, Known, Picture, Statistics, 
 from webp_converter.variants.store import FAILED, Mark
 
 PATH = b"/a/\xff\n photo.jpg"
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
-    server = RedisServer(tmp_path_factory.mktemp("statistics") / "redis")
-    server.start()
-    yield server
-    server.kill()
-
-
-@pytest.fixture
-def raw(server: RedisServer) -> redis.Redis:
-    client = redis.Redis(unix_socket_path=str(server.socket))
-    client.flushall()
-    return client
 
 
 @pytest.fixture

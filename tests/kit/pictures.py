@@ -6,6 +6,7 @@ import io
 import random
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import skimage
@@ -13,8 +14,15 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 from skimage.metrics import structural_similarity
 
-_DATA = Path(skimage.__file__).parent / "data"
-
+PHOTOGRAPHS = (
+    "astronaut.png",
+    "chelsea.png",
+    "coffee.png",
+    "rocket.jpg",
+    "retina.jpg",
+    "motorcycle_left.png",
+)
+"""Of those that ship inside scikit-image."""
 
 # Photographs with enough detail everywhere that no two crops look alike.
 _SOURCES = ("astronaut.png", "chelsea.png", "coffee.png", "motorcycle_left.png", "rocket.jpg", "ihc.png")
@@ -22,8 +30,29 @@ _SOURCES = ("astronaut.png", "chelsea.png", "coffee.png", "motorcycle_left.png",
 
 @cache
 def _source(name: str) -> Image.Image:
-    with Image.open(_DATA / name) as source:
+    with Image.open(Path(skimage.__file__).parent / "data" / name) as source:
         return source.convert("RGB")
+
+
+@cache
+def photograph(name: str = "astronaut.png", side: int = 450) -> Image.Image:
+    """A photograph, no side of it longer than `side` pixels."""
+    image = _source(name).copy()
+    image.thumbnail((side, side))
+    return image
+
+
+def encoded(image: Image.Image, format: str = "JPEG", **options: Any) -> bytes:
+    output = io.BytesIO()
+    if format == "JPEG":
+        options.setdefault("quality", 90)
+    image.save(output, format, **options)
+    return output.getvalue()
+
+
+@cache
+def jpeg(name: str = "astronaut.png", side: int = 450) -> bytes:
+    return encoded(photograph(name, side))
 
 
 def photo(seed: str, width: int, height: int, *, form: str = "JPEG", quality: int = 92) -> bytes:
@@ -42,14 +71,11 @@ def photo(seed: str, width: int, height: int, *, form: str = "JPEG", quality: in
     picture = source.resize(
         (width, height), Image.Resampling.LANCZOS, box=(left, top, left + crop_width, top + crop_height)
     )
-    file = io.BytesIO()
     if form == "PNG":
         info = PngInfo()
         info.add_text("Comment", seed)
-        picture.save(file, form, pnginfo=info)
-    else:
-        picture.save(file, form, quality=quality, comment=seed.encode())
-    return file.getvalue()
+        return encoded(picture, form, pnginfo=info)
+    return encoded(picture, form, quality=quality, comment=seed.encode())
 
 
 def opened(content: bytes) -> Image.Image:
@@ -61,6 +87,6 @@ def opened(content: bytes) -> Image.Image:
 
 def ssim(one: bytes, other: bytes) -> float:
     """Similarity of two picture files' luma by scikit-image, 1 for equal ones."""
-    first, second = (np.asarray(opened(content).convert("L")) for content in (one, other))
+    first, second = (np.asarray(opened(content).convert("RGB").convert("L")) for content in (one, other))
     assert first.shape == second.shape, f"sizes differ: {first.shape[::-1]} and {second.shape[::-1]}"
     return float(structural_similarity(first, second, data_range=255))  # type: ignore[no-untyped-call]
