@@ -157,6 +157,10 @@ class MountSettings(Section):
     """Seconds for that before the mount is back over the spool; what is left then is pushed behind it, and a
     picture of it that is asked for meanwhile is made once more."""
 
+    push_largest_mb: Annotated[int, Field(ge=1, le=10_000_000)] = 1000
+    """Megabytes of the largest file of the spool that is pushed, holes included. A larger one stays in the
+    spool, and the log tells of it."""
+
     metrics: Annotated[str, Field(pattern=r"^(/[A-Za-z0-9._+-]+)*$")] = "/var/lib/prometheus/node-exporter"
     """Directory of node_exporter's textfile collector; empty: no metrics."""
 

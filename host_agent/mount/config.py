@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tomllib
-from dataclasses import dataclass, fields, replace
+from dataclasses import MISSING, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +57,8 @@ class Config:
     """Directory of node_exporter's textfile collector; empty: no metrics."""
     hold: str
     """While this path exists, the directory below the mount is somebody else's: it is left alone."""
+    push_largest: int = 1_000_000_000
+    """Bytes of the largest file that is pushed, holes included. One that is larger stays in the spool."""
 
     @property
     def run(self) -> Path:
@@ -102,10 +104,11 @@ def parse(name: str, text: str) -> Config:
     known = {field.name: str(field.type) for field in fields(Config) if field.name != "name"}
     if unknown := sorted(given.keys() - known.keys()):
         raise ConfigError(f"unknown key {unknown[0]}")
-    if missing := sorted(known.keys() - given.keys()):
+    required = {field.name for field in fields(Config) if field.default is MISSING} - {"name"}
+    if missing := sorted(required - given.keys()):
         raise ConfigError(f"{missing[0]} is missing")
-    for key, kind in known.items():
-        value = given[key]
+    for key, value in given.items():
+        kind = known[key]
         if type(value).__name__ not in ({"int", "float"} if kind == "float" else {kind}):
             raise ConfigError(f"{key} = {value!r}: {kind} is needed")
     return Config(name=name, **given)

@@ -17,7 +17,7 @@ import stat
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -56,7 +56,7 @@ class NoRoomError(Exception):
 
 
 class BusyError(Exception):
-    """The file is being written or changed just now."""
+    """The file is being written or changed just now, or the time for it is over: a later pass takes it."""
 
 
 @dataclass
@@ -188,7 +188,7 @@ class Push:
             if not files:
                 break
             with contextlib.suppress(NoRoomError):
-                self._all([path for path, _ in files])
+                self._all(self._to_push(files))
             if not next(walk(self._local), None):
                 continue
             # What is left is open, or can't be pushed: looked at again and again.
@@ -205,7 +205,19 @@ class Push:
     def _pending(self) -> list[str]:
         found = list(walk(self._local))
         self._progress(found, always=True)
-        return [path for path, status in found if self._done.get(path) != Identity.of(status)]
+        return self._to_push(one for one in found if self._done.get(one[0]) != Identity.of(one[1]))
+
+    def _to_push(self, found: Iterable[tuple[str, os.stat_result]]) -> list[str]:
+        """Those that aren't too large, the smallest first: none waits behind a large one."""
+        paths = []
+        for path, status in sorted(found, key=lambda one: one[1].st_size):
+            if status.st_size <= self._config.push_largest:
+                paths.append(path)
+            else:
+                self._complain(
+                    path, f"{status.st_size} bytes are more than push_largest, {self._config.push_largest}"
+                )
+        return paths
 
     def _make_directories(self) -> None:
         """Empty ones too: somebody has just made one to write into it."""
@@ -244,7 +256,7 @@ class Push:
         if time.monotonic() >= deadline:
             return
         try:
-            self._settle(path)
+            self._settle(path, deadline)
         except (BusyError, FileNotFoundError):
             pass  # the next pass finds it, if it is still there
         except OSError as error:
@@ -252,21 +264,24 @@ class Push:
                 raise UnreachableError(f"{path}: {error.strerror}") from None
             if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EPERM, errno.EIO) and self._no_room():
                 raise NoRoomError(f"{path}: the other host has no room") from None
-            if path not in self._complained:
-                self._complained.add(path)
-                print(f"{path}: {error}; it stays in the spool", file=sys.stderr, flush=True)
+            self._complain(path, str(error))
 
-    def _settle(self, path: str) -> None:
+    def _complain(self, path: str, why: str) -> None:
+        if path not in self._complained:
+            self._complained.add(path)
+            print(f"{path}: {why}; it stays in the spool", file=sys.stderr, flush=True)
+
+    def _settle(self, path: str, deadline: float) -> None:
         with self._opened(path) as descriptor:
             spooled = self._at_rest(descriptor)
             remote = self._remote_status(path)
             pushed = self._journal.pushed.get(path)
             verdict = judge(spooled, self._done.get(path), pushed, remote, self._bound)
-            if verdict is Verdict.COMPARE and self._same(descriptor, spooled, remote, path):
+            if verdict is Verdict.COMPARE and self._same(descriptor, spooled, remote, path, deadline):
                 verdict = Verdict.DROP
                 self._done[path] = spooled
             if verdict is not Verdict.DROP:
-                self._transfer(path, descriptor, spooled, replace=verdict is Verdict.COMPARE)
+                self._transfer(path, descriptor, spooled, deadline, replace=verdict is Verdict.COMPARE)
                 self._done[path] = spooled
                 with self._lock:
                     self._totals.files += 1
@@ -275,7 +290,9 @@ class Push:
             if self._bound is not None:
                 self._drop(path, descriptor, spooled)
 
-    def _same(self, descriptor: int, spooled: Identity, remote: Remote | None, path: str) -> bool:
+    def _same(
+        self, descriptor: int, spooled: Identity, remote: Remote | None, path: str, deadline: float
+    ) -> bool:
         if remote is None or remote.size != spooled.size:
             return False
         try:
@@ -283,13 +300,15 @@ class Push:
         except FileNotFoundError:
             return False
         try:
-            same = _digest(other) == _digest(descriptor)
+            same = _digest(other, deadline) == _digest(descriptor, deadline)
         finally:
             os.close(other)
         os.lseek(descriptor, 0, os.SEEK_SET)
         return same
 
-    def _transfer(self, path: str, descriptor: int, spooled: Identity, *, replace: bool) -> None:
+    def _transfer(
+        self, path: str, descriptor: int, spooled: Identity, deadline: float, *, replace: bool
+    ) -> None:
         """Copies to a temporary name, reads it back, and renames: nobody there ever sees a part."""
         status = os.fstat(descriptor)
         directory, _, name = path.rpartition("/")
@@ -299,7 +318,7 @@ class Push:
         new = open_beneath(self._remote, temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         try:
             try:
-                sha256 = _copy(descriptor, new)
+                sha256 = _copy(descriptor, new, deadline)
                 os.fchmod(new, stat.S_IMODE(status.st_mode) & 0o777)
                 os.fsync(new)
                 # After the last write: each write on the other host sets the time again.
@@ -309,7 +328,7 @@ class Push:
             # Around the page cache: what the other host has, not what we sent.
             back = open_beneath(self._remote, temporary, os.O_RDONLY | AROUND_CACHE)
             try:
-                if _digest(back) != sha256:
+                if _digest(back, deadline) != sha256:
                     raise OSError(errno.EBADMSG, "read back with other bytes than it was written with")
                 if self._at_rest(descriptor) != spooled:
                     raise BusyError
@@ -517,23 +536,43 @@ class Push:
             )
 
 
-def _copy(source: int, target: int) -> str:
+def _copy(source: int, target: int, deadline: float) -> str:
+    """Copies a file, its holes as holes; the SHA-256 of what it shows.
+
+    :raises BusyError: the deadline has passed.
+    """
     digest = hashlib.sha256()
-    os.lseek(source, 0, os.SEEK_SET)
-    while chunk := os.read(source, _CHUNK):
+    size = end = 0
+    for chunk in _chunks(source, deadline):
         digest.update(chunk)
-        view = memoryview(chunk)
-        while view:
-            view = view[os.write(target, view) :]
+        if chunk != bytes(len(chunk)):  # else it is a hole, or might as well be one
+            view, end = memoryview(chunk), size
+            while view:
+                written = os.pwrite(target, view, end)
+                view, end = view[written:], end + written
+        size += len(chunk)
+    if end != size:
+        os.ftruncate(target, size)
     return digest.hexdigest()
 
 
-def _digest(descriptor: int) -> str:
+def _digest(descriptor: int, deadline: float = math.inf) -> str:
+    """The SHA-256 of a file.
+
+    :raises BusyError: the deadline has passed.
+    """
     digest = hashlib.sha256()
+    for chunk in _chunks(descriptor, deadline):
+        digest.update(chunk)
+    return digest.hexdigest()
+
+
+def _chunks(descriptor: int, deadline: float) -> Iterator[bytes]:
     os.lseek(descriptor, 0, os.SEEK_SET)
     while chunk := os.read(descriptor, _CHUNK):
-        digest.update(chunk)
-    return digest.hexdigest()
+        if time.monotonic() >= deadline:
+            raise BusyError
+        yield chunk
 
 
 def main(config: Config, remote: int) -> int:

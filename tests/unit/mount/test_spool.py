@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -143,6 +144,51 @@ def test_a_file_that_is_open_for_writing_waits(config: Config) -> None:
         writer.write(b"whole")
     pushed(config)
     assert tree(config.private) == {"open": b"halfwhole"}
+
+
+def test_the_smallest_come_first_and_what_is_too_large_stays(
+    config: Config, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    arrived: list[str] = []
+    drop = spool.Push._drop
+
+    def note(self: spool.Push, path: str, *arguments: Any) -> None:
+        arrived.append(path)
+        drop(self, path, *arguments)
+
+    monkeypatch.setattr(spool.Push, "_drop", note)
+    fill(config.below, {"a large one": bytes(range(256)) * 400, "b": b"small", "c": b"tiny"})
+    with (Path(config.below) / "0 sparse").open("wb") as sparse:
+        sparse.truncate(1 << 40)
+    pushed(replace(config, push_largest=1 << 30))
+    assert arrived == ["c", "b", "a large one"]
+    assert [path.name for path in Path(config.below).iterdir()] == ["0 sparse"]
+    assert capfd.readouterr().err.count("0 sparse: 1099511627776 bytes are more than push_largest") == 1
+
+
+def test_holes_stay_holes(config: Config) -> None:
+    with (Path(config.below) / "sparse").open("wb") as sparse:
+        sparse.write(b"head")
+        sparse.seek(64 << 20)
+        sparse.write(b"tail")
+        sparse.truncate(80 << 20)
+    expected = (Path(config.below) / "sparse").read_bytes()
+    pushed(config)
+    there = Path(config.private) / "sparse"
+    assert there.read_bytes() == expected
+    assert there.stat().st_blocks * 512 < 8 << 20
+
+
+def test_the_time_before_the_mount_ends_within_a_file(config: Config) -> None:
+    with (Path(config.below) / "sparse").open("wb") as sparse:
+        sparse.truncate(1 << 40)
+    push = spool.Push(
+        replace(config, push_first=0.2, push_largest=1 << 41), os.open(config.private, os.O_PATH), print
+    )
+    began = time.monotonic()
+    push.before()
+    assert time.monotonic() - began < 10
+    assert tree(config.private) == {}
 
 
 def test_links_lead_nowhere(config: Config, tmp_path: Path) -> None:
