@@ -13,6 +13,7 @@ from bitrix_cdn.settings import Settings
 JOURNAL = "/etc/systemd/journald.conf.d/60-bitrix-cdn.conf"
 NGINX = "/etc/logrotate.d/nginx"
 TIMER = "/etc/systemd/system/logrotate.timer.d/bitrix-cdn.conf"
+SANDBOX = "/etc/systemd/system/logrotate.service.d/bitrix-cdn.conf"
 
 
 @deploy("Logs")
@@ -26,7 +27,7 @@ def logs(settings: Settings) -> None:
     apt.packages(name="Install logrotate", packages=["logrotate"], no_recommends=True)
     tree(
         name="Limit the journal, and run logrotate each hour",
-        files=[files[JOURNAL], files[TIMER]],
+        files=[files[JOURNAL], files[TIMER], files[SANDBOX]],
         root="/etc/systemd",
     )
     tree(
@@ -36,4 +37,4 @@ def logs(settings: Settings) -> None:
         check=f"logrotate --debug --state /dev/null {NGINX}",
     )
     running(name="Apply the journal's limits", unit="systemd-journald.service", start=[JOURNAL])
-    running(name="Enable logrotate's timer", unit="logrotate.timer", start=[TIMER])
+    running(name="Enable logrotate's timer", unit="logrotate.timer", start=[TIMER, SANDBOX])

@@ -94,7 +94,7 @@ def brackets(root: Path) -> jinja2.Environment:
 def _environments(root: Path) -> tuple[jinja2.Environment, jinja2.Environment]:
     """What renders the templates below a directory: the usual one, and the one for brackets."""
     environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(root),
+        loader=jinja2.FileSystemLoader([root, TEMPLATES / "shared"]),
         undefined=jinja2.StrictUndefined,
         keep_trailing_newline=True,
         trim_blocks=True,
