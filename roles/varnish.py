@@ -8,7 +8,7 @@ from pyinfra import host
 from pyinfra.api import deploy
 from pyinfra.operations import apt
 
-from bitrix_cdn.engine.files import rendered, tree
+from bitrix_cdn.engine.files import File, rendered, tree
 from bitrix_cdn.engine.footprint import Footprint, Place, Port
 from bitrix_cdn.engine.services import running
 from bitrix_cdn.settings import Settings
@@ -99,21 +99,27 @@ def footprint(place: Place) -> Footprint:
     return Footprint(ports, saved=("/etc/varnish",))
 
 
+def configuration(settings: Settings, source: Source, memory: str) -> dict[str, File]:
+    """The files of a Varnish that keeps what a source serves, by path.
+
+    :param memory: what it keeps pictures in, such as `256mb`.
+    """
+    files = rendered(
+        "varnish",
+        settings=settings,
+        accepts=accepts,
+        source=source,
+        memory=memory,
+        largest_mib=max(1, mebibytes(memory) // 8),
+    )
+    return {file.path: file for file in files}
+
+
 @deploy("Varnish")
 def varnish(settings: Settings) -> None:
     on_edge = "edge" in host.groups
-    memory = settings.edges.memory if on_edge else settings.varnish.memory
-    files = {
-        file.path: file
-        for file in rendered(
-            "varnish",
-            settings=settings,
-            accepts=accepts,
-            source=source_of_edge(settings, shield_of()) if on_edge else source_of_cdn(settings),
-            memory=memory,
-            largest_mib=max(1, mebibytes(memory) // 8),
-        )
-    }
+    source = source_of_edge(settings, shield_of()) if on_edge else source_of_cdn(settings)
+    files = configuration(settings, source, settings.edges.memory if on_edge else settings.varnish.memory)
     tree(name="Write Varnish's addresses and memory", files=[files[DROP_IN]], root="/etc/systemd")
     # After them: the package starts the service, which must never listen where it shouldn't.
     apt.packages(name="Install Varnish", packages=["varnish"], no_recommends=True)

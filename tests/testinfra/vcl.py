@@ -9,10 +9,8 @@ from pathlib import Path
 
 from testinfra.host import Host
 
-from bitrix_cdn.engine.files import rendered
 from bitrix_cdn.settings import Settings
-from roles.nginx import accepts
-from roles.varnish import VCL, Source
+from roles.varnish import VCL, Source, configuration
 
 
 @dataclass(frozen=True)
@@ -63,14 +61,9 @@ def quick(settings: Settings, source: Source) -> str:
             "converter": settings.converter.model_copy(update={"encoding": encoding}),
         }
     )
-    [file] = rendered(
-        "varnish",
-        only=[VCL],
-        settings=changed,
-        accepts=accepts,
-        # One name for all, as the cases tell it to be away.
-        source=replace(source, name="originals", host="127.0.0.1", fresh_s=1, pending_s=1, behind_s=1),
-    )
+    # One name for all, as the cases tell it to be away.
+    quicker = replace(source, name="originals", host="127.0.0.1", fresh_s=1, pending_s=1, behind_s=1)
+    file = configuration(changed, quicker, settings.varnish.memory)[VCL]
     without_probe = re.sub(r"probe \w+ \{.*?\}\n", "", file.content, flags=re.DOTALL).replace(
         "    .probe = originals_there;\n", ""
     )
