@@ -39,8 +39,8 @@ preflight(settings)
 mounted = bool({"bitrix", "cdn"} & set(host.groups))
 serving = bool({"cdn", "edge"} & set(host.groups))
 
-base()
-agent()
+base(settings=settings)
+agent(settings=settings)
 
 if mounted:
     keys()

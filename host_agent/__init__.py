@@ -1,1 +1,1 @@
-"""What runs on the hosts themselves, with Debian 12's Python and its standard library alone."""
+"""What runs on the hosts themselves, with Python 3.11 or newer and its standard library alone."""

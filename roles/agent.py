@@ -8,10 +8,13 @@ from pathlib import Path
 
 from pyinfra import host
 from pyinfra.api import StringCommand, deploy, operation
-from pyinfra.operations import apt
 
+from bitrix_cdn.engine.distribution import Distribution
 from bitrix_cdn.engine.files import Existing, File, rendered, tree
 from bitrix_cdn.engine.journal import record_script
+from bitrix_cdn.engine.packages import packages
+from bitrix_cdn.settings import Settings
+from roles.preflight import distribution
 
 COMMAND = "/usr/local/bin/cdn-host"
 LIBRARY = "/usr/local/lib/bitrix-cdn"
@@ -27,9 +30,10 @@ _FORMER = (
 
 
 @deploy("Host agent")
-def agent() -> None:
-    apt.packages(name="Install Python for the host agent", packages=["python3"], no_recommends=True)
-    tree(name="Install the host agent", files=files(), root="/usr/local")
+def agent(settings: Settings) -> None:
+    here = distribution(settings)
+    packages("Install Python for the host agent", here, ["python3"])
+    tree(name="Install the host agent", files=files(here), root="/usr/local")
 
 
 @deploy("Host agent")
@@ -38,9 +42,11 @@ def no_former_agent() -> None:
     removed(name="Remove the modules of earlier versions", paths=_FORMER)
 
 
-def files() -> list[File]:
+def files(here: Distribution) -> list[File]:
     """The command and its modules; `bitrix-cdn restore` writes them to a bare host."""
-    command = rendered("agent", owners={COMMAND: ("755", "root", "root")}, library=LIBRARY)
+    command = rendered(
+        "agent", owners={COMMAND: ("755", "root", "root")}, library=LIBRARY, python=here.python
+    )
     return [*command, *modules()]
 
 

@@ -9,11 +9,11 @@ from typing import Any
 
 from pyinfra import host
 from pyinfra.api import FactBase, StringCommand, deploy, operation
-from pyinfra.operations import apt
 
 from bitrix_cdn.engine.files import Existing, File, directory, rendered, tree
 from bitrix_cdn.engine.footprint import Place
 from bitrix_cdn.engine.keys import key_pair
+from bitrix_cdn.engine.packages import packages
 from bitrix_cdn.engine.services import running
 from bitrix_cdn.settings import Settings
 from bitrix_cdn.settings.backup import password_of
@@ -22,6 +22,7 @@ from host_agent.backup.state import METRICS
 from roles import agent
 from roles.footprints import footprints
 from roles.nginx import CERTIFICATE
+from roles.preflight import distribution
 from roles.redis import INSTANCES, TEXTFILES
 
 HOME = "/etc/bitrix-cdn/backup"
@@ -44,7 +45,7 @@ def backup(settings: Settings) -> None:
     if not settings.backup.repository:
         no_longer(name="Disable backups", metrics=metrics(settings))
         return
-    apt.packages(name="Install restic", packages=[*PACKAGES], no_recommends=True)
+    packages("Install restic", distribution(settings), PACKAGES)
     if settings.backup.sftp:
         key_pair(name="Create the SSH key for the backup repository", path=KEY, comment=comment(host.name))
     else:
@@ -108,6 +109,8 @@ def command_files(settings: Settings, name: str, groups: Collection[str]) -> lis
             *([] if own.sftp else [own.repository]),
             *([str(PurePosixPath(PROMETHEUS).parent)] if config["prometheus"] else []),
         ],
+        # A shop may lie in one, as BitrixVM's does, and what waits in its spool is saved.
+        homes="read-only" if "bitrix" in groups else "yes",
         # Another host's files, and a mount that may hang.
         hidden=[f"-{settings.cdn.originals_parent}"] if "cdn" in groups else [f"-{settings.sftp.export}"],
     )

@@ -6,10 +6,13 @@ from collections.abc import Generator
 
 from pyinfra import host
 from pyinfra.api import FactBase, StringCommand, deploy, operation
-from pyinfra.operations import apt
+from pyinfra.operations import selinux
 
 from bitrix_cdn.engine.files import rendered, tree
 from bitrix_cdn.engine.footprint import Footprint, Place
+from bitrix_cdn.engine.packages import packages
+from bitrix_cdn.settings import Settings
+from roles.preflight import distribution, machine
 
 
 def footprint(place: Place) -> Footprint:
@@ -21,17 +24,25 @@ def footprint(place: Place) -> Footprint:
 
 
 @deploy("Base")
-def base() -> None:
-    tree(name="Configure apt to wait for its lock", files=rendered("base"))
-    dpkg_finished(name="Repair an interrupted dpkg")
-    apt.packages(
-        name="Install sshfs and common tools",
+def base(settings: Settings) -> None:
+    here = distribution(settings)
+    if here.manager == "apt":
+        tree(name="Configure apt to wait for its lock", files=rendered("base"))
+        dpkg_finished(name="Repair an interrupted dpkg")
+    packages(
+        "Install sshfs and common tools",
+        here,
         # curl: what the runbooks ask with.
-        packages=["fuse3", "openssh-server", "openssh-sftp-server", "sshfs", "ca-certificates", "curl"],
-        no_recommends=True,
+        ["fuse3", "openssh-server", "openssh-sftp-server", "sshfs", "ca-certificates", "curl"],
         update=True,
-        cache_time=86400,
     )
+    if "bitrix" in host.groups and machine(settings)["selinux"] == "yes":
+        selinux.boolean(
+            name="Let the web server use the mount (SELinux)",
+            bool_name="httpd_use_fusefs",
+            value=selinux.Boolean.ON,
+            persistent=True,
+        )
 
 
 class DpkgInterrupted(FactBase[bool]):

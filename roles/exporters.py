@@ -8,10 +8,11 @@ from pyinfra.operations import apt, systemd
 
 from bitrix_cdn.engine.files import File, rendered, tree
 from bitrix_cdn.engine.footprint import Footprint, Place, Port
+from bitrix_cdn.engine.packages import packages
 from bitrix_cdn.engine.services import running
 from bitrix_cdn.settings import Settings
 from roles import agent
-from roles.preflight import machine
+from roles.preflight import distribution, machine
 from roles.redis import INSTANCES
 from roles.topology import askers, bracketed, listening_address, reloads
 
@@ -19,6 +20,7 @@ MTAIL = "/etc/mtail/edge.mtail"
 LOG = "/var/log/nginx/access.log"
 BLACKBOX = "/etc/prometheus/blackbox.yml"
 REDIS_UNIT = "/etc/systemd/system/prometheus-redis-exporter@.service"
+NODE_UNIT = "/etc/systemd/system/prometheus-node-exporter.service"
 MAKER = f"{agent.LIBRARY}/host_agent/observe/picture.py"
 PROBE = "edge-probe-picture"
 PROBES = "bitrix-cdn"
@@ -76,7 +78,8 @@ def exporters(settings: Settings) -> None:
             file_systems_excluded=FILE_SYSTEMS_EXCLUDED,
             mount_points_excluded=MOUNT_POINTS_EXCLUDED.format(export=settings.sftp.export.lstrip("/")),
             # Debian 12's blackbox exporter says nothing of each probe; Debian 13's has to be told not to.
-            modern=int(machine(settings)["version"]) >= 13,
+            modern=machine(settings)["version"] != "12",
+            node_exporter=distribution(settings).node_exporter,
         )
     }
     _on_every_host(settings, files_of_all)
@@ -90,34 +93,38 @@ def exporters(settings: Settings) -> None:
 
 
 def _on_every_host(settings: Settings, written: dict[str, File]) -> None:
-    unit = drop_in("prometheus-node-exporter")
+    here = distribution(settings)
+    units = [drop_in("prometheus-node-exporter")]
+    if here.manager == "dnf":
+        # What a package of one repository or another brings has no name to rely on.
+        units.append(NODE_UNIT)
     # Before the package, which starts the service: it never listens where it shouldn't.
-    tree(name="Write node_exporter's systemd sandbox", files=[written[unit]], root="/etc/systemd")
-    apt.packages(
-        name="Install node_exporter",
-        # It asks systemd over the bus.
-        packages=["prometheus-node-exporter", "dbus"],
-        no_recommends=True,
+    tree(
+        name="Write node_exporter's systemd sandbox",
+        files=[written[unit] for unit in units],
+        root="/etc/systemd",
     )
+    # It asks systemd over the bus.
+    packages("Install node_exporter", here, ["prometheus-node-exporter", "dbus"])
     running(
         name="Run node_exporter",
         unit="prometheus-node-exporter.service",
-        start=[unit],
+        start=units,
         ready=listens(settings.monitoring.exporters.node_port),
     )
 
 
 def _where_pictures_are_served(settings: Settings, written: dict[str, File]) -> None:
     ports = settings.monitoring.exporters
-    packages = ("mtail", "prometheus-nginx-exporter", "prometheus-varnish-exporter")
-    drop_ins = {name: drop_in(name) for name in packages}
+    wanted = ("mtail", "prometheus-nginx-exporter", "prometheus-varnish-exporter")
+    drop_ins = {name: drop_in(name) for name in wanted}
     tree(
         name="Write the systemd sandboxes of mtail, nginx's and Varnish's exporters",
         files=[written[path] for path in drop_ins.values()],
         root="/etc",
     )
     apt.packages(
-        name="Install mtail, nginx's and Varnish's exporters", packages=list(packages), no_recommends=True
+        name="Install mtail, nginx's and Varnish's exporters", packages=list(wanted), no_recommends=True
     )
     tree(
         name="Write edge.mtail (checked by mtail)",

@@ -3,23 +3,27 @@
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Iterable
+import shlex
+from collections.abc import Generator, Iterable, Sequence
 from dataclasses import dataclass
 
 from pyinfra import host
-from pyinfra.api import deploy
-from pyinfra.operations import apt
+from pyinfra.api import StringCommand, deploy, operation
 
-from bitrix_cdn.engine.files import rendered, tree
+from bitrix_cdn.engine.files import Existing, File, rendered, tree
+from bitrix_cdn.engine.journal import record_script
+from bitrix_cdn.engine.packages import packages
 from bitrix_cdn.engine.services import running
 from bitrix_cdn.settings import Settings
 from roles.footprints import own_ports
 from roles.nginx import behind_balancer
+from roles.preflight import distribution, machine
 from roles.topology import addresses_of, askers, members, monitoring_hosts
 
 RULES = "/etc/bitrix-cdn/exporters.nft"
 UNIT = "/etc/systemd/system/bitrix-cdn-firewall.service"
 DROP_IN = "/etc/systemd/system/nftables.service.d/bitrix-cdn.conf"
+POLICY = "/etc/firewalld/policies/bitrix-cdn.xml"
 
 
 @dataclass(frozen=True)
@@ -35,23 +39,48 @@ class Door:
 
 @deploy("Firewall")
 def firewall(settings: Settings) -> None:
-    apt.packages(name="Install nftables", packages=["nftables", "iproute2"], no_recommends=True)
-    allowed = [ipaddress.ip_network(one) for one in askers(settings)]
     files = {
         file.path: file
         for file in rendered(
             "firewall",
             rules=RULES,
-            ports=closed_ports(settings),
-            askers4=[str(one) for one in allowed if one.version == 4],
-            askers6=[str(one) for one in allowed if one.version == 6],
-            doors=doors(settings),
+            doors=[
+                _door("exporters", "What monitoring asks.", closed_ports(settings), askers(settings)),
+                *doors(settings),
+            ],
         )
     }
+    if machine(settings)["firewalld"] == "active":
+        _by_firewalld(files[POLICY])
+    else:
+        _by_nftables(settings, files)
+
+
+def _by_firewalld(policy: File) -> None:
+    """Where firewalld refuses what no zone allows, the ports must be opened to those who may ask: a table of
+    our own can only close."""
+    no_rules_of_ours(name="Remove the rules that firewalld now has")
+    tree(
+        name="Write firewalld's policy (checked by firewalld)",
+        files=[policy],
+        root="/etc/firewalld",
+        check="firewall-offline-cmd --check-config",
+    )
+    running(
+        name="Load firewalld's policy",
+        unit="firewalld.service",
+        reload=[POLICY],
+        ready="firewall-cmd --info-policy=bitrix-cdn",
+    )
+
+
+def _by_nftables(settings: Settings, files: dict[str, File]) -> None:
+    packages("Install nftables", distribution(settings), ["nftables", "iproute2"])
     tree(
         name="Write the firewall's unit",
         files=[files[UNIT], files[DROP_IN]],
         root="/etc/systemd",
+        absent=[POLICY],
     )
     tree(
         name="Write the firewall's rules (checked by nft)",
@@ -69,25 +98,43 @@ def firewall(settings: Settings) -> None:
     )
 
 
+@operation()
+def no_rules_of_ours() -> Generator[StringCommand, None, None]:
+    """Takes back what an earlier deploy did without firewalld."""
+    unit = UNIT.rpartition("/")[2]
+    wanted = f"/etc/systemd/system/multi-user.target.wants/{unit}"
+    present = host.get_fact(Existing, paths=[RULES, UNIT, DROP_IN, wanted])
+    if not present:
+        host.noop("there are none")
+        return
+    record = record_script(present, unit=unit, action="restart")
+    yield StringCommand(
+        f"set -e\n{record}\nsystemctl stop {unit} 2>/dev/null || :\n"
+        f"rm -f {shlex.join(present)}; systemctl daemon-reload"
+    )
+
+
 def doors(settings: Settings) -> list[Door]:
     """What of this host is for edges and the balancer alone."""
     found = []
     front = addresses_of(members("balancer"), "the balancer")
     if "cdn" in host.groups and members("edge"):
         allowed = [*addresses_of(members("edge"), "the edge"), *front]
-        found.append(_door("shield", "What edges fetch.", settings.edges.shield_port, allowed))
+        found.append(_door("shield", "What edges fetch.", [settings.edges.shield_port], allowed))
     if behind_balancer():
         allowed = [*front, *addresses_of(monitoring_hosts(), "the monitoring host"), *settings.edges.allowed]
-        found.append(_door("edge", "Visitors come through the balancer.", settings.nginx.http_port, allowed))
+        found.append(
+            _door("edge", "Visitors come through the balancer.", [settings.nginx.http_port], allowed)
+        )
     return found
 
 
-def _door(name: str, why: str, port: int, allowed: Iterable[str]) -> Door:
+def _door(name: str, why: str, ports: Sequence[int], allowed: Iterable[str]) -> Door:
     networks = [ipaddress.ip_network(one) for one in allowed]
     # nftables refuses a set whose entries overlap.
     v4 = ipaddress.collapse_addresses(one for one in networks if isinstance(one, ipaddress.IPv4Network))
     v6 = ipaddress.collapse_addresses(one for one in networks if isinstance(one, ipaddress.IPv6Network))
-    return Door(name, why, [port], [str(one) for one in v4], [str(one) for one in v6])
+    return Door(name, why, [*ports], [str(one) for one in v4], [str(one) for one in v6])
 
 
 def closed_ports(settings: Settings) -> list[int]:

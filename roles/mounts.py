@@ -13,7 +13,9 @@ from bitrix_cdn.engine.footprint import Footprint, Place
 from bitrix_cdn.engine.services import running
 from bitrix_cdn.settings import Settings
 from roles import agent
-from roles.sftp import KEY, KNOWN_HOSTS, peer
+from roles.preflight import distribution
+from roles.sftp import KEY, KNOWN_HOSTS
+from roles.topology import peer
 
 UNIT = "/etc/systemd/system/mount-guard@.service"
 SSH_CONFIG = "/etc/mount-guard/ssh_config"
@@ -61,6 +63,7 @@ def mounts(settings: Settings) -> None:
         account=account,
         key=KEY,
         known_hosts=KNOWN_HOSTS,
+        ssh_unit=distribution(settings).ssh_unit,
     )
     tree(
         name="Write the mount guard's unit and settings",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shlex
 from collections.abc import Iterable
@@ -11,6 +12,7 @@ from pyinfra.api import FactBase, Host
 from pyinfra.api.exceptions import ConnectError
 
 from bitrix_cdn.engine import differences
+from bitrix_cdn.engine.distribution import LOOK, Distribution, known, supported
 from bitrix_cdn.engine.errors import OneLineError
 from bitrix_cdn.engine.keys import PublicKey
 from bitrix_cdn.fleet.audit import record_while_changing
@@ -19,13 +21,17 @@ from bitrix_cdn.fleet.lock import VARIABLE, look_script, refusal
 from bitrix_cdn.fleet.ssh import LoginError
 from bitrix_cdn.fleet.steps import tell_steps
 from bitrix_cdn.settings import Settings
-from roles.sftp import HOST_KEY, peer
+from bitrix_cdn.settings.inventory import GROUPS
+from roles.topology import HOST_KEY, peer
 
 # Debian release -> the Python that it ships, for which the daemon's wheels are brought along.
 PYTHONS = {"12": "3.11", "13": "3.13"}
 
 # Machines for which all of the daemon's dependencies exist as wheels.
 MACHINES = ("x86_64", "aarch64")
+
+# Where shops are: BitrixVM's first one, its further ones, and what is usual elsewhere.
+SHOPS = ("/home/bitrix/www", "/home/bitrix/ext_www/*", "/var/www/*")
 
 
 def settings_of(host: Host) -> Settings:
@@ -42,15 +48,17 @@ def settings_of(host: Host) -> Settings:
 
 
 class Machine(FactBase[dict[str, str]]):
-    """Distribution, version, hardware, who holds the host, and the mount options of the given directory, in
-    one command."""
+    """Distribution, version, hardware, whether firewalld and SELinux are at work, who holds the host, and the
+    mount options of the given directory, in one command."""
 
     default = dict
 
     def command(self, directory: str) -> str:
         return (
-            ". /etc/os-release; echo id $ID; echo version $VERSION_ID; echo machine $(uname -m); "
+            f"{LOOK}; echo machine $(uname -m); "
             "echo systemd $(test -d /run/systemd/system && echo yes || echo no); "
+            "echo firewalld $(systemctl is-active firewalld.service 2>/dev/null); "
+            "echo selinux $(test -e /sys/fs/selinux/enforce && echo yes || echo no); "
             f'echo "lock $({look_script()})"; '
             f"d={shlex.quote(directory)}; "
             'while [ ! -d "$d" ]; do d=$(dirname "$d"); done; '
@@ -61,26 +69,40 @@ class Machine(FactBase[dict[str, str]]):
         return {key: value for key, _, value in (line.partition(" ") for line in output)}
 
 
-class Shop(FactBase[list[str]]):
-    """What of a shop is missing on a host: its `upload/`, its account, its group; in words."""
+class Shop(FactBase[dict[str, list[str]]]):
+    """What of a shop is missing on a host (its `upload/`, its account, its group; in words), and the shops
+    that are found there: their root, and user and group of what PHP writes."""
 
-    default = list
+    default = dict
 
     def command(self, upload: str, user: str, group: str) -> str:
         directory, account, members = map(shlex.quote, (upload, user, group))
         return (
-            f"test -d {directory} || echo directory {directory}; "
-            f"id -u {account} >/dev/null 2>&1 || echo account {account}; "
-            f"getent group {members} >/dev/null || echo group {members}"
+            f"test -d {directory} || echo missing directory {directory}; "
+            f"id -u {account} >/dev/null 2>&1 || echo missing account {account}; "
+            f"getent group {members} >/dev/null || echo missing group {members}; "
+            f"for root in {' '.join(SHOPS)}; do test -d $root/bitrix && test -d $root/upload && "
+            "echo found $root $(stat -L -c '%U %G' $root/upload); done; true"
         )
 
-    def process(self, output: Iterable[str]) -> list[str]:
-        return list(output)
+    def process(self, output: Iterable[str]) -> dict[str, list[str]]:
+        found: dict[str, list[str]] = {"missing": [], "found": []}
+        for line in output:
+            kind, _, what = line.partition(" ")
+            found[kind].append(what)
+        return found
 
 
 def machine(settings: Settings) -> dict[str, str]:
     """What this host is; see :class:`Machine`."""
     return host.get_fact(Machine, directory=settings.cdn.root)
+
+
+def distribution(settings: Settings) -> Distribution:
+    """This host's, which :func:`preflight` has found to be a known one."""
+    found = known(machine(settings))
+    assert found is not None
+    return found
 
 
 def refuse_if_held(settings: Settings) -> None:
@@ -124,6 +146,33 @@ def refuse_without_peer() -> None:
         ) from None
 
 
+def _suggested(shops: list[str]) -> str:
+    """What the inventory may say instead, for an error's text."""
+    lines = []
+    for shop in shops:
+        root, user, group = shop.rsplit(" ", 2)
+        lines.append(json.dumps({"site": {"root": root, "user": user, "group": group}}))
+    return f"; this looks like a shop: {' or '.join(lines)}" if lines else ""
+
+
+def _refuse_distribution(here: dict[str, str], settings: Settings) -> None:
+    only_shop = set(host.groups) & set(GROUPS) == {"bitrix"} and not settings.lab_site.enabled
+    found = known(here)
+    if found is None or not (found.every_role or only_shop):
+        what = (
+            found.title if found else f"{here.get('id', 'unknown')} {here.get('version') or '(no version)'}"
+        )
+        where = "the shop's host" if only_shop else f"a host of {', '.join(_more_than_a_shop(settings))}"
+        raise OneLineError(
+            f"{host.name}: {what} is not supported on {where}; {supported(only_shop=only_shop)} is"
+        )
+
+
+def _more_than_a_shop(settings: Settings) -> list[str]:
+    groups = [group for group in GROUPS if group in host.groups and group != "bitrix"]
+    return groups or ["bitrix with settings.lab_site"]
+
+
 def preflight(settings: Settings) -> None:
     """Stops the deploy, with one line, if this host can't become what it should.
 
@@ -138,11 +187,7 @@ def preflight(settings: Settings) -> None:
     refuse_if_held(settings)
     refuse_without_peer()
     here = machine(settings)
-    if here.get("id") != "debian" or here.get("version") not in PYTHONS:
-        raise OneLineError(
-            f"{host.name}: {here.get('id', 'unknown')} {here.get('version') or '(no version)'} is not "
-            f"supported; Debian {' or '.join(PYTHONS)} is"
-        )
+    _refuse_distribution(here, settings)
     if here["systemd"] != "yes":
         raise OneLineError(f"{host.name}: systemd does not run here; a host booted by systemd is needed")
     if "cdn" in host.groups:
@@ -158,10 +203,10 @@ def preflight(settings: Settings) -> None:
             )
     if "bitrix" in host.groups and not settings.lab_site.enabled:
         site = settings.site
-        missing = host.get_fact(Shop, upload=site.upload, user=site.user, group=site.group)
-        if missing:
+        shop = host.get_fact(Shop, upload=site.upload, user=site.user, group=site.group)
+        if shop["missing"]:
             raise OneLineError(
-                f"{host.name}: there is no {', no '.join(missing)}; "
+                f"{host.name}: there is no {', no '.join(shop['missing'])}; "
                 "settings.site must say where the shop is and what it runs as, and the shop's host is the "
-                "one in group bitrix"
+                f"one in group bitrix{_suggested(shop['found'])}"
             )

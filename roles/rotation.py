@@ -12,7 +12,8 @@ from bitrix_cdn.engine.files import Existing, File, tree
 from bitrix_cdn.engine.keys import PublicKey, key_pair
 from bitrix_cdn.settings import Settings
 from roles.mounts import SSH_CONFIG
-from roles.sftp import KEY, accepted_account, peer, trust
+from roles.sftp import KEY, accepted_account, trust
+from roles.topology import peer
 
 NEXT = f"{KEY}.next"
 

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Generator
 
-from pyinfra import host, inventory
+from pyinfra import host
 from pyinfra.api import StringCommand, deploy, operation
-from pyinfra.api.host import Host
 
 from bitrix_cdn.engine import differences
 from bitrix_cdn.engine.accounts import account
@@ -15,16 +14,12 @@ from bitrix_cdn.engine.footprint import Footprint, Place
 from bitrix_cdn.engine.keys import PublicKey, key_pair
 from bitrix_cdn.engine.services import running
 from bitrix_cdn.settings import Settings
+from roles.preflight import distribution
+from roles.topology import HOST_KEY, peer
 
 # The directory is closed to all but root; ssh reads both as root, in the service of the mount.
 KEY = "/etc/bitrix-cdn/ssh/id_ed25519"
 KNOWN_HOSTS = "/etc/bitrix-cdn/ssh/known_hosts"
-HOST_KEY = "/etc/ssh/ssh_host_ed25519_key.pub"
-
-
-def peer() -> Host:
-    """The host on the other side of this one's mount."""
-    return inventory.get_group("cdn" if "bitrix" in host.groups else "bitrix")[0]
 
 
 def accepted_account(settings: Settings) -> str:
@@ -97,7 +92,7 @@ def sftp(settings: Settings) -> None:
         )
         # systemd takes paths as they are written: it doesn't see the disk behind a symbolic link.
         places = [host.get_fact(RealPath, path=path) for path in (settings.site.upload, settings.sftp.export)]
-        unit = rendered("sftp", settings=settings, places=places)
+        unit = rendered("sftp", settings=settings, places=places, ssh_unit=distribution(settings).ssh_unit)
         tree(name="Write the unit that exports upload", files=unit, root="/etc/systemd")
         running(
             name="Export upload read-only, without the CDN's own mount",

@@ -18,9 +18,9 @@ from bitrix_cdn.engine.services import STAMPS, Applied, faults, settled, stamp_s
 from bitrix_cdn.fleet.ssh import new_connection
 from bitrix_cdn.settings import Settings
 from roles.footprints import own_ports
+from roles.preflight import distribution
 
 DROP_IN = "/etc/ssh/sshd_config.d/10-bitrix-cdn.conf"
-UNIT = "ssh.service"
 ROLLBACK = "bitrix-cdn-sshd-rollback"
 
 
@@ -44,6 +44,8 @@ def sshd(settings: Settings) -> None:
     confirmed_sshd_config(
         name="Harden the SSH server (taken back if it locks out)",
         drop_in=drop_in,
+        unit=distribution(settings).ssh_unit,
+        check=_taken(settings),
         timeout=settings.sshd.confirm_timeout,
     )
 
@@ -63,29 +65,50 @@ def _forwarding(settings: Settings) -> str:
     return "yes" if theirs else settings.sshd.forwarding
 
 
+def _taken(settings: Settings) -> str:
+    """A command that fails where sshd doesn't read our drop-in: only the mount would notice."""
+    own = settings.sftp
+    if "cdn" in host.groups:
+        account, root = own.cache_account, settings.cdn.upload
+    elif "bitrix" in host.groups:
+        account, root = own.originals_account, own.export
+    else:
+        return "true"
+    asked = f"sshd -T -C user={account},host=localhost,addr=127.0.0.1"
+    words = f"sshd does not read {DROP_IN}: /etc/ssh/sshd_config must Include /etc/ssh/sshd_config.d/*.conf"
+    return (
+        f"{{ {asked} | grep -qix {shlex.quote(f'chrootdirectory {root}')}; }} || "
+        f"{{ echo {shlex.quote(words)} >&2; false; }}"
+    )
+
+
 @operation()
-def confirmed_sshd_config(drop_in: File, timeout: int) -> Generator[Any, None, None]:
+def confirmed_sshd_config(
+    drop_in: File, unit: str, timeout: int, check: str = "true"
+) -> Generator[Any, None, None]:
     """Changes sshd's configuration under a dead man's switch.
 
     Before the server takes the new file, the host arms a timer that restores the old one. Only a new
     connection from the operator's side, made with the new configuration in force, disarms it.
 
     + drop_in: the file below `/etc/ssh/sshd_config.d/`
+    + unit: that of the SSH server
     + timeout: seconds until the host takes the change back by itself
+    + check: a command that fails where the server would be another than the file says
     """
     wrong = stale([drop_in])
-    now = host.get_fact(Applied, unit=UNIT, start=(), reload=[drop_in.path], ready="true")
+    now = host.get_fact(Applied, unit=unit, start=(), reload=[drop_in.path], ready="true")
     # Where a socket starts one for each login, each has the file as it is.
     taken = settled(now, "reload") or now.get("active") != "active"
     if not wrong and taken:
         host.noop(f"the SSH server has {drop_in.path} as it must be")
         return
     if not taken and differences.wanted():
-        differences.tell(unit=UNIT, faults=faults({**now, "enabled": "enabled"}))
+        differences.tell(unit=unit, faults=faults({**now, "enabled": "enabled"}))
     path = shlex.quote(drop_in.path)
     old = f"/run/{ROLLBACK}.conf"
     restore = (
-        f"if [ -e {old} ]; then cp -p {old} {path}; else rm -f {path}; fi; systemctl reload-or-restart ssh"
+        f"if [ -e {old} ]; then cp -p {old} {path}; else rm -f {path}; fi; systemctl reload-or-restart {unit}"
     )
     yield StringCommand(
         f"set -e; rm -f {old}; [ ! -e {path} ] || cp -p {path} {old}; "
@@ -98,12 +121,12 @@ def confirmed_sshd_config(drop_in: File, timeout: int) -> Generator[Any, None, N
         files=[drop_in],
         root="/etc/ssh",
         # sshd's own check wants the directory that its unit makes.
-        check="mkdir -p /run/sshd && sshd -t",
+        check=f"mkdir -p /run/sshd && sshd -t && {{ {check} ; }}",
     )
-    record = record_script(late=[f"{STAMPS}/{UNIT}"], unit=UNIT, action="reload")
-    yield StringCommand(f"set -e\n{record}\nrm -f {STAMPS}/{UNIT}\nsystemctl reload-or-restart ssh")
+    record = record_script(late=[f"{STAMPS}/{unit}"], unit=unit, action="reload")
+    yield StringCommand(f"set -e\n{record}\nrm -f {STAMPS}/{unit}\nsystemctl reload-or-restart {unit}")
     yield FunctionCommand(_confirm, (timeout,), {})
-    yield StringCommand(f"set -e\n{stamp_script(UNIT, reload=[drop_in.path])}")
+    yield StringCommand(f"set -e\n{stamp_script(unit, reload=[drop_in.path])}")
 
 
 def _confirm(state: State, host: Host, timeout: int) -> bool:

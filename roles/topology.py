@@ -14,6 +14,8 @@ from bitrix_cdn.settings import Settings
 from bitrix_cdn.settings.inventory import GROUPS
 
 LOOPBACK = "127.0.0.1"
+HOST_KEY = "/etc/ssh/ssh_host_ed25519_key.pub"
+"""What a host is known by to its peer."""
 
 
 class Addresses(FactBase[dict[str, list[str]]]):
@@ -36,6 +38,11 @@ class Addresses(FactBase[dict[str, list[str]]]):
 def members(group: str) -> list[Host]:
     """The hosts of a group; none where the inventory hasn't got it."""
     return list(inventory.get_group(group, default=[]))
+
+
+def peer() -> Host:
+    """The host on the other side of this one's mount."""
+    return members("cdn" if "bitrix" in host.groups else "bitrix")[0]
 
 
 def everybody() -> list[Host]:

@@ -71,7 +71,7 @@ def stages(suite: str | None, *, every: bool) -> list[Stage]:
     ]
 
 
-_CHANGES = ("deploy", "releases", "drift", "adopt", "acme", "alerts")
+_CHANGES = ("deploy", "releases", "drift", "adopt", "acme", "alerts", "bitrixvm")
 """Tests that deploy again and again: on hosts of their own, beside those that only ask."""
 
 

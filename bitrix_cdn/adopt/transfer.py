@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from bitrix_cdn.adopt import rsync
 from bitrix_cdn.adopt.errors import MigrationError
 from bitrix_cdn.adopt.hosts import Deployment, Output, Remote
+from bitrix_cdn.engine.distribution import DEBIAN, LOOK, read
 from bitrix_cdn.engine.services import start_script
 from bitrix_cdn.fleet.progress import Display
 from roles.mounts import RESIZE_CACHE, SSH_CONFIG, explanation, inputs, ready, unit_of
@@ -32,16 +33,6 @@ MOUNT = unit_of(RESIZE_CACHE)
 
 # Pauses before further tries of a copy that broke; a host that reboots is back within their sum.
 _PAUSES = (2, 5, 10, 20, 30, 30)
-
-_INSTALL = """
-missing=
-for command in {commands}; do command -v $command >/dev/null || missing=yes; done
-if [ "$missing" ]; then
-    export DEBIAN_FRONTEND=noninteractive
-    fetch() {{ apt-get install -qq -y --no-install-recommends {packages} >/dev/null; }}
-    fetch 2>/dev/null || {{ apt-get update -qq && fetch; }} || exit 1
-fi
-"""
 
 
 @dataclass(frozen=True)
@@ -131,16 +122,18 @@ class Transfer:
 
         :raises MigrationError: a package can't be had, or the login fails.
         """
-        self.bitrix.run(
-            f"{_INSTALL.format(commands='rsync', packages='rsync')}\ninstall -d -m 700 {self.unfinished}"
-        )
+        here = read(self.bitrix.run(LOOK).text)
+        if here is None:
+            raise MigrationError(f"{self.bitrix.name}: its distribution is unknown: deploy first")
+        rsync_there = here.install_script(["rsync"], commands=["rsync"])
+        self.bitrix.run(f"set -e\n{rsync_there}\ninstall -d -m 700 {self.unfinished}")
         key = self.bitrix.run(f"cat {KEY}.pub").text
         root = self.settings.cdn.root
         allowed = f'restrict,command="exec nice -n 10 rrsync -no-lock {root}" {key}\n'
         self.cdn.run(
-            _INSTALL.format(commands="rsync rrsync python3", packages="rsync python3")
-            + f"""
+            f"""
             set -e
+            {DEBIAN.install_script(["rsync", "python3"], commands=["rsync", "rrsync", "python3"])}
             getent passwd {ACCOUNT} >/dev/null || useradd --non-unique --uid $(id -u www-data) \\
                 --gid www-data --no-create-home --home-dir {ACCOUNT_HOME} --shell /bin/sh \\
                 --comment "Bitrix CDN, while pictures move" {ACCOUNT} 2>/dev/null

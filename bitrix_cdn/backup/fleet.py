@@ -15,6 +15,7 @@ from typing import Any
 import paramiko
 from pyinfra.api.exceptions import PyinfraError
 
+from bitrix_cdn.engine.distribution import LOOK, read, supported
 from bitrix_cdn.engine.files import installation
 from bitrix_cdn.fleet import HostError, Inventory, Output, Remote
 from bitrix_cdn.fleet.inventory import chosen
@@ -129,10 +130,16 @@ def prepare(member: Member, settings: Settings) -> None:
         written = command_files(settings, member.name, member.groups)
     except PyinfraError as error:
         raise BackupError(str(error), Status.USAGE) from None
-    files = [*agent.files(), *(file for file in written if not file.path.startswith("/etc/systemd/"))]
+    here = read(member.remote.run(LOOK).text)
+    if here is None:
+        raise BackupError(
+            f"{member.name}: its distribution is not supported; "
+            f"{supported(only_shop=set(member.groups) == {'bitrix'})} is",
+            Status.USAGE,
+        )
+    files = [*agent.files(here), *(file for file in written if not file.path.startswith("/etc/systemd/"))]
     script, archive = installation(files)
-    packages = " ".join(PACKAGES)
-    commands = "restic python3 ssh"
+    installed = here.install_script(PACKAGES, commands=["restic", here.python, "ssh"])
     key = ""
     if settings.backup.sftp:
         key = (
@@ -142,13 +149,7 @@ def prepare(member: Member, settings: Settings) -> None:
     member.remote.run(
         f"""
 set -e
-missing=
-for command in {commands}; do command -v $command >/dev/null || missing=yes; done
-if [ "$missing" ]; then
-    export DEBIAN_FRONTEND=noninteractive
-    fetch() {{ apt-get install -qq -y --no-install-recommends {packages} >/dev/null </dev/null; }}
-    fetch 2>/dev/null || {{ apt-get update -qq </dev/null && fetch; }}
-fi
+{installed}
 umask 077
 {key}
 {script}

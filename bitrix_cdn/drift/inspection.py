@@ -11,7 +11,7 @@ from pyinfra.api import FactBase
 
 from bitrix_cdn.engine.keys import fingerprint
 
-ADMINISTRATORS = ("sudo", "root", "docker", "lxd", "disk", "shadow")
+ADMINISTRATORS = ("sudo", "wheel", "root", "docker", "lxd", "disk", "shadow")
 """Groups whose members are as good as root."""
 
 
@@ -104,6 +104,11 @@ class Inspection(FactBase[Seen]):
         q = " ".join
         whole, flat = (q(map(shlex.quote, ["/nonexistent", *paths])) for paths in (trees, directories))
         shown = "'%y %m %u %g %s %TF %p\\0'"
+        # Of rpm's answers none has a path in it, so it is asked of each.
+        packaged = (
+            "if command -v dpkg-query >/dev/null; then tr '\\n' '\\0' | xargs -0 dpkg-query -S 2>/dev/null; "
+            'else while read -r f; do rpm -qf "$f" >/dev/null 2>&1 && echo "rpm: $f"; done; fi'
+        )
         return f"""export LC_ALL=C
 ss=$(ss -Hlntup) || exit 3
 echo :sockets; echo "$ss"
@@ -115,7 +120,8 @@ if echo "$ss" | awk -v expected=' {q(map(str, ports))} ' '
 echo :accounts; cat /etc/passwd || exit 3
 echo :passwords
 awk -F: '{{ print $1, $2 == "" ? "empty" : $2 ~ /^[!*]/ ? "locked" : "set" }}' /etc/shadow || exit 3
-echo :distribution; cut -d: -f1 /usr/share/base-passwd/passwd.master
+echo :distribution; cut -d: -f1 /usr/share/base-passwd/passwd.master 2>/dev/null
+cut -f1 /usr/share/doc/setup/uidgid 2>/dev/null
 cat /usr/lib/sysusers.d/*.conf 2>/dev/null | awk '$1 ~ /^u/ {{ print $2 }}'
 echo :members; getent group {q(ADMINISTRATORS)}
 echo :keys; while IFS=: read -r name x uid gid gecos home shell; do
@@ -130,7 +136,7 @@ find {flat} -maxdepth 1 ! -type d ! -lname /dev/null -printf {shown}; }} 2>/dev/
         {{ path = $0; for (i = 1; i <= 6; i++) sub(/^[^ ]* /, "", path) }} !(path in is)')
     [ -z "$found" ] || {{
         echo "$found"; echo :packaged
-        echo "$found" | cut -d" " -f7- | tr '\\n' '\\0' | xargs -0 dpkg-query -S 2>/dev/null; }}; }}
+        echo "$found" | cut -d" " -f7- | {packaged}; }}; }}
 true"""
 
     def process(self, output: Iterable[str]) -> Seen:

@@ -216,6 +216,6 @@ _SYSTEMCTL = re.compile(r"^systemctl (?:-\S+ )*[a-z-]+ (\S+)")
 
 
 def packages(command: str) -> list[str]:
-    """The packages that a command of pyinfra's `apt.packages` would install."""
-    found = re.search(r"\bapt-get\b.* install (.*)", command)
+    """The packages that an operation's command would install."""
+    found = re.search(r"\b(?:apt-get|dnf)\b.* install ([^;&|>]*)", command)
     return [word for word in found[1].split() if not word.startswith("-")] if found else []

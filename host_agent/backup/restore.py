@@ -180,7 +180,9 @@ def _identity(config: Config, repository: Repository, snapshot: str) -> None:
     finally:
         files.remove(aside)
     os.sync()
-    subprocess.run(["systemctl", "reload-or-restart", "ssh.service"], check=True)
+    # RPM distributions have it under its own name.
+    server = next(unit for unit in ("ssh.service", "sshd.service") if not _systemctl("cat", unit).returncode)
+    subprocess.run(["systemctl", "reload-or-restart", server], check=True)
 
 
 def _manifest(config: Config, repository: Repository, snapshot: str) -> dict[str, Any]:

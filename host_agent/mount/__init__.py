@@ -8,5 +8,5 @@ sshfs mounts on a private path, is proven there, and only then bound over the re
 host is away the real path is an ordinary directory; on the site's host that directory is the *spool*,
 whose files are pushed to the other host before the mount is laid over them again.
 
-Standard library only, Python 3.11 or newer: it runs with the distribution's own python3.
+Standard library only, Python 3.11 or newer.
 """

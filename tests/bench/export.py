@@ -18,7 +18,8 @@ from pyinfra import host
 
 from bitrix_cdn.engine.files import File
 from bitrix_cdn.engine.wheels import Bundle
-from roles.sftp import HOST_KEY, KEY, KNOWN_HOSTS, peer
+from roles.sftp import KEY, KNOWN_HOSTS
+from roles.topology import HOST_KEY, peer
 
 
 class Export:
@@ -45,7 +46,7 @@ class Export:
                 self.variables["absent"] += given.get("absent", ())
             case "sshd.confirmed_sshd_config":
                 self.files.append(given["drop_in"])
-                self.takes[given["drop_in"].path] = ["ssh.service"]
+                self.takes[given["drop_in"].path] = [given["unit"]]
             case "apt.packages":
                 self.variables["packages"] += given["packages"]
             case "server.user" | "accounts.account":

@@ -214,7 +214,7 @@ def test_a_change_that_shuts_the_operator_out_is_taken_back(
         "cdn",
         "from bitrix_cdn.engine.files import File\n"
         "from roles.sshd import confirmed_sshd_config\n"
-        "confirmed_sshd_config(name='Let nobody in', timeout=6,\n"
+        "confirmed_sshd_config(name='Let nobody in', unit='ssh.service', timeout=6,\n"
         f"    drop_in=File('{drop_in}', 'AllowUsers nobody\\n'))\n",
     )
     # Before anything is asserted: the tests that follow need the host.
@@ -228,7 +228,9 @@ def test_another_distribution_is_refused_before_anything_changes(lab: state.Lab,
     bitrix.run("mount", "--bind", "/run/os-release", "/usr/lib/os-release")
     with put_right(bitrix, "umount /usr/lib/os-release"):
         run = pyinfra("-y", lab=lab.name)
-    refusal(run, "bitrix: ubuntu 24.04 is not supported", "Debian 12 or 13 is")
+    refusal(
+        run, "bitrix: Ubuntu 24.04 is not supported on a host of bitrix with", "Debian 12 or Debian 13 is"
+    )
     assert "Starting operation" not in run.output
 
 

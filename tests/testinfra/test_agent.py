@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from testinfra.host import Host
 
+from bitrix_cdn.engine.distribution import DEBIAN
 from host_agent.cli import PARTS
 from roles.agent import COMMAND, LIBRARY, files
 from tests.kit.inventory import Inventory
@@ -19,7 +20,7 @@ def host(inventory: Inventory, request: pytest.FixtureRequest) -> Host:
 
 def test_its_files_are_those_of_this_version_and_no_others(host: Host) -> None:
     there = host.check_output("find %s -type f | sort", LIBRARY).splitlines()
-    assert there == sorted(file.path for file in files() if file.path.startswith(LIBRARY))
+    assert there == sorted(file.path for file in files(DEBIAN) if file.path.startswith(LIBRARY))
 
 
 def test_every_account_can_ask_it_what_it_does(host: Host) -> None:
