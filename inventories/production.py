@@ -45,7 +45,8 @@ bitrix, cdn, edge, balancer, monitoring = groups(
     # monitoring=["cdn.example.com"],
     settings={
         "site": {
-            # The document root of the shop, and the account that its PHP runs as.
+            # The document root of the shop, and the account that its PHP runs as. BitrixVM: /home/bitrix/www,
+            # and bitrix as user and group (docs/bitrixvm.md).
             "root": "/var/www/bitrix",
             "user": "www-data",
             "group": "www-data",

@@ -20,6 +20,7 @@ from bitrix_cdn.drift.redaction import MASK, Redaction
 from bitrix_cdn.drift.report import CLEAN, DRIFT, FAILED, DriftError, Report, as_json, as_junit, as_metrics
 from bitrix_cdn.drift.run import check, packages, read
 from bitrix_cdn.drift.table import show
+from bitrix_cdn.engine.distribution import known
 from bitrix_cdn.engine.findings import ENVIRONMENT
 from bitrix_cdn.fleet import UsageError, deploys
 from bitrix_cdn.fleet.deploys import ROOT, Run, complaint, said_of
@@ -201,6 +202,9 @@ def test_a_change_that_nobody_explains_is_told_all_the_same(monkeypatch: pytest.
 def test_packages_and_services_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
     command = "DEBIAN_FRONTEND=noninteractive apt-get -y -o X=y --no-install-recommends install mtail nginx"
     assert packages(command) == ["mtail", "nginx"]
+    rocky = known({"id": "rocky", "version": "9.4"})
+    assert rocky is not None
+    assert packages(rocky.install_script(["sshfs", "restic"])) == ["fuse-sshfs", "restic"]
     found = report(monkeypatch, told({"operation": None, "explained": "1", "commands": [command]}))
     assert [(one.kind, one.what) for one in found.hosts[1].differences] == [
         ("package", "mtail"),
