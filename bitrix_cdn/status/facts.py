@@ -13,7 +13,9 @@ from urllib.parse import quote
 
 from bitrix_cdn.fleet.lock import look_script, parse
 from bitrix_cdn.settings import Settings
+from roles.backup import COMMAND as BACKUP
 from roles.exporters import visible_name
+from roles.mounts import COMMAND as GUARD
 
 _MARK = "== "
 
@@ -84,6 +86,7 @@ def script(settings: Settings, groups: Sequence[str]) -> str:
     directories = [settings.cdn.root] if "cdn" in groups else []
     directories += [settings.site.upload] if "bitrix" in groups else []
     wanted = " ".join(map(shlex.quote, ["/", *directories]))
+    # By their paths: the `sudo` of an RPM host doesn't look into /usr/local/bin.
     asked = {
         "lock": look_script(),
         "units": (
@@ -92,10 +95,10 @@ def script(settings: Settings, groups: Sequence[str]) -> str:
         ),
         "failed": "systemctl list-units --failed --plain --no-legend",
         "disk": f"df -P {wanted}",
-        "backup": "bitrix-cdn-backup status",
+        "backup": f"{BACKUP} status",
     }
     if {"bitrix", "cdn"} & set(groups):
-        asked["mounts"] = "mount-guard status --json"
+        asked["mounts"] = f"{GUARD} status --json"
     if "cdn" in groups:
         asked["converter"] = "webp-converter status --json"
         asked["release"] = "cat /opt/webp-converter/current/release"

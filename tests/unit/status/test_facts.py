@@ -96,3 +96,10 @@ def test_the_script_is_one_that_a_shell_reads_and_survives_what_is_missing(group
     assert result.stderr == ""
     found = read("here", groups, result.stdout, NOW)
     assert "/" in found.disk
+
+
+def test_commands_are_found_where_sudo_does_not_look() -> None:
+    # RPM distributions have no /usr/local in sudo's path.
+    asked = script(Settings(), ["bitrix"])
+    assert "/usr/local/bin/mount-guard status --json" in asked
+    assert "/usr/local/bin/bitrix-cdn-backup status" in asked
