@@ -10,9 +10,10 @@ import pytest
 
 from dev.lab import state
 from dev.lab.site import Picture
-from tests.e2e.conftest import Cdn
 from tests.kit.deployment import deploy, pyinfra
-from tests.kit.support import Remote, photo, wait_until
+from tests.kit.hosts import Cdn
+from tests.kit.pictures import photo
+from tests.kit.support import Remote, wait_until
 
 ROOT = "/home/bitrix/www"
 SITE = f'"site": {{"root": "{ROOT}", "user": "bitrix", "group": "bitrix"}}'

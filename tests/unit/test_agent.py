@@ -2,11 +2,23 @@
 
 from __future__ import annotations
 
+import ast
 import importlib
+from pathlib import Path
 
 import pytest
 
+import host_agent
 from host_agent.cli import PARTS, main
+
+SOURCES = Path(host_agent.__file__).parent
+TRAVELLING = [
+    path
+    for pattern in ("audit/*.py", "lock/*.py", "journal/*.py", "*.py")
+    for path in sorted(SOURCES.glob(pattern))
+    if path.name != "cli.py" or path.parent != SOURCES
+]
+"""What the operator's machine brings along, to be run before the deploy has installed any Python."""
 
 
 def test_each_part_is_told_of_and_can_tell_more(capsys: pytest.CaptureFixture[str]) -> None:
@@ -25,3 +37,14 @@ def test_a_wrong_command_is_one_line(wrong: list[str], capsys: pytest.CaptureFix
     assert main(wrong) == 2
     [line] = capsys.readouterr().err.splitlines()
     assert f"{', '.join(PARTS)} or --help" in line
+
+
+@pytest.mark.parametrize("path", TRAVELLING, ids=lambda path: str(path.relative_to(SOURCES)))
+def test_what_is_brought_along_runs_with_the_python_that_rpm_hosts_have(path: Path) -> None:
+    parsed = ast.parse(path.read_text(), feature_version=(3, 9))
+    names = {
+        node.name if isinstance(node, ast.alias) else node.attr
+        for node in ast.walk(parsed)
+        if isinstance(node, ast.alias | ast.Attribute)
+    }
+    assert not names & {"tomllib", "StrEnum", "UTC", "ExceptionGroup", "TaskGroup", "pairwise"}
