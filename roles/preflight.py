@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shlex
 from collections.abc import Iterable
 
@@ -16,10 +15,9 @@ from bitrix_cdn.engine.distribution import LOOK, Distribution, known, supported
 from bitrix_cdn.engine.errors import OneLineError
 from bitrix_cdn.engine.keys import PublicKey
 from bitrix_cdn.fleet.audit import record_while_changing
-from bitrix_cdn.fleet.hold import hold_while_changing
-from bitrix_cdn.fleet.lock import VARIABLE, look_script, refusal
+from bitrix_cdn.fleet.hold import HeldError, hold_while_changing
+from bitrix_cdn.fleet.lock import look_script, own_token, refusal
 from bitrix_cdn.fleet.ssh import LoginError
-from bitrix_cdn.fleet.steps import tell_steps
 from bitrix_cdn.settings import Settings
 from bitrix_cdn.settings.inventory import GROUPS
 from roles.topology import HOST_KEY, peer
@@ -109,16 +107,15 @@ def refuse_if_held(settings: Settings) -> None:
     """Stops what would change this host, with one line, while somebody else is at work on it; and keeps
     others away from when this run begins to change anything.
 
-    :raises OneLineError: nothing has been changed.
+    :raises HeldError: nothing has been changed.
     """
     # The one of the inventory rather than that of the context.
     state = host.state.inventory.get_host(host.name).state
     hold_while_changing(state)
     record_while_changing(state, host.data.get("plan") or "")
-    tell_steps(state)
-    held = refusal(host.name, machine(settings).get("lock", ""), os.environ.get(VARIABLE, ""))
+    held = refusal(host.name, machine(settings).get("lock", ""), own_token())
     if held:
-        raise OneLineError(held)
+        raise HeldError(held)
 
 
 def refuse_without_peer() -> None:

@@ -84,9 +84,10 @@ def _deploy(everything: Fleet, display: Display) -> None:
     started = time.monotonic()
     display.say("deploying")
     log = Path(tempfile.gettempdir()) / f"bitrix-cdn-restore-{os.getpid()}.log"
-    if deploys.run("-y", inventory=everything.inventory, log=log).status:
+    if failure := deploys.run(everything.inventory, log=log).failure:
         raise BackupError(
-            f"the deploy fails, see {log}; put it right, then run the restore again: it goes on"
+            f"the deploy fails: {failure.why} (all of it: {log}); put it right, then run the restore again: "
+            "it goes on"
         )
     log.unlink()
     display.say(f"deployed in {time.monotonic() - started:.0f} s")

@@ -17,7 +17,7 @@ from bitrix_cdn.fleet import UsageError
 if TYPE_CHECKING:
     from bitrix_cdn.deploy.plan import Plan
     from bitrix_cdn.drift.report import Difference
-    from bitrix_cdn.fleet.steps import Step
+    from bitrix_cdn.fleet.results import Step
 
 _COLOURS = {"+": "green", "-": "red", "@": "cyan"}
 

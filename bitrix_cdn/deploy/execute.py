@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import os
-import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from bitrix_cdn.fleet import HostError, RefusedError, deploys
-from bitrix_cdn.fleet.deploys import by_host, limits
-from bitrix_cdn.fleet.steps import ENVIRONMENT, Step, read
+from bitrix_cdn.fleet import deploys
+from bitrix_cdn.fleet.results import Step
 
 LOGS = Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state") / "bitrix-cdn" / "logs"
 _KEPT = 50
@@ -47,38 +45,17 @@ def execute(
     """
     started = time.monotonic()
     log = _log(Path(operations).stem)
-    receiving, sending = os.pipe()
-
-    def follow() -> None:
-        with open(receiving) as lines:  # noqa: PTH123 -- a descriptor
-            for one in read(lines):
-                step(one)
-
-    follower = threading.Thread(target=follow, daemon=True)
-    follower.start()
-    try:
-        run = deploys.run(
-            *("-y", "--json", *limits(hosts)),
-            *(word for name, value in (data or {}).items() for word in ("--data", f"{name}={value}")),
-            inventory=inventory,
-            operations=operations,
-            environment={ENVIRONMENT: str(sending)},
-            descriptors=[sending],
-            log=log,
-        )
-    finally:
-        os.close(sending)
-        follower.join(timeout=10)
-    if run.status or run.report is None:
-        why, more = run.why(hosts)
-        if ": held by " in why:
-            raise RefusedError(why)
-        raise HostError("\n".join([f"{why} (all of it: {log})", *(f"  {line}" for line in more)]))
-    missing = sorted(set(hosts) - run.connected)
-    if missing:
-        raise HostError(f"{', '.join(missing)}: can't be reached (all of it: {log})")
-    changed = by_host(hosts, run.report["results"]["operations"], "success")
-    return Executed(changed, time.monotonic() - started, log)
+    result = deploys.run(
+        inventory,
+        operations,
+        limit=hosts,
+        data=data,
+        on_event=lambda one: step(one) if isinstance(one, Step) else None,
+        log=log,
+    )
+    if failure := result.failed(hosts):
+        raise failure.error(log)
+    return Executed(result.changed(hosts), time.monotonic() - started, log)
 
 
 def _log(what: str) -> Path:

@@ -61,7 +61,7 @@ def make(inventory: Inventory, limit: Sequence[str] = (), salt: str | None = Non
     salt = salt or secrets.token_hex(16)
     report = run.check(inventory.file, limit, salt=salt)
     for host in report.hosts:
-        if "held by " in host.failed:
+        if host.held:
             raise RefusedError(host.failed)
         if host.failed:
             raise DriftError(f"{host.name}: {host.failed}")

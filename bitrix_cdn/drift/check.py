@@ -4,8 +4,6 @@ Everything is told through :mod:`bitrix_cdn.engine.differences`. A host for whic
 checked.
 """
 
-import os
-
 from pyinfra import host, local, state
 from pyinfra.api.exceptions import PyinfraError
 
@@ -15,6 +13,7 @@ from bitrix_cdn.drift.expected import expected
 from bitrix_cdn.drift.inspection import Inspection
 from bitrix_cdn.drift.run import EVERYTHING
 from bitrix_cdn.engine import differences
+from bitrix_cdn.fleet.hold import HeldError
 from bitrix_cdn.fleet.ssh import LoginError
 from roles.footprints import place_of
 from roles.preflight import settings_of
@@ -30,7 +29,7 @@ def look() -> None:
         managed.units,
         ssh_user=host.data.get("ssh_user", "root"),
         asked=asked_from_elsewhere(host, settings),
-        everything=EVERYTHING in os.environ,
+        everything=bool(host.data.get(EVERYTHING)),
     )
     seen = host.get_fact(
         Inspection,
@@ -63,4 +62,4 @@ except PyinfraError as error:
     if isinstance(error, LoginError):
         # As one that can't be connected to: the other hosts are compared without it.
         state.failed_hosts.add(host)
-    differences.tell(failed=str(error))
+    differences.tell(failed=str(error), held=isinstance(error, HeldError))

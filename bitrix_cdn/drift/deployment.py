@@ -16,15 +16,13 @@ from roles.preflight import settings_of
 
 @functools.cache
 def tell_deployment() -> None:
-    """Tells which hosts there are, where metrics belong, and the secrets that must not show."""
+    """Tells where metrics belong, and the secrets that must not show."""
     settings = settings_of(host)
-    hosts = list(inventory)
     differences.tell(
-        hosts={one.name: one.groups for one in hosts},
         metrics=settings.mounts.metrics,
         secrets=[
             *_secrets(settings.model_dump(mode="json")),
-            *(one.data.get(key) for one in hosts for key in ("ssh_password", "ssh_key_password")),
+            *(one.data.get(key) for one in inventory for key in ("ssh_password", "ssh_key_password")),
         ],
     )
 

@@ -49,6 +49,8 @@ class HostReport:
     differences: list[Difference] = field(default_factory=list)
     failed: str = ""
     """Why it could not be checked; then nothing is known of it."""
+    held: bool = False
+    """Whether that is because somebody else is at work on it."""
     checks: list[str] = field(default_factory=list)
     """All that was compared: operations and looks."""
     digest: str = ""

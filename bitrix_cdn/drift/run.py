@@ -5,38 +5,37 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
-import os
 import re
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from bitrix_cdn.drift.redaction import Redaction, words
 from bitrix_cdn.drift.report import LOOKS, Difference, DriftError, HostReport, Report
-from bitrix_cdn.engine.findings import ENVIRONMENT
-from bitrix_cdn.fleet import UsageError, deploys, load
-from bitrix_cdn.fleet.deploys import ROOT, complaint, limits, said_of
+from bitrix_cdn.fleet import HostError, UsageError, deploys
+from bitrix_cdn.fleet.deploys import ROOT
 from bitrix_cdn.fleet.inventory import chosen
+from bitrix_cdn.fleet.results import Finding, Result
 
 CHECK = "bitrix_cdn/drift/check.py"
 
-EVERYTHING = "BITRIX_CDN_DRIFT_EVERYTHING"
-"""Set in the environment of the dry run: judge also what the settings leave alone."""
+EVERYTHING = "drift_everything"
+"""Among the data of the run's hosts: judge also what the settings leave alone."""
 
 
 @dataclass
 class Told:
     """What the dry run told besides its plan."""
 
-    groups: dict[str, list[str]] = field(default_factory=dict)
-    """Of all hosts of the inventory, in its order."""
     metrics: str = ""
     secrets: list[str] = field(default_factory=list)
     checked: dict[str, list[str]] = field(default_factory=dict)
     """For each host that was looked at to the end, the hashes of its operations."""
     failed: dict[str, str] = field(default_factory=dict)
+    held: set[str] = field(default_factory=set)
+    """The hosts that failed because somebody else is at work there."""
     records: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
     """All else, by host."""
 
@@ -56,73 +55,65 @@ def check(
     if not Path(inventory).is_file():
         raise UsageError(f"{inventory}: no such inventory")
     started, clock = time.time(), time.monotonic()
-    # A file without a name, in memory: what is told there holds secrets.
-    with open(os.memfd_create("differences"), "r+b") as channel:  # noqa: PTH123
-        status, plan, errors = _dry_run(inventory, limit, channel, everything=everything)
-        channel.seek(0)
-        told = read(channel)
+    findings: list[Finding] = []
+    result = deploys.run(
+        inventory,
+        CHECK,
+        limit=limit,
+        dry=True,
+        tolerant=True,
+        data={EVERYTHING: everything},
+        on_event=lambda one: findings.append(one) if isinstance(one, Finding) else None,
+        findings=True,
+    )
+    failure = result.failure
+    if failure and (failure.kind is not HostError or not result.entries):
+        raise failure.error()
+    told = read(findings)
     mask = Redaction(told.secrets)
-    if not told.groups:
-        # The dry run came to none of them.
-        told.groups = {entry["name"]: entry["groups"] for entry in load(inventory).entries}
-    names = chosen(inventory, told.groups, limit)
-    if status == 0 and plan is None:
-        status = 1
-    if status and all(name in told.checked for name in names):
-        raise DriftError(
-            f"{inventory}: pyinfra failed: {mask.text(complaint(errors) or f'exit status {status}')}"
-        )
-    hosts = [_host(name, told, plan or [], errors, mask, salt) for name in names]
+    groups = {entry.name: entry.groups for entry in result.entries}
+    names = chosen(inventory, groups, limit)
+    if failure and all(name in told.checked for name in names):
+        raise DriftError(f"{inventory}: pyinfra failed: {mask.text(failure.why)}")
+    hosts = [_host(name, groups[name], told, result, mask, salt) for name in names]
     return Report(
         inventory,
         hosts,
         started,
         time.monotonic() - clock,
         told.metrics,
-        [name for name, groups in told.groups.items() if "monitoring" in groups],
+        [name for name, of in groups.items() if "monitoring" in of],
     )
 
 
-def _dry_run(
-    inventory: str, limit: Sequence[str], channel: BinaryIO, *, everything: bool
-) -> tuple[int, list[dict[str, Any]] | None, str]:
-    environment = {ENVIRONMENT: str(channel.fileno()), **({EVERYTHING: "1"} if everything else {})}
-    run = deploys.run(
-        *("--dry", "--json", "--fail-percent", "100", *limits(limit)),
-        inventory=inventory,
-        operations=CHECK,
-        environment=environment,
-        descriptors=[channel.fileno()],
-    )
-    return run.status, (run.report or {}).get("plan"), run.said
-
-
-def read(lines: Iterable[bytes]) -> Told:
+def read(findings: Iterable[Finding]) -> Told:
     """Puts the records of :mod:`bitrix_cdn.engine.differences` in order."""
     told = Told()
-    for line in lines:
-        record = json.loads(line)
+    for finding in findings:
+        record = dict(finding.record)
         host = record["host"]
-        if "hosts" in record:
-            told.groups, told.metrics = record["hosts"], record["metrics"]
+        if "secrets" in record:
+            told.metrics = record["metrics"]
             told.secrets = [one for one in record["secrets"] if one]
         elif "done" in record:
             told.checked[host] = record["done"]
         elif "failed" in record:
             told.failed[host] = record["failed"]
+            told.held |= {host} if record["held"] else set()
         else:
             told.records.setdefault(host, []).append(record)
     return told
 
 
 def _host(
-    name: str, told: Told, plan: Sequence[dict[str, Any]], errors: str, mask: Redaction, salt: str | None
+    name: str, groups: Sequence[str], told: Told, result: Result, mask: Redaction, salt: str | None
 ) -> HostReport:
     if name not in told.checked:
-        reason = said_of(name, errors) or told.failed.get(name) or complaint(errors)
-        return HostReport(name, told.groups[name], failed=mask.text(reason or "could not be checked"))
-    names = {operation["op_hash"]: operation["name"].removeprefix("deploy.py | ") for operation in plan}
-    changed = [operation["op_hash"] for operation in plan if name in operation["hosts_with_change"]]
+        reason = result.faults.get(name) or told.failed.get(name) or (result.failure and result.failure.why)
+        failed = mask.text(reason or "could not be checked")
+        return HostReport(name, list(groups), failed=failed, held=name in told.held)
+    names = {one.hash: one.name.removeprefix("deploy.py | ") for one in result.operations}
+    changed = [one.hash for one in result.operations if name in one.would_change]
     found: dict[str, list[Difference]] = {one: [] for one in changed}
     looks = []
     digest = [salt or "", *sorted(names[one] for one in changed)]
@@ -139,7 +130,7 @@ def _host(
             found[operation] = [Difference("operation", name_of, "a deploy would change it", name_of)]
     return HostReport(
         name,
-        told.groups[name],
+        list(groups),
         [*(one for differences in found.values() for one in differences), *(looks if salt is None else ())],
         checks=[*(names[one] for one in told.checked[name] if one in names), *LOOKS],
         digest=hashlib.sha256("\n".join(digest).encode()).hexdigest(),

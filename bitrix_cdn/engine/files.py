@@ -372,7 +372,7 @@ def stale(files: Sequence[File]) -> list[File]:
                 kind=kind,
                 same=same,
                 access=access,
-                must_access=file.state[1:],
+                must_access=[*file.state[1:]],
                 content=None if same or content is None else content.decode(errors="replace"),
                 must_content="" if same else file.content,
             )

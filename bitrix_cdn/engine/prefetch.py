@@ -34,14 +34,11 @@ from __future__ import annotations
 import inspect
 import secrets
 import shlex
-import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import dataclass, field
 from functools import partial
-from pathlib import Path
-from types import ModuleType
 from typing import Any, NamedTuple, TypeVar
 
 from gevent.local import local  # type: ignore[import-untyped]
@@ -52,6 +49,7 @@ from pyinfra.api.state import BaseStateCallback, StateStage
 from pyinfra.connectors.util import CommandOutput, OutputLine
 from pyinfra.context import ctx_host
 
+from bitrix_cdn.engine import patches
 from bitrix_cdn.engine.errors import RefusalError
 
 T = TypeVar("T")
@@ -153,11 +151,12 @@ class Ahead(BaseStateCallback):
 
     def _listen(self, host: Host) -> None:
         """Learns of all that pyinfra does to a host."""
-        own: Any = host  # to mypy, methods are not for replacing
-        own.get_fact = partial(self._get_fact, host, host.get_fact)
-        own.run_shell_command = partial(self._run_shell_command, host, host.run_shell_command)
-        for name in ("put_file", "rsync"):
-            setattr(own, name, partial(self._change, getattr(host, name)))
+        patches.host(
+            host,
+            get_fact=partial(self._get_fact, host),
+            run=partial(self._run_shell_command, host),
+            change=self._change,
+        )
 
     def _get_fact(
         self, host: Host, original: Callable[..., Any], fact: type[FactBase[Any]], *args: Any, **kwargs: Any
@@ -378,26 +377,15 @@ def look_ahead(host: Host) -> None:
     host = host.state.inventory.get_host(host.name)  # rather than the one of the context
     Ahead.of(host.state).put_off(host)
     # A deploy may be included by another one.
-    _tell_inspect(host.state.current_deploy_filename)
-    _tell_inspect(host.state.current_exec_filename)
+    for file in (host.state.current_deploy_filename, host.state.current_exec_filename):
+        if file is not None:
+            patches.deploy(file)
 
 
 def make_plan(host: Host) -> None:
     """Finds what this deploy would change, where that is asked for; after the last operation."""
     host = host.state.inventory.get_host(host.name)
     Ahead.of(host.state).make_plan(host)
-
-
-def _tell_inspect(deploy: str | None) -> None:
-    """Makes a deploy's file known as a module.
-
-    pyinfra looks at the stack of each operation's call by `inspect`, which looks through all modules for that
-    of each frame: in vain for a deploy's file, which isn't imported. That was an eighth of a run's time.
-    """
-    if deploy is not None:
-        module = ModuleType(f"pyinfra deploy {deploy}")
-        module.__file__ = str(Path(deploy).absolute())
-        sys.modules.setdefault(module.__name__, module)
 
 
 def _order_of(state: State) -> list[str]:

@@ -1,165 +1,124 @@
-"""Runs pyinfra as a process of its own, and gives what it says a type."""
+"""Runs pyinfra as a library, in a process of its own, whose side is :mod:`bitrix_cdn.fleet.worker`.
+
+A process, because pyinfra runs once in one: it keeps its state, its settings and the modules of the deploy in
+globals, gevent has to replace the threads and sockets of the standard library before anything else is
+imported, and a run that changes hosts must come to its end even if whoever started it is killed.
+"""
 
 from __future__ import annotations
 
-import json
-import os
-import re
+import signal
 import subprocess
 import sys
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from multiprocessing import Pipe
+from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
+
+from bitrix_cdn.fleet import lock
+from bitrix_cdn.fleet.results import Failure, Finding, Request, Result, Step
 
 ROOT = Path(__file__).parents[2]
 """The repository, in which pyinfra runs: it reads `config.py` there."""
 
+# gevent's patching, which the first import does, comes before all other imports.
+_WORKER = "import pyinfra_cli; from bitrix_cdn.fleet.worker import main; main({})"
 
-@dataclass(frozen=True)
-class Failure:
-    """An operation that failed, as a deploy told of it."""
+# Seconds that an interrupted run has to close its connections.
+_PATIENCE = 10.0
 
-    hosts: tuple[str, ...]
-    operation: str
-    said: tuple[str, ...]
-    """What the hosts said meanwhile."""
-
-
-@dataclass(frozen=True)
-class Run:
-    """How a run of pyinfra ended."""
-
-    status: int
-    printed: str
-    """What it printed for programs."""
-    said: str
-    """What it printed for people, without colours."""
-
-    @property
-    def report(self) -> Any:
-        """What it printed, where that is JSON; else None."""
-        try:
-            return json.loads(self.printed)
-        except ValueError:
-            return None
-
-    @property
-    def connected(self) -> set[str]:
-        """The hosts that let it in. One that can't be reached is missing from a plan without a word."""
-        return set(re.findall(r"^\s*\[([^\]]+)\] +Connected", self.said, re.MULTILINE))
-
-    def why(self, hosts: Iterable[str]) -> tuple[str, tuple[str, ...]]:
-        """Why it failed, in one line, and what else a host said of it."""
-        if failed := failure(self.said, hosts):
-            told = failed.said or ("it says nothing",)
-            return f"{', '.join(failed.hosts)}: {failed.operation}: {told[0]}", told[1:]
-        return complaint(self.said) or f"pyinfra says nothing and ends with {self.status}", ()
+Event = Step | Finding
+"""What a run tells as it goes on."""
 
 
 def run(
-    *arguments: str,
     inventory: str,
-    operations: str = "deploy.py",
-    environment: Mapping[str, str] | None = None,
-    descriptors: Sequence[int] = (),
+    operations: str | None = "deploy.py",
+    *,
+    limit: Sequence[str] = (),
+    dry: bool = False,
+    tolerant: bool = False,
+    data: Mapping[str, Any] | None = None,
+    token: str | None = None,
+    on_event: Callable[[Event], object] | None = None,
+    findings: bool = False,
+    holding: Sequence[int] = (),
     log: Path | None = None,
-) -> Run:
-    """Runs `pyinfra ARGUMENTS INVENTORY OPERATIONS` in the repository.
+) -> Result:
+    """Runs a file of operations on the hosts of an inventory; see :class:`Request`.
 
-    :param descriptors: that it inherits.
-    :param log: a file for what it says. With one, a run that has begun comes to its end, whatever becomes of
-        this process.
+    :param token: of a lock on the hosts; by default that of this process.
+    :param on_event: called with each step and finding.
+    :param holding: descriptors of locked files, which stay locked as long as the run lasts.
+    :param log: a file for what pyinfra says. With one, a run that has begun comes to its end, whatever
+        becomes of this process.
     """
-    command = [str(Path(sys.executable).parent / "pyinfra"), *arguments, named(inventory), operations]
-    # PYINFRA_YES would have it find no changes at all.
-    kept = {key: value for key, value in os.environ.items() if not key.startswith("PYINFRA_")}
-    given = {**kept, **(environment or {})}
-    if log is None:
-        ended = subprocess.run(
-            command,
+    request = Request(
+        named(inventory),
+        operations,
+        tuple(limit),
+        dry,
+        tolerant,
+        findings,
+        dict(data or {}),
+        lock.own_token() if token is None else token,
+        survives=log is not None,
+    )
+    with log.open("w+") if log else tempfile.TemporaryFile("w+") as said:
+        with _worker(said, holding) as (connection, process):
+            result = None
+            with suppress(EOFError, ConnectionError):
+                connection.send(request)
+                while True:
+                    one = connection.recv()
+                    if isinstance(one, Result):
+                        result = one
+                    elif on_event:
+                        on_event(one)
+            process.wait()
+        return result or Result(failure=Failure(_crash(process.returncode, said)))
+
+
+@contextmanager
+def _worker(
+    said: IO[str], holding: Sequence[int]
+) -> Iterator[tuple[Connection[Any, Any], subprocess.Popen[bytes]]]:
+    """A worker that waits for its request."""
+    ours, theirs = Pipe()
+    with ours, theirs:
+        process = subprocess.Popen(
+            [sys.executable, "-c", _WORKER.format(theirs.fileno())],
             cwd=ROOT,
-            env=given,
-            pass_fds=descriptors,
+            pass_fds=(theirs.fileno(), *holding),
             stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            errors="replace",
-            check=False,
+            # What a deploy's file prints is for people.
+            stdout=said,
+            stderr=said,
         )
-        return Run(ended.returncode, ended.stdout, _plain(ended.stderr))
-    printed = log.with_suffix(".json")
-    with log.open("w") as errors, printed.open("w") as output:
-        status = subprocess.run(
-            command,
-            cwd=ROOT,
-            env=given,
-            pass_fds=descriptors,
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=errors,
-            check=False,
-        ).returncode
-    found = Run(status, printed.read_text(), _plain(log.read_text(errors="replace")))
-    printed.unlink()
-    return found
+        theirs.close()
+        try:
+            yield ours, process
+        except BaseException:
+            # It takes the first of these alone: on a terminal it has got one already.
+            process.send_signal(signal.SIGINT)
+            with suppress(subprocess.TimeoutExpired, KeyboardInterrupt):
+                process.wait(_PATIENCE)
+            process.kill()
+            process.wait()
+            raise
+
+
+def _crash(status: int, said: IO[str]) -> str:
+    """What is known of a worker that ended without a result."""
+    said.seek(0)
+    lines = [line.strip() for line in said if line.strip()]
+    return f"pyinfra's process ended with {status}: {lines[-1] if lines else 'it says nothing'}"
 
 
 def named(inventory: str) -> str:
     """An inventory as pyinfra finds it from the repository, and as it is named in what it says."""
     path = Path(inventory).resolve()
     return str(path.relative_to(ROOT) if path.is_relative_to(ROOT) else path)
-
-
-def limits(hosts: Iterable[str]) -> list[str]:
-    """Arguments that have a run concern these hosts only."""
-    return [word for host in hosts for word in ("--limit", host)]
-
-
-def by_host(
-    hosts: Iterable[str], operations: Iterable[Mapping[str, Any]], which: str
-) -> dict[str, tuple[str, ...]]:
-    """Turns pyinfra's report round: for each host the names of its operations."""
-    found: dict[str, list[str]] = {host: [] for host in hosts}
-    for operation in operations:
-        for host in operation[which]:
-            found.setdefault(host, []).append(operation["name"])
-    return {host: tuple(names) for host, names in found.items()}
-
-
-def failure(said: str, hosts: Iterable[str]) -> Failure | None:
-    """The operation that a deploy stopped at; None: it tells of none."""
-    names = "|".join(map(re.escape, hosts))
-    for section in re.split(r"^--> Starting operation: ", said, flags=re.MULTILINE)[1:]:
-        operation, _, rest = section.partition("\n")
-        lines = re.findall(rf"^ *\[({names})\] +(.*\S)", rest.partition("\n--> ")[0], re.MULTILINE)
-        failed = tuple(dict.fromkeys(name for name, text in lines if text.startswith("Error: ")))
-        if failed:
-            told = (text for name, text in lines if name in failed and not text.startswith("Error: "))
-            return Failure(failed, operation.strip(), tuple(told))
-    return None
-
-
-def said_of(host: str, errors: str) -> str:
-    """Why pyinfra could do nothing with a host, of what it wrote for people; empty: it doesn't say."""
-    said = [
-        line.partition("]")[2].strip()
-        for line in map(_plain, errors.splitlines())
-        if line.strip().startswith(f"[{host}]")
-    ]
-    faults = [line for line in said if line and not re.match(r"(Connected|Ready:|noop)", line)]
-    return faults[-1] if faults else ""
-
-
-def complaint(errors: str) -> str:
-    """What pyinfra says is wrong, without where in the code it noticed."""
-    lines = [line.strip() for line in map(_plain, errors.splitlines()) if line.strip()]
-    for line in reversed(lines):
-        if found := re.search(r"pyinfra error(?: in \S+ line \d+)?: (.*)", line):
-            return found[1]
-    faults = [line for line in lines if not line.startswith(("-->", "["))]
-    return faults[-1] if faults else ""
-
-
-def _plain(text: str) -> str:
-    return re.sub(r"\x1b\[[0-9;]*m", "", text)

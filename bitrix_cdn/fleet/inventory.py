@@ -6,14 +6,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Any
 
 from pyinfra.api import Config, State
 from pyinfra.api import Inventory as PyinfraInventory
 
-from bitrix_cdn.fleet.deploys import complaint, run
+from bitrix_cdn.fleet.deploys import run
 from bitrix_cdn.fleet.errors import UsageError
 from bitrix_cdn.fleet.remote import Remote
+from bitrix_cdn.fleet.results import Entry
 from bitrix_cdn.settings import Settings
 
 
@@ -27,12 +27,11 @@ class Inventory:
     groups: Mapping[str, tuple[str, ...]]
     """The names of each group's hosts; a group without hosts is left out."""
     settings: Settings
-    entries: tuple[dict[str, Any], ...]
-    """Name, groups and data of each host, as `debug-inventory --json` prints them; they may hold secrets."""
+    entries: tuple[Entry, ...]
 
     def address(self, name: str) -> str:
         """How the other hosts reach this one."""
-        data = next(entry["data"] for entry in self.entries if entry["name"] == name)
+        data = next(entry.data for entry in self.entries if entry.name == name)
         return str(data.get("address", name))
 
     def chosen(self, limit: Sequence[str]) -> list[str]:
@@ -54,27 +53,21 @@ def load(inventory: str) -> Inventory:
     """
     if not Path(inventory).is_file():
         raise UsageError(f"{inventory}: no such inventory")
-    found = run("--json", inventory=inventory, operations="debug-inventory")
-    if found.status == 2:
-        # What pyinfra says of itself begins with an arrow.
-        said = [line for line in found.said.splitlines() if line and not line.startswith("-->")]
-        raise UsageError("\n".join(said))
-    entries: list[dict[str, Any]] | None = found.report
-    if found.status or entries is None:
-        raise UsageError(complaint(found.said) or f"{inventory}: pyinfra can't read it")
-    if not entries or "settings" not in entries[0]["data"]:
-        raise UsageError(f"{inventory}: has no settings; make it like inventories/production.py")
-    state = State(PyinfraInventory(([(e["name"], e["data"]) for e in entries], {})), Config())  # type: ignore[no-untyped-call]
+    found = run(inventory, None)
+    if found.failure:
+        raise found.failure.error()
+    entries = found.entries
+    state = State(PyinfraInventory(([(one.name, dict(one.data)) for one in entries], {})), Config())  # type: ignore[no-untyped-call]
     groups: dict[str, tuple[str, ...]] = {}
     for entry in entries:
-        for group in entry["groups"]:
-            groups[group] = (*groups.get(group, ()), entry["name"])
+        for group in entry.groups:
+            groups[group] = (*groups.get(group, ()), entry.name)
     return Inventory(
         inventory,
-        {entry["name"]: Remote(state.inventory.get_host(entry["name"])) for entry in entries},
+        {entry.name: Remote(state.inventory.get_host(entry.name)) for entry in entries},
         groups,
-        Settings.model_validate(entries[0]["data"]["settings"]),
-        tuple(entries),
+        Settings.model_validate(entries[0].data["settings"]),
+        entries,
     )
 
 

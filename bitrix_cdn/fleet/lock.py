@@ -22,8 +22,7 @@ LOCK = "/var/lib/bitrix-cdn/lock"
 # Seconds without a word from the operator's machine after which a run's lock is free.
 LEASE = 20
 
-VARIABLE = "BITRIX_CDN_LOCK"
-"""Environment of a deploy that the holder started: the token, which lets it through."""
+_token = ""
 
 # The exit status by which `take_script` tells that somebody else has it.
 HELD = 73
@@ -156,7 +155,7 @@ def refusal(host: str, lock: str, token: str) -> str | None:
     """Why a deploy may not go on, in one line; None: it may.
 
     :param lock: the text of the host's lock file.
-    :param token: the deploy's own, from the environment.
+    :param token: the run's own.
     """
     holder = parse(lock)
     if holder is None or (holder.token and holder.token == token):
@@ -168,9 +167,19 @@ def refusal(host: str, lock: str, token: str) -> str | None:
 
 
 def for_run(what: str) -> Holder:
-    """This process, as the holder of a lock; with the token of the run that started it, if one did."""
-    token = os.environ.get(VARIABLE) or secrets.token_hex(16)
-    return Holder(operator(), machine(), now(), what, token)
+    """This process, as the holder of a lock; with the token that lets it through already, if there is one."""
+    return Holder(operator(), machine(), now(), what, _token or secrets.token_hex(16))
+
+
+def use_token(token: str) -> None:
+    """Has this process, and the runs that it starts, let through where the lock has this token."""
+    global _token
+    _token = token
+
+
+def own_token() -> str:
+    """The token that lets this process through; empty: none."""
+    return _token
 
 
 def now() -> str:

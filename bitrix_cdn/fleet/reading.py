@@ -1,51 +1,60 @@
 """Inventories that pyinfra can't read, told in one line.
 
-Importing this module makes it so; `config.py` does, which pyinfra reads before the inventory. Without hosts
-pyinfra would do nothing and call that a success, and it shows a traceback for each mistake in Python.
+Importing this module makes it so for pyinfra's command too; `config.py` does, which pyinfra reads before the
+inventory. Without hosts pyinfra would do nothing and call that a success, and it shows a traceback for each
+mistake in Python.
 """
 
 from __future__ import annotations
 
-import functools
 import sys
 import traceback
-from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
-import pyinfra_cli.cli  # type: ignore[import-untyped]
 from pyinfra import logger
 from pyinfra.api import Inventory
 from pyinfra.api.exceptions import PyinfraError
 from pyinfra_cli.exceptions import CliError, UnexpectedExternalError  # type: ignore[import-untyped]
+from pyinfra_cli.inventory import make_inventory  # type: ignore[import-untyped]
+
+from bitrix_cdn.engine import patches
+from bitrix_cdn.fleet.errors import UsageError
 
 
-def _told(read: Callable[..., Inventory]) -> Callable[..., Inventory]:
-    """Has the function that reads an inventory end the program with one line and status 2 where it can't."""
+def read(inventory: str, *args: Any, **kwargs: Any) -> Inventory:
+    """Reads an inventory as pyinfra does.
 
-    @functools.wraps(read)
-    def told(inventory: str, *args: Any, **kwargs: Any) -> Inventory:
-        path = Path(inventory)
-        if path.suffix == ".py" and not path.is_file():
-            _end(f"{inventory}: no such file; {_beside(path)}")
-        before = logger.disabled
-        logger.disabled = before or not path.exists()  # what pyinfra says of a name is said better below
-        try:
-            found = read(inventory, *args, **kwargs)
-        except (PyinfraError, CliError):
-            raise
-        except Exception as error:
-            _end(mistake(error, inventory))
-        finally:
-            logger.disabled = before
-        if not len(found):
-            if path.is_file():
-                _end(f"{inventory}: has no hosts; make it like inventories/production.py")
-            _end(f"{inventory}: no inventory and no host is called so; {_beside(path)}")
-        return found
+    :raises UsageError: it can't be read, or has no hosts.
+    """
+    path = Path(inventory)
+    if path.suffix == ".py" and not path.is_file():
+        raise UsageError(f"{inventory}: no such file; {_beside(path)}")
+    before = logger.disabled
+    logger.disabled = before or not path.exists()  # what pyinfra says of a name is said better below
+    try:
+        found: Inventory = make_inventory(inventory, *args, **kwargs)
+    except (PyinfraError, CliError):
+        raise
+    except Exception as error:
+        raise UsageError(mistake(error, inventory)) from None
+    finally:
+        logger.disabled = before
+    if not len(found):
+        if path.is_file():
+            raise UsageError(f"{inventory}: has no hosts; make it like inventories/production.py")
+        raise UsageError(f"{inventory}: no inventory and no host is called so; {_beside(path)}")
+    return found
 
-    return told
+
+def _read_or_end(*args: Any, **kwargs: Any) -> Inventory:
+    """The same for pyinfra's own command, which would show a traceback."""
+    try:
+        return read(*args, **kwargs)
+    except UsageError as error:
+        print(error, file=sys.stderr)
+        sys.exit(2)
 
 
 def mistake(error: Exception, inventory: str) -> str:
@@ -69,10 +78,4 @@ def _beside(path: Path) -> str:
     return f"files of that kind there: {', '.join(sorted(map(str, path.parent.glob('*.py')))) or 'none'}"
 
 
-def _end(line: str) -> NoReturn:
-    print(line, file=sys.stderr)
-    sys.exit(2)
-
-
-if not hasattr(pyinfra_cli.cli.make_inventory, "__wrapped__"):
-    pyinfra_cli.cli.make_inventory = _told(pyinfra_cli.cli.make_inventory)
+patches.command("make_inventory", _read_or_end)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import threading
 import time
 from collections.abc import Iterable, Iterator
@@ -19,7 +18,7 @@ from pyinfra.connectors.util import make_unix_command_for_host
 
 from bitrix_cdn.fleet.errors import HostError, RefusedError
 from bitrix_cdn.fleet.hold import HeldError, hold
-from bitrix_cdn.fleet.lock import VARIABLE, Holder, for_run
+from bitrix_cdn.fleet.lock import Holder, for_run, use_token
 from bitrix_cdn.fleet.ssh import LoginError, lost
 
 if TYPE_CHECKING:
@@ -208,8 +207,8 @@ def _drain_errors(channel: paramiko.Channel, errors: list[str]) -> None:
 
 
 def keep_others_away(remotes: Iterable[Remote], what: str) -> None:
-    """Has these hosts locked for this process, and for the deploys that it starts, once it connects."""
+    """Has these hosts locked for this process, and for the runs that it starts, once it connects."""
     holder = for_run(what)
-    os.environ[VARIABLE] = holder.token
+    use_token(holder.token)
     for remote in remotes:
         remote.holder = holder

@@ -6,6 +6,7 @@ import ast
 import hashlib
 import json
 from collections.abc import Iterable, Mapping
+from dataclasses import asdict
 from pathlib import Path
 
 from bitrix_cdn.fleet.deploys import ROOT
@@ -18,7 +19,8 @@ _UNSENT = ("__pycache__", "tests")
 
 def state(inventory: Inventory, root: Path = ROOT) -> str:
     """A hash of what a deploy would bring: this tree, and the inventory with its settings."""
-    digest = hashlib.sha256(json.dumps(inventory.entries, sort_keys=True, default=str).encode())
+    entries = list(map(asdict, inventory.entries))
+    digest = hashlib.sha256(json.dumps(entries, sort_keys=True, default=str).encode())
     for file in sorted(sources(root)):
         digest.update(f"{file.relative_to(root)}\n".encode())
         digest.update(hashlib.sha256(file.read_bytes()).digest())

@@ -8,7 +8,6 @@ from __future__ import annotations
 import errno
 import functools
 import getpass
-import logging
 import shlex
 import socket
 from collections.abc import Callable, Generator
@@ -16,8 +15,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import paramiko.client
-import pyinfra.connectors.util
 from paramiko import Message, SSHClient, SSHException, Transport
 from paramiko.common import cMSG_GLOBAL_REQUEST
 from pyinfra.api import Host, StringCommand
@@ -25,6 +22,7 @@ from pyinfra.api.exceptions import ConnectError
 from pyinfra.connectors.ssh import SSHConnector
 from pyinfra.connectors.util import CommandOutput
 
+from bitrix_cdn.engine import patches
 from bitrix_cdn.engine.errors import OneLineError
 
 # Seconds without a word after which the other side is asked for one, and questions without an answer after
@@ -218,15 +216,7 @@ def _ask_for_password(prompt: str) -> str:
     return getpass.getpass(prompt)
 
 
-if paramiko.client.Transport is not PatientTransport:  # type: ignore[attr-defined]
-    paramiko.client.Transport = PatientTransport  # type: ignore[attr-defined]
-    for _name in ("run_shell_command", "put_file", "get_file"):
-        setattr(SSHConnector, _name, _told(getattr(SSHConnector, _name)))
-    SSHConnector.run_shell_command = _proven(SSHConnector.run_shell_command)  # type: ignore[method-assign]
-    pyinfra.connectors.util.getpass = _ask_for_password  # type: ignore[assignment]
-    if not logging.getLogger().handlers:
-        # Where nobody asked to see it: a traceback for each connection that fails, which is told in one line.
-        logging.getLogger("paramiko").setLevel(logging.CRITICAL)
+patches.connections(PatientTransport, every=_told, commands=_proven, ask=_ask_for_password)
 
 
 @contextmanager

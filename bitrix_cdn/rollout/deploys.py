@@ -7,8 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bitrix_cdn.fleet import deploys
-from bitrix_cdn.fleet.deploys import Run, by_host, limits
-from bitrix_cdn.fleet.lock import VARIABLE
+from bitrix_cdn.fleet.results import Result
 from bitrix_cdn.rollout.errors import RolloutError
 
 
@@ -37,30 +36,30 @@ class Pyinfra:
 
         :raises RolloutError: it can't be said for each of the hosts.
         """
-        run = self._run(["--dry", "--json", *limits(hosts)], log, work)
-        missing = sorted(set(hosts) - run.connected)
-        if run.status or run.report is None or missing:
-            unreached = f"{', '.join(missing)}: can't be reached"
-            why = unreached if missing and not run.status else run.why(hosts)[0]
-            raise RolloutError(f"what there is to change can't be said: {why} ({log})")
-        return by_host(hosts, run.report["plan"], "hosts_with_change")
+        result = self._run(hosts, log, work, dry=True)
+        if failure := result.failed(hosts):
+            raise RolloutError(f"what there is to change can't be said: {failure.why} ({log})")
+        return result.planned(hosts)
 
     def deploy(self, hosts: Sequence[str], log: Path, work: int | None = None) -> Deployed:
         """Deploys.
 
         :raises RolloutError: it fails; says with which operation on which host, and why.
         """
-        run = self._run(["-y", "--json", *limits(hosts)], log, work)
-        if run.status or run.report is None or not set(hosts) <= run.connected:
-            why, more = run.why(hosts)
-            raise RolloutError(f"{why} (all of it: {log})", more)
-        return Deployed(by_host(hosts, run.report["results"]["operations"], "success"))
+        result = self._run(hosts, log, work)
+        if failure := result.failed(hosts):
+            raise RolloutError(f"{failure.why} (all of it: {log})", failure.more)
+        return Deployed(result.changed(hosts))
 
-    def _run(self, arguments: Sequence[str], log: Path, work: int | None) -> Run:
-        return deploys.run(
-            *arguments,
-            inventory=self._inventory,
-            environment={VARIABLE: self._token},
-            descriptors=() if work is None else (work,),
+    def _run(self, hosts: Sequence[str], log: Path, work: int | None, *, dry: bool = False) -> Result:
+        result = deploys.run(
+            self._inventory,
+            limit=hosts,
+            dry=dry,
+            token=self._token,
+            holding=() if work is None else (work,),
             log=log,
         )
+        if result.failure and result.failure.kind is KeyboardInterrupt:
+            raise KeyboardInterrupt
+        return result

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,7 @@ from dev.lab import state
 from host_agent.audit.log import DIRECTORY, NAME
 from tests.kit.deployment import ROOT, Deployment
 from tests.kit.hosts import Cdn
+from tests.kit.support import wait_until
 
 CONF = "/etc/redis/redis-queue.conf"
 """Closed to all but Redis."""
@@ -35,6 +38,21 @@ class Operator:
             "LAB_NAME": lab,
             "XDG_STATE_HOME": str(home),
         }
+
+    def starts(self, *arguments: str) -> subprocess.Popen[str]:
+        """Types a command on a terminal of its own, and doesn't wait for its end."""
+        return subprocess.Popen(
+            [sys.executable, "-m", "bitrix_cdn", *arguments],
+            cwd=ROOT,
+            env=self._environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
+            # What is run in the background has it ignored, and hands that on.
+            preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
+        )
 
     def types(self, *arguments: str, status: Exit = Exit.FINE) -> str:
         done = subprocess.run(
@@ -90,6 +108,37 @@ def test_a_plan_shows_what_differs_and_is_what_is_done_or_refused(
     assert done[-1].startswith("next: ")
     assert "maxmemory 98mb" not in edited.remote.run("cat", CONF)
     assert operator.types("plan").splitlines()[-1] == "0 changes on 0 of 2 hosts"
+
+
+def test_an_interrupted_deploy_says_so_and_leaves_nothing_that_runs(
+    operator: Operator, cdn: Cdn, tmp_path: Path
+) -> None:
+    process = operator.starts("apply")
+    logs = tmp_path / "bitrix-cdn" / "logs"
+    wait_until(
+        "the first operation",
+        lambda: [one for one in logs.glob("*.log") if "Starting operation" in one.read_text()],
+        timeout=120,
+        interval=0.1,
+    )
+    os.killpg(process.pid, signal.SIGINT)
+    said, _ = process.communicate(timeout=60)
+    assert process.returncode == Exit.INTERRUPTED, said
+    assert said == "apply: interrupted; run it again to finish\n"
+    with pytest.raises(ProcessLookupError):
+        os.killpg(process.pid, 0)
+    assert "nobody holds it" in operator.types("lock")
+
+
+def test_a_deploy_that_can_not_begin_says_why_in_one_line(operator: Operator, cdn: Cdn) -> None:
+    cdn.remote.run("mv", "/etc/os-release", "/etc/os-release.kept")
+    cdn.remote.put("/etc/os-release", b"ID=plan9\nVERSION_ID=4\n")
+    try:
+        said = operator.types("apply", status=Exit.FAILED)
+    finally:
+        cdn.remote.run("mv", "/etc/os-release.kept", "/etc/os-release")
+    assert said.startswith("apply: cdn: plan9 4 is not supported; Debian 12 or 13 is (all of it: ")
+    assert len(said.splitlines()) == 1
 
 
 def test_status_and_verify_say_that_all_is_well_and_what_is_not(operator: Operator, cdn: Cdn) -> None:

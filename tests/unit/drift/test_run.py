@@ -5,7 +5,7 @@ from __future__ import annotations
 import html
 import io
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,24 +21,24 @@ from bitrix_cdn.drift.report import CLEAN, DRIFT, FAILED, DriftError, Report, as
 from bitrix_cdn.drift.run import check, packages, read
 from bitrix_cdn.drift.table import show
 from bitrix_cdn.engine.distribution import known
-from bitrix_cdn.engine.findings import ENVIRONMENT
 from bitrix_cdn.fleet import UsageError, deploys
-from bitrix_cdn.fleet.deploys import ROOT, Run, complaint, said_of
+from bitrix_cdn.fleet.deploys import ROOT
+from bitrix_cdn.fleet.results import Entry, Failure, Finding, Operation, Result
 
 ALERTING = "/etc/prometheus/alertmanager.yml"
 OPEN = "/etc/nginx/nginx.conf"
-GROUPS = {"shop": ["bitrix"], "pics": ["cdn", "monitoring"]}
+GROUPS = {"shop": ("bitrix",), "pics": ("cdn", "monitoring")}
 
 
 def told(
     *records: dict[str, Any], secrets: Sequence[str] = (), done: Sequence[str] = ("shop", "pics")
-) -> bytes:
-    lines = [
-        {"host": "shop", "operation": None, "hosts": GROUPS, "metrics": "/m", "secrets": list(secrets)},
+) -> list[Finding]:
+    found = [
+        {"host": "shop", "operation": None, "metrics": "/m", "secrets": list(secrets)},
         *({"host": "pics", "operation": "1", **record} for record in records),
         *({"host": name, "operation": None, "done": ["1", "2"]} for name in done),
     ]
-    return "".join(json.dumps(line) + "\n" for line in lines).encode()
+    return list(map(Finding, found))
 
 
 def a_file(path: str, there: str | None, wanted: str, *, mode: str = "640", **values: Any) -> dict[str, Any]:
@@ -49,33 +49,25 @@ def a_file(path: str, there: str | None, wanted: str, *, mode: str = "640", **va
 
 def report(
     monkeypatch: pytest.MonkeyPatch,
-    records: bytes,
+    findings: list[Finding],
     *,
-    plan: list[dict[str, Any]] | None = None,
     changed: Sequence[str] = ("pics",),
-    status: int = 0,
-    errors: str = "",
+    failure: Failure | None = None,
+    faults: Mapping[str, str] | None = None,
     limit: Sequence[str] = (),
     salt: str | None = None,
 ) -> Report:
-    """A check with a pyinfra that tells and prints what is given; with a salt, a plan."""
-    if plan is None:
-        names = {"1": "deploy.py | Alertmanager | Write the routes", "2": "deploy.py | Install nginx"}
-        plan = [
-            {"op_hash": one, "name": name, "hosts_with_change": list(changed) if one == "1" else []}
-            for one, name in names.items()
-        ]
+    """A check with a pyinfra that tells and returns what is given; with a salt, a plan."""
+    entries = tuple(Entry(name, groups, {}) for name, groups in GROUPS.items())
+    operations = (
+        Operation("1", "deploy.py | Alertmanager | Write the routes", would_change=tuple(changed)),
+        Operation("2", "deploy.py | Install nginx"),
+    )
 
-    def pyinfra(
-        *_: str,
-        inventory: str,
-        operations: str,
-        environment: dict[str, str],
-        descriptors: Sequence[int],
-    ) -> Run:
-        with open(int(environment[ENVIRONMENT]), "wb", closefd=False) as channel:
-            channel.write(records)
-        return Run(status, json.dumps({"plan": plan}), errors)
+    def pyinfra(*_: object, on_event: Callable[[Finding], object], **__: object) -> Result:
+        for finding in findings:
+            on_event(finding)
+        return Result(entries, frozenset(GROUPS), faults or {}, operations, failure)
 
     monkeypatch.setattr(deploys, "run", pyinfra)
     return check(str(ROOT / "inventories/production.py"), limit, salt=salt)
@@ -226,16 +218,21 @@ def test_the_exit_status_says_clean_drift_or_not_checked(monkeypatch: pytest.Mon
 
 
 def test_a_host_that_is_missing_in_the_plan_was_not_checked(monkeypatch: pytest.MonkeyPatch) -> None:
-    errors = "    \x1b[1m[pics]\x1b[0m Connected\n    [shop] Could not connect (timed out)\n"
-    found = report(monkeypatch, told(done=["pics"]), status=1, errors=errors)
+    found = report(
+        monkeypatch,
+        told(done=["pics"]),
+        failure=Failure("No hosts remaining!"),
+        faults={"shop": "Could not connect (timed out)"},
+    )
     assert [(one.name, one.failed) for one in found.hosts] == [
         ("shop", "Could not connect (timed out)"),
         ("pics", ""),
     ]
     # Nothing that was told of it before it failed is taken for what it is.
-    records = told({"host": "shop", "failed": "held by ann since 10:00"}, {"host": "shop"}, done=["pics"])
-    assert report(monkeypatch, records, status=1).hosts[0].failed == "held by ann since 10:00"
-    assert report(monkeypatch, records, status=1).hosts[0].differences == []
+    failed = {"host": "shop", "failed": "held by ann since 10:00", "held": True}
+    shop, pics = report(monkeypatch, told(failed, {"host": "shop"}, done=["pics"])).hosts
+    assert (shop.failed, shop.held, shop.differences) == ("held by ann since 10:00", True, [])
+    assert not pics.held
 
 
 def test_a_limit_chooses_hosts_and_groups_and_refuses_others(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -247,21 +244,20 @@ def test_a_limit_chooses_hosts_and_groups_and_refuses_others(monkeypatch: pytest
 
 def test_a_pyinfra_that_fails_after_all_hosts_is_a_failure(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(DriftError, match=r"pyinfra failed: Cycle detected"):
-        report(monkeypatch, told(), status=1, errors="--> pyinfra error: Cycle detected\n")
+        report(monkeypatch, told(), failure=Failure("Cycle detected"))
 
 
-def test_the_reason_is_found_in_what_pyinfra_writes_for_people() -> None:
-    said = ["    [pics]     Connected", "    [a]  Ready: x", "    [pics]     Error: lost"]
-    errors = "\n".join([*said, "--> pyinfra error: No hosts"])
-    assert said_of("pics", errors) == "Error: lost"
-    assert said_of("a", errors) == ""
-    assert complaint(errors) == "No hosts"
-    assert complaint("Traceback\n  File\nValueError: x\n") == "ValueError: x"
+@pytest.mark.parametrize("kind", [UsageError, KeyboardInterrupt])
+def test_a_check_that_never_began_is_no_report(
+    monkeypatch: pytest.MonkeyPatch, kind: type[BaseException]
+) -> None:
+    with pytest.raises(kind, match="why"):
+        report(monkeypatch, told(), failure=Failure("why", kind=kind))
 
 
 def test_records_are_read_by_host() -> None:
-    found = read(told({"surplus": "/a"}, secrets=["x", ""]).splitlines())
-    assert found.groups == GROUPS
+    found = read(told({"surplus": "/a"}, secrets=["x", ""]))
+    assert found.metrics == "/m"
     assert found.secrets == ["x"]
     assert [one["surplus"] for one in found.records["pics"]] == ["/a"]
 

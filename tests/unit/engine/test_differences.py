@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import base64
-import json
-import os
 import subprocess
-from collections.abc import Callable
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from bitrix_cdn.engine import differences, files
+from bitrix_cdn.engine import differences, files, findings
 from bitrix_cdn.engine.files import Contents, Existing, File, Obstacles, Paths, stale, surplus
-from bitrix_cdn.engine.findings import ENVIRONMENT
 from bitrix_cdn.engine.services import faults, start_script
 
 RIGHT = File("/etc/right", "right\n")
@@ -45,7 +42,6 @@ class Host:
 @pytest.fixture
 def host(monkeypatch: pytest.MonkeyPatch) -> Host:
     made = Host()
-    monkeypatch.delenv(ENVIRONMENT, raising=False)
     for module in (files, differences):
         monkeypatch.setattr(module, "host", made)
     monkeypatch.setattr(differences, "_managed", {})
@@ -54,11 +50,11 @@ def host(monkeypatch: pytest.MonkeyPatch) -> Host:
 
 
 @pytest.fixture
-def told(host: Host, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[], list[dict[str, Any]]]:
-    path = tmp_path / "channel"
-    channel = os.open(path, os.O_CREAT | os.O_RDWR)
-    monkeypatch.setenv(ENVIRONMENT, str(channel))
-    return lambda: [json.loads(line) for line in path.read_text().splitlines()]
+def told(host: Host) -> Iterator[list[findings.Record]]:
+    found: list[findings.Record] = []
+    findings.collect(found.append)
+    yield found
+    findings.collect(None)
 
 
 def test_where_nobody_asks_no_content_is_asked_for_and_nothing_kept(host: Host) -> None:
@@ -68,12 +64,12 @@ def test_where_nobody_asks_no_content_is_asked_for_and_nothing_kept(host: Host) 
     assert differences._managed == {}
 
 
-def test_whoever_asks_is_told_both_contents(host: Host, told: Callable[[], list[dict[str, Any]]]) -> None:
+def test_whoever_asks_is_told_both_contents(host: Host, told: list[findings.Record]) -> None:
     # As often as the body is run, once is enough.
     for _ in range(2):
         assert stale([RIGHT, WRONG]) == [WRONG]
         assert surplus(["/etc/surplus"]) == ["/etc/surplus"]
-    file, other = told()
+    file, other = told
     assert file == {
         "host": "pics",
         "operation": "1-2",
@@ -91,12 +87,10 @@ def test_whoever_asks_is_told_both_contents(host: Host, told: Callable[[], list[
     assert not differences.told("1-3")
 
 
-def test_a_host_as_it_must_be_costs_no_further_question(
-    host: Host, told: Callable[[], list[dict[str, Any]]]
-) -> None:
+def test_a_host_as_it_must_be_costs_no_further_question(host: Host, told: list[findings.Record]) -> None:
     assert stale([RIGHT]) == []
     assert host.asked == [Paths]
-    assert told() == []
+    assert told == []
 
 
 def test_contents_are_read_of_files_only_and_of_no_large_ones(tmp_path: Path) -> None:

@@ -1,132 +1,260 @@
-"""What is read out of what pyinfra says, and what makes two states differ."""
+"""Runs of pyinfra on this machine, by the worker as it is: what they tell, and how they end."""
 
 from __future__ import annotations
 
-import shutil
+import os
+import signal
 import subprocess
 import sys
+import time
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any, cast
 
 import pytest
 
-from bitrix_cdn.fleet import Inventory
-from bitrix_cdn.fleet.deploys import Failure, by_host, failure
-from bitrix_cdn.fleet.sources import sources, state
+from bitrix_cdn.fleet import HostError, RefusedError, UsageError, deploys
+from bitrix_cdn.fleet.deploys import ROOT
+from bitrix_cdn.fleet.results import Failure, Finding, Result, Step
 
-ROOT = Path(__file__).parents[3]
-
-# As pyinfra 3.10 prints it, without colours.
-FAILED = """\
---> Starting operation: nginx | Install nginx 
-    [cdn]    No changes
-    [bitrix] Skipped
-
---> Starting operation: nginx | Write nginx's configuration (checked by nginx) 
-    [cdn]    nginx: [emerg] "keepalive_timeout" directive invalid value in /etc/nginx/nginx.conf:19
-    [cdn]    nginx: configuration file /etc/nginx/nginx.conf test failed
-    [cdn]    Error: executed 0 commands
-
---> Disconnecting from hosts...
---> pyinfra error: No hosts remaining!
-"""  # noqa: W291 -- pyinfra leaves the spaces
-
-
-def test_the_operation_that_failed_is_found_with_what_the_host_said() -> None:
-    found = failure(FAILED, ["cdn", "bitrix"])
-    assert found == Failure(
-        ("cdn",),
-        "nginx | Write nginx's configuration (checked by nginx)",
-        (
-            'nginx: [emerg] "keepalive_timeout" directive invalid value in /etc/nginx/nginx.conf:19',
-            "nginx: configuration file /etc/nginx/nginx.conf test failed",
-        ),
-    )
-
-
-def test_a_deploy_that_went_through_has_none() -> None:
-    assert failure(FAILED.replace("Error: executed 0 commands", "Success"), ["cdn"]) is None
-    assert failure("", ["cdn"]) is None
-
-
-def test_a_report_is_turned_round() -> None:
-    operations = [
-        {"name": "One", "success": ["a", "b"]},
-        {"name": "Two", "success": ["b"]},
-        {"name": "Three", "success": []},
-    ]
-    assert by_host(["a", "b", "c"], operations, "success") == {"a": ("One",), "b": ("One", "Two"), "c": ()}
-
-
-def inventory(**settings: Any) -> Inventory:
-    entry = {"name": "cdn", "groups": ["cdn"], "data": {"settings": settings}}
-    return cast(Inventory, SimpleNamespace(entries=(entry,)))
+HERE = "@local"
+BEGINNING = "from pyinfra import host\nfrom pyinfra.operations import server\n"
+CHANGES = 'server.shell(name="Change it", commands=["true"])\n'
+CHANGES_NOTHING = 'server.shell(name="Leave it alone", commands=["true"], _if=lambda: False)\n'
+FAILS = 'server.shell(name="Refuse", commands=["(echo no such thing; echo look there) >&2; exit 1"])\n'
 
 
 @pytest.fixture
-def tree(tmp_path: Path) -> Path:
-    for name in ("deploy.py", "config.py", "roles", "templates", "bitrix_cdn", "host_agent"):
-        source, target = ROOT / name, tmp_path / name
-        if source.is_dir():
-            shutil.copytree(source, target, ignore=shutil.ignore_patterns("__pycache__"))
-        else:
-            shutil.copy(source, target)
-    return tmp_path
+def inventory(tmp_path: Path) -> str:
+    file = tmp_path / "here.py"
+    file.write_text('web = [("@local", {"settings": {}, "secret": None})]\n')
+    return str(file)
 
 
-def test_the_same_tree_with_the_same_settings_is_the_same_state(tree: Path, tmp_path: Path) -> None:
-    copy = tmp_path / "elsewhere"
-    shutil.copytree(tree, copy, ignore=shutil.ignore_patterns("elsewhere"))
-    (copy / "README.md").write_text("is brought to no host")
-    (copy / "roles" / "__pycache__").mkdir()
-    (copy / "roles" / "__pycache__" / "nginx.pyc").write_text("neither is this")
-    assert state(inventory(a=1), tree) == state(inventory(a=1), copy)
+Writer = Callable[..., str]
 
 
-def test_all_that_roles_bring_to_hosts_belongs_to_the_state() -> None:
-    names = {file.relative_to(ROOT).as_posix() for file in sources()}
-    assert names >= {
-        "host_agent/backup/restic.py",
-        "config.py",
-        "converter_app/requirements-3.13.lock",
-        "converter_app/src/webp_converter/daemon.py",
-        "bitrix_cdn/dashboards/panels.py",
-        "templates/grafana/etc/grafana/dashboards/bitrix-cdn-overview.yaml",
-        "deploy.py",
-        "host_agent/mount/guard.py",
-        "host_agent/observe/picture.py",
-        "roles/nginx.py",
-        "bitrix_cdn/settings/model.py",
-        "templates/nginx/etc/nginx/nginx.conf.j2",
-    }
-    assert not [
-        name for name in names if name.startswith(("dev/", "docs/", "tests/", "bitrix_cdn/rollout/run"))
+@pytest.fixture
+def operations(tmp_path: Path) -> Writer:
+    def write(*parts: str) -> str:
+        file = tmp_path / "operations.py"
+        file.write_text(BEGINNING + "".join(parts))
+        return str(file)
+
+    return write
+
+
+def test_a_run_tells_its_steps_and_what_it_changed(
+    inventory: str, operations: Writer, tmp_path: Path
+) -> None:
+    told: list[object] = []
+    log = tmp_path / "log"
+    file = operations('print(f"noise of {host.data.word}")\n', CHANGES, CHANGES_NOTHING)
+    result = deploys.run(inventory, file, data={"word": "1"}, on_event=told.append, log=log)
+    assert told == [
+        Step(1, 2, "Change it"),
+        Step(1, 2, "Change it", (HERE,)),
+        Step(2, 2, "Leave it alone"),
+        Step(2, 2, "Leave it alone", ()),
     ]
+    assert result.failed([HERE]) is None
+    assert result.changed([HERE]) == {HERE: ("Change it",)}
+    assert result.connected == {HERE}
+    [entry] = result.entries
+    assert (entry.name, set(entry.groups)) == (HERE, {HERE, "web", "here"})
+    assert "noise of 1" in log.read_text()
 
 
-def test_a_template_a_role_or_a_setting_makes_another(tree: Path) -> None:
-    seen = {state(inventory(a=1), tree), state(inventory(a=2), tree)}
-    for name in ("templates/nginx/etc/nginx/nginx.conf.j2", "roles/nginx.py", "deploy.py"):
-        with (tree / name).open("a") as file:
-            file.write("# changed\n")
-        seen.add(state(inventory(a=1), tree))
-    (tree / "templates" / "nginx" / "new.j2").touch()
-    seen.add(state(inventory(a=1), tree))
-    assert len(seen) == 6
-
-
-def test_another_copy_of_the_repository_is_run_by_its_own_modules(tree: Path, tmp_path: Path) -> None:
-    """The command is installed in place, so that this copy's modules can be imported from everywhere."""
-    (tree / "inventories").mkdir()
-    (tree / "inventories" / "shop.py").write_text("from bitrix_cdn.settings import groups\n")
-    with (tree / "bitrix_cdn" / "settings" / "__init__.py").open("a") as file:
-        file.write("\nraise ValueError('the copy is asked')\n")
-    result = subprocess.run(
-        [Path(sys.executable).parent / "pyinfra", "inventories/shop.py", "debug-inventory"],
-        cwd=tree,
-        capture_output=True,
-        text=True,
-        check=False,
+def test_a_dry_run_changes_nothing_and_says_what_it_would(
+    inventory: str, operations: Writer, tmp_path: Path
+) -> None:
+    made = tmp_path / "made"
+    told: list[object] = []
+    file = operations(
+        "from bitrix_cdn.engine import differences\n",
+        "differences.tell(words=(1, 2), wanted=differences.wanted())\n",
+        f'server.shell(name="Make it", commands=["touch {made}"])\n',
+        CHANGES_NOTHING,
     )
-    assert "the copy is asked" in result.stderr
+    result = deploys.run(inventory, file, dry=True, on_event=told.append, findings=True)
+    assert result.planned([HERE]) == {HERE: ("Make it",)}
+    assert result.changed([HERE]) == {HERE: ()}
+    assert told == [Finding({"host": HERE, "operation": None, "words": (1, 2), "wanted": True})]
+    assert not made.exists()
+
+
+def test_the_operation_that_failed_is_told_with_what_the_host_said(
+    inventory: str, operations: Writer, tmp_path: Path
+) -> None:
+    log = tmp_path / "log"
+    ignored = FAILS.replace("Refuse", "Try").replace("])", "], _ignore_errors=True)")
+    result = deploys.run(inventory, operations(CHANGES, ignored, FAILS, CHANGES_NOTHING), log=log)
+    assert result.failure == Failure(f"{HERE}: Refuse: no such thing", ("look there",))
+    assert str(result.failure.error(log)) == (
+        f"{HERE}: Refuse: no such thing (all of it: {log})\n  look there"
+    )
+    assert result.changed([HERE]) == {HERE: ("Change it",)}
+
+
+@pytest.mark.parametrize(
+    ("code", "why", "kind"),
+    [
+        (
+            "from bitrix_cdn.engine.errors import OneLineError\nraise OneLineError('here: is not right')\n",
+            "here: is not right",
+            HostError,
+        ),
+        (
+            "from bitrix_cdn.fleet.hold import HeldError\nraise HeldError('here: held by ann')\n",
+            "here: held by ann",
+            RefusedError,
+        ),
+        (
+            "import os, sys\nprint('gone')\nsys.stdout.flush()\nos._exit(9)\n",
+            "pyinfra's process ended with 9: gone",
+            HostError,
+        ),
+        (
+            "from bitrix_cdn.fleet import lock\nraise ValueError(lock.own_token())\n",
+            "{file}:4: ValueError: ours",
+            HostError,
+        ),
+    ],
+)
+def test_what_ends_a_run_is_told_in_one_line(
+    inventory: str, operations: Writer, code: str, why: str, kind: type[HostError]
+) -> None:
+    file = operations(code)
+    failure = deploys.run(inventory, file, token="ours").failure
+    assert failure is not None
+    assert failure.kind is kind
+    assert failure.why.removesuffix(": --> Preparing it...").startswith(
+        why.format(file=file).partition(": it says")[0]
+    )
+
+
+def test_a_host_that_lets_nobody_in_is_told_and_left_out_where_that_is_allowed(
+    tmp_path: Path, operations: Writer
+) -> None:
+    inventory = tmp_path / "two.py"
+    inventory.write_text(
+        'web = [("@local", {"settings": {}}), ("away", {"settings": {}, "ssh_hostname": "127.0.0.1",'
+        ' "ssh_port": 1})]\n'
+    )
+    file = operations(CHANGES)
+    failure = deploys.run(str(inventory), file).failure
+    assert failure is not None
+    assert failure.why.startswith("away: Could not connect")
+    without = deploys.run(str(inventory), file, dry=True, tolerant=True)
+    assert without.failure is None
+    assert without.planned([HERE, "away"]) == {HERE: ("Change it",), "away": ()}
+    assert without.faults.keys() == {"away"}
+    assert without.failed([HERE]) is None
+    assert without.failed([HERE, "away"]) == Failure("away: can't be reached")
+
+
+@pytest.mark.parametrize(
+    ("text", "limit", "why"),
+    [
+        ("web = ['@local']\n", (), ": has no settings; make it like inventories/production.py"),
+        ("from bitrix_cdn.settings import groups\n\ngroups(hosts={})\n", (), ":3: "),
+        ("web = [('@local', {'settings': {}})]\n", ("nosuch",), ": no host or group is named nosuch"),
+    ],
+)
+def test_a_wrong_inventory_or_limit_is_a_usage_error(
+    tmp_path: Path, operations: Writer, text: str, limit: tuple[str, ...], why: str
+) -> None:
+    inventory = tmp_path / "wrong.py"
+    inventory.write_text(text)
+    failure = deploys.run(str(inventory), operations(CHANGES), limit=limit).failure
+    assert failure is not None
+    assert failure.kind is UsageError
+    assert failure.why.startswith(f"{inventory}{why}")
+
+
+# A command that runs pyinfra, in a process of its own.
+COMMAND = """
+import sys
+from pathlib import Path
+from bitrix_cdn.fleet import deploys
+inventory, operations, log = sys.argv[1:]
+try:
+    print(deploys.run(inventory, operations, log=Path(log) if log else None))
+except KeyboardInterrupt:
+    sys.exit(130)
+"""
+
+
+def start(inventory: str, file: str, log: str = "") -> subprocess.Popen[bytes]:
+    return subprocess.Popen(
+        [sys.executable, "-c", COMMAND, inventory, file, log],
+        cwd=ROOT,
+        start_new_session=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
+
+
+def wait_for(condition: Callable[[], object]) -> None:
+    deadline = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def is_running(pid: int) -> bool:
+    with suppress(ProcessLookupError):
+        os.kill(pid, 0)
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    return False
+
+
+def waits(tmp_path: Path, worker: Path, end: Path) -> str:
+    """A step that says who runs it, waits until it may go on, and then another one."""
+    waiting = f"touch {tmp_path}/waits; until [ -e {tmp_path}/go ]; do sleep 0.1; done"
+    return (
+        f'import os\nfrom pathlib import Path\nPath("{worker}").write_text(str(os.getpid()))\n'
+        f'server.shell(name="Wait", commands=["{waiting}"])\n'
+        f'server.shell(name="End", commands=["touch {end}"])\n'
+    )
+
+
+@pytest.mark.parametrize("both", [False, True])
+def test_an_interrupted_run_ends_with_its_command(
+    inventory: str, operations: Writer, tmp_path: Path, both: bool
+) -> None:
+    """As on a terminal, where both get the signal, and by `kill`, where one does."""
+    worker, end = tmp_path / "worker", tmp_path / "end"
+    process = start(inventory, operations(waits(tmp_path, worker, end)), str(tmp_path / "log"))
+    wait_for((tmp_path / "waits").exists)
+    (os.killpg if both else os.kill)(process.pid, signal.SIGINT)
+    assert process.wait(30) == 130
+    assert not is_running(int(worker.read_text()))
+    (tmp_path / "go").touch()
+    assert not end.exists()
+    assert (tmp_path / "log").read_text().splitlines()[-1] == "--> Interrupted"
+
+
+@pytest.mark.parametrize("logged", [True, False])
+def test_a_run_with_a_log_outlives_whoever_began_it(
+    inventory: str, operations: Writer, tmp_path: Path, logged: bool
+) -> None:
+    worker, end = tmp_path / "worker", tmp_path / "end"
+    log = str(tmp_path / "log") if logged else ""
+    process = start(inventory, operations(waits(tmp_path, worker, end)), log)
+    wait_for((tmp_path / "waits").exists)
+    process.kill()
+    process.wait()
+    (tmp_path / "go").touch()
+    wait_for(lambda: not is_running(int(worker.read_text())))
+    assert end.exists() == logged
+
+
+def test_a_locked_file_stays_locked_as_long_as_the_run_lasts(
+    inventory: str, operations: Writer, tmp_path: Path
+) -> None:
+    held = (tmp_path / "held").open("w")
+    file = operations("import os\nraise ValueError(os.readlink(f'/proc/self/fd/{host.data.descriptor}'))\n")
+    result = deploys.run(inventory, file, data={"descriptor": held.fileno()}, holding=[held.fileno()])
+    assert isinstance(result, Result)
+    assert result.failure is not None
+    assert result.failure.why.endswith(held.name)
