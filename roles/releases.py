@@ -16,6 +16,7 @@ from pyinfra.api import FactBase, FunctionCommand, Host, State, StringCommand, o
 from pyinfra.api.exceptions import PyinfraError
 
 from bitrix_cdn.engine import differences
+from bitrix_cdn.engine.findings import WrongUnit
 from bitrix_cdn.engine.journal import JOURNAL, record_script, recorded, undo_script
 from bitrix_cdn.engine.services import STAMPS, Applied, action_for, faults, start_script
 from roles import agent
@@ -135,7 +136,7 @@ def running_release(release: str, healthy_within_s: int) -> Generator[StringComm
         host.noop(f"{UNIT} runs release {release} with its files as they are")
         return
     if differences.wanted():
-        differences.tell(unit=UNIT, faults=faults(now))
+        differences.tell(WrongUnit(UNIT, tuple(faults(now))))
     yield StringCommand(switch_script(release, healthy_within_s=healthy_within_s, restart=not right))
 
 

@@ -12,6 +12,7 @@ from pyinfra.api.exceptions import ConnectError
 
 from bitrix_cdn.engine import differences
 from bitrix_cdn.engine.files import File, rendered, stale, tree
+from bitrix_cdn.engine.findings import WrongUnit
 from bitrix_cdn.engine.footprint import Footprint, Place, Port
 from bitrix_cdn.engine.journal import record_script
 from bitrix_cdn.engine.services import STAMPS, Applied, faults, settled, stamp_script
@@ -104,7 +105,7 @@ def confirmed_sshd_config(
         host.noop(f"the SSH server has {drop_in.path} as it must be")
         return
     if not taken and differences.wanted():
-        differences.tell(unit=unit, faults=faults({**now, "enabled": "enabled"}))
+        differences.tell(WrongUnit(unit, tuple(faults({**now, "enabled": "enabled"}))))
     path = shlex.quote(drop_in.path)
     old = f"/run/{ROLLBACK}.conf"
     restore = (

@@ -1,7 +1,7 @@
 """What pyinfra runs dry for `bitrix-cdn drift` and `plan`: the deploy, and a look at what no role notices.
 
-Everything is told through :mod:`bitrix_cdn.engine.differences`. A host for which no `done` is told was not
-checked.
+Everything is told through :mod:`bitrix_cdn.engine.differences`. A host for which no
+:class:`Checked` is told was not checked.
 """
 
 from pyinfra import host, local, state
@@ -11,8 +11,9 @@ from bitrix_cdn.drift.comparison import judge
 from bitrix_cdn.drift.deployment import tell_deployment
 from bitrix_cdn.drift.expected import expected
 from bitrix_cdn.drift.inspection import Inspection
-from bitrix_cdn.drift.run import EVERYTHING
+from bitrix_cdn.drift.run import EVERYTHING, Checked, Unchecked
 from bitrix_cdn.engine import differences
+from bitrix_cdn.engine.findings import Commands
 from bitrix_cdn.fleet.hold import HeldError
 from bitrix_cdn.fleet.ssh import LoginError
 from roles.footprints import place_of
@@ -38,8 +39,8 @@ def look() -> None:
         known=sorted(managed.files),
         ports=may_have.udp,
     )
-    for finding in judge(seen, may_have):
-        differences.tell(finding=vars(finding))
+    for undeclared in judge(seen, may_have):
+        differences.tell(undeclared)
 
 
 def explain() -> None:
@@ -47,8 +48,8 @@ def explain() -> None:
     for operation, data in state.ops[host].items():
         conditional = data.global_arguments["_if"]
         if data.operation_meta.will_change and not conditional and not differences.told(operation):
-            commands = [str(command) for command in data.command_generator()]
-            differences.tell(explained=operation, commands=commands)
+            commands = tuple(str(command) for command in data.command_generator())
+            differences.tell(Commands(commands), operation=operation)
 
 
 try:
@@ -57,9 +58,9 @@ try:
     look()
     explain()
     if host not in state.failed_hosts:
-        differences.tell(done=[*state.ops[host]])
+        differences.tell(Checked(tuple(state.ops[host])))
 except PyinfraError as error:
     if isinstance(error, LoginError):
         # As one that can't be connected to: the other hosts are compared without it.
         state.failed_hosts.add(host)
-    differences.tell(failed=str(error), held=isinstance(error, HeldError))
+    differences.tell(Unchecked(str(error), held=isinstance(error, HeldError)))

@@ -15,7 +15,7 @@ NO_LOGIN = ("nologin", "false", "sync", "halt", "shutdown")
 
 
 @dataclass(frozen=True)
-class Finding:
+class Undeclared:
     """Something that is not declared."""
 
     look: str
@@ -26,7 +26,7 @@ class Finding:
     summary: str
 
 
-def judge(seen: Seen, expected: Expected) -> list[Finding]:
+def judge(seen: Seen, expected: Expected) -> list[Undeclared]:
     """All that a host has and must not."""
     return [
         *_ports(seen, expected),
@@ -36,7 +36,7 @@ def judge(seen: Seen, expected: Expected) -> list[Finding]:
     ]
 
 
-def _ports(seen: Seen, expected: Expected) -> Iterator[Finding]:
+def _ports(seen: Seen, expected: Expected) -> Iterator[Undeclared]:
     if expected.ports is None:
         return
     found: dict[tuple[int, str, bool], list[Socket]] = {}
@@ -49,14 +49,14 @@ def _ports(seen: Seen, expected: Expected) -> Iterator[Finding]:
         program = sockets[0].program or "the kernel"
         unexpected = "; expected on loopback only" if partly else ""
         summary = f"{program} listens on {addresses}{unexpected}"
-        yield Finding(PORTS, "port", f"{port}/{protocol}", summary)
+        yield Undeclared(PORTS, "port", f"{port}/{protocol}", summary)
 
 
 def _covers(ports: Ports, socket: Socket) -> bool:
     return ports.protocol == socket.protocol and ports.first <= socket.port <= ports.last
 
 
-def _accounts(seen: Seen, expected: Expected) -> Iterator[Finding]:
+def _accounts(seen: Seen, expected: Expected) -> Iterator[Undeclared]:
     known = seen.distribution | expected.accounts | expected.operators
     for one in seen.accounts:
         faults = []
@@ -73,16 +73,16 @@ def _accounts(seen: Seen, expected: Expected) -> Iterator[Finding]:
         elif expected.strict and may_log_in and one.name not in expected.operators:
             faults.append(f"may log in: its shell is {one.shell or '/bin/sh'}")
         if faults:
-            yield Finding(ACCOUNTS, "account", one.name, "; ".join(faults))
+            yield Undeclared(ACCOUNTS, "account", one.name, "; ".join(faults))
     if not expected.strict:
         return
     for group, members in sorted(seen.members.items()):
         for member in members:
             if member not in expected.operators:
-                yield Finding(ACCOUNTS, "account", member, f"is a member of the group {group}")
+                yield Undeclared(ACCOUNTS, "account", member, f"is a member of the group {group}")
 
 
-def _keys(seen: Seen, expected: Expected) -> Iterator[Finding]:
+def _keys(seen: Seen, expected: Expected) -> Iterator[Undeclared]:
     if expected.keys is None:
         return
     for key in seen.keys:
@@ -92,13 +92,13 @@ def _keys(seen: Seen, expected: Expected) -> Iterator[Finding]:
             continue
         comment = f" ({key.comment})" if key.comment else ""
         if key.fingerprint:
-            yield Finding(KEYS, "key", key.fingerprint, f"is a key of the account {key.account}{comment}")
+            yield Undeclared(KEYS, "key", key.fingerprint, f"is a key of the account {key.account}{comment}")
         else:
             fault = "has a line among its authorized keys that is no key"
-            yield Finding(KEYS, "account", key.account, fault)
+            yield Undeclared(KEYS, "account", key.account, fault)
 
 
-def _files(seen: Seen, expected: Expected) -> Iterator[Finding]:
+def _files(seen: Seen, expected: Expected) -> Iterator[Undeclared]:
     kinds = {"f": "file", "l": "link", "p": "pipe", "s": "socket", "b": "device", "c": "device"}
     for one in seen.entries:
         directory, _, name = one.path.rpartition("/")
@@ -108,4 +108,4 @@ def _files(seen: Seen, expected: Expected) -> Iterator[Finding]:
             continue
         what = f"unknown {kinds.get(one.kind, 'thing')}"
         summary = f"{what}: {one.mode} {one.user}:{one.group}, {one.size} bytes, of {one.date}"
-        yield Finding(FILES, "unknown-file", one.path, summary)
+        yield Undeclared(FILES, "unknown-file", one.path, summary)

@@ -9,6 +9,7 @@ from typing import Any
 from pyinfra import host, inventory
 from pyinfra.api.exceptions import PyinfraError
 
+from bitrix_cdn.drift.run import Deployment
 from bitrix_cdn.engine import differences
 from bitrix_cdn.settings.alerting import secret
 from roles.preflight import settings_of
@@ -18,13 +19,9 @@ from roles.preflight import settings_of
 def tell_deployment() -> None:
     """Tells where metrics belong, and the secrets that must not show."""
     settings = settings_of(host)
-    differences.tell(
-        metrics=settings.mounts.metrics,
-        secrets=[
-            *_secrets(settings.model_dump(mode="json")),
-            *(one.data.get(key) for one in inventory for key in ("ssh_password", "ssh_key_password")),
-        ],
-    )
+    logins = (one.data.get(key) for one in inventory for key in ("ssh_password", "ssh_key_password"))
+    secrets = (*_secrets(settings.model_dump(mode="json")), *logins)
+    differences.tell(Deployment(settings.mounts.metrics, tuple(filter(None, secrets))))
 
 
 def _secrets(value: Any) -> Iterator[str]:

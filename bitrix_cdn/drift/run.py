@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import functools
 import hashlib
-import json
 import re
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
+from bitrix_cdn.drift.comparison import Undeclared
 from bitrix_cdn.drift.redaction import Redaction, words
 from bitrix_cdn.drift.report import LOOKS, Difference, DriftError, HostReport, Report
+from bitrix_cdn.engine.findings import Commands, Finding, RefusedFile, SurplusFile, WrongFile, WrongUnit
 from bitrix_cdn.fleet import HostError, UsageError, deploys
 from bitrix_cdn.fleet.deploys import ROOT
 from bitrix_cdn.fleet.inventory import chosen
-from bitrix_cdn.fleet.results import Finding, Result
+from bitrix_cdn.fleet.results import Result
 
 CHECK = "bitrix_cdn/drift/check.py"
 
@@ -25,18 +25,41 @@ EVERYTHING = "drift_everything"
 """Among the data of the run's hosts: judge also what the settings leave alone."""
 
 
-@dataclass
-class Told:
-    """What the dry run told besides its plan."""
+@dataclass(frozen=True)
+class Deployment:
+    """What all hosts have in common."""
 
-    metrics: str = ""
-    secrets: list[str] = field(default_factory=list)
-    checked: dict[str, list[str]] = field(default_factory=dict)
-    """For each host that was looked at to the end, the hashes of its operations."""
-    failed: dict[str, str] = field(default_factory=dict)
-    held: set[str] = field(default_factory=set)
-    """The hosts that failed because somebody else is at work there."""
-    records: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
+    metrics: str
+    """Directory for metrics on the monitoring hosts; empty: nowhere."""
+    secrets: tuple[str, ...]
+    """What must not show."""
+
+
+@dataclass(frozen=True)
+class Checked:
+    """A host was looked at to the end."""
+
+    operations: tuple[str, ...]
+    """Their hashes."""
+
+
+@dataclass(frozen=True)
+class Unchecked:
+    """A host was not looked at to the end."""
+
+    why: str
+    held: bool
+    """Whether that is because somebody else is at work there."""
+
+
+@dataclass
+class Findings:
+    """What the dry run told besides its plan, in order."""
+
+    deployment: Deployment = Deployment("", ())
+    checked: dict[str, Checked] = field(default_factory=dict)
+    unchecked: dict[str, Unchecked] = field(default_factory=dict)
+    of_hosts: dict[str, list[Finding]] = field(default_factory=dict)
     """All else, by host."""
 
 
@@ -69,8 +92,8 @@ def check(
     failure = result.failure
     if failure and (failure.kind is not HostError or not result.entries):
         raise failure.error()
-    told = read(findings)
-    mask = Redaction(told.secrets)
+    told = ordered(findings)
+    mask = Redaction(told.deployment.secrets)
     groups = {entry.name: entry.groups for entry in result.entries}
     names = chosen(inventory, groups, limit)
     if failure and all(name in told.checked for name in names):
@@ -81,49 +104,46 @@ def check(
         hosts,
         started,
         time.monotonic() - clock,
-        told.metrics,
+        told.deployment.metrics,
         [name for name, of in groups.items() if "monitoring" in of],
     )
 
 
-def read(findings: Iterable[Finding]) -> Told:
-    """Puts the records of :mod:`bitrix_cdn.engine.differences` in order."""
-    told = Told()
+def ordered(findings: Iterable[Finding]) -> Findings:
+    """Puts what was told in order."""
+    found = Findings()
     for finding in findings:
-        record = dict(finding.record)
-        host = record["host"]
-        if "secrets" in record:
-            told.metrics = record["metrics"]
-            told.secrets = [one for one in record["secrets"] if one]
-        elif "done" in record:
-            told.checked[host] = record["done"]
-        elif "failed" in record:
-            told.failed[host] = record["failed"]
-            told.held |= {host} if record["held"] else set()
-        else:
-            told.records.setdefault(host, []).append(record)
-    return told
+        match finding.what:
+            case Deployment():
+                found.deployment = finding.what
+            case Checked():
+                found.checked[finding.host] = finding.what
+            case Unchecked():
+                found.unchecked[finding.host] = finding.what
+            case _:
+                found.of_hosts.setdefault(finding.host, []).append(finding)
+    return found
 
 
 def _host(
-    name: str, groups: Sequence[str], told: Told, result: Result, mask: Redaction, salt: str | None
+    name: str, groups: Sequence[str], told: Findings, result: Result, mask: Redaction, salt: str | None
 ) -> HostReport:
     if name not in told.checked:
-        reason = result.faults.get(name) or told.failed.get(name) or (result.failure and result.failure.why)
-        failed = mask.text(reason or "could not be checked")
-        return HostReport(name, list(groups), failed=failed, held=name in told.held)
+        unchecked = told.unchecked.get(name, Unchecked(result.failure.why if result.failure else "", False))
+        failed = result.faults.get(name) or unchecked.why or "could not be checked"
+        return HostReport(name, list(groups), failed=mask.text(failed), held=unchecked.held)
     names = {one.hash: one.name.removeprefix("deploy.py | ") for one in result.operations}
     changed = [one.hash for one in result.operations if name in one.would_change]
     found: dict[str, list[Difference]] = {one: [] for one in changed}
     looks = []
     digest = [salt or "", *sorted(names[one] for one in changed)]
-    for record in told.records.get(name, []):
-        operation = record.get("explained") or record["operation"]
-        if operation is None:
-            looks.append(_of_look(record["finding"], mask))
-        elif operation in found:
-            found[operation] += _differences(record, names[operation], mask, reveal=salt is not None)
-            digest.append(json.dumps({**record, "operation": None, "explained": None}, sort_keys=True))
+    for finding in told.of_hosts.get(name, []):
+        if isinstance(finding.what, Undeclared):
+            looks.append(_of_look(finding.what, mask))
+        elif finding.operation in found:
+            operation = finding.operation
+            found[operation] += _differences(finding.what, names[operation], mask, reveal=salt is not None)
+            digest.append(repr(finding.what))
     for operation, differences in found.items():
         if not differences:
             name_of = names[operation]
@@ -132,51 +152,50 @@ def _host(
         name,
         list(groups),
         [*(one for differences in found.values() for one in differences), *(looks if salt is None else ())],
-        checks=[*(names[one] for one in told.checked[name] if one in names), *LOOKS],
+        checks=[*(names[one] for one in told.checked[name].operations if one in names), *LOOKS],
         digest=hashlib.sha256("\n".join(digest).encode()).hexdigest(),
     )
 
 
-def _of_look(finding: dict[str, str], mask: Redaction) -> Difference:
-    return Difference(
-        finding["kind"], mask.text(finding["what"]), mask.text(finding["summary"]), finding["look"]
-    )
+def _of_look(one: Undeclared, mask: Redaction) -> Difference:
+    return Difference(one.kind, mask.text(one.what), mask.text(one.summary), one.look)
 
 
-def _differences(
-    record: dict[str, Any], operation: str, mask: Redaction, *, reveal: bool
-) -> list[Difference]:
-    """What one record of an operation says."""
-    if "file" in record:
-        return _of_file(record, operation, mask, reveal=reveal)
-    if "surplus" in record:
-        return [Difference("file", mask.text(record["surplus"]), "must not be there", operation)]
-    if "refused" in record:
-        return [Difference("file", mask.text(record["refused"]), mask.text(record["words"]), operation)]
-    if "unit" in record:
-        return [Difference("service", record["unit"], mask.text("; ".join(record["faults"])), operation)]
-    return _of_commands(record["commands"], operation, mask)
+def _differences(what: object, operation: str, mask: Redaction, *, reveal: bool) -> list[Difference]:
+    """What one finding of an operation says."""
+    match what:
+        case WrongFile():
+            return _of_file(what, operation, mask, reveal=reveal)
+        case SurplusFile(path):
+            return [Difference("file", mask.text(path), "must not be there", operation)]
+        case RefusedFile(path, words):
+            return [Difference("file", mask.text(path), mask.text(words), operation)]
+        case WrongUnit(unit, faults):
+            return [Difference("service", unit, mask.text("; ".join(faults)), operation)]
+        case Commands(commands):
+            return _of_commands(commands, operation, mask)
+    raise TypeError(what)
 
 
-def _of_file(record: dict[str, Any], operation: str, mask: Redaction, *, reveal: bool) -> list[Difference]:
-    path, kind, there, wanted = record["file"], record["kind"], record["content"], record["must_content"]
-    if kind != "file":
-        fault = "is missing" if kind == "nothing" else f"is a {mask.text(kind)}, must be a file"
+def _of_file(one: WrongFile, operation: str, mask: Redaction, *, reveal: bool) -> list[Difference]:
+    path = one.path
+    if one.kind != "file":
+        fault = "is missing" if one.kind == "nothing" else f"is a {mask.text(one.kind)}, must be a file"
         return [Difference("file", path, fault, operation)]
     found = []
-    mode, user, group = record["must_access"]
-    if record["access"] and record["access"] != record["must_access"]:
-        is_mode, is_user, is_group = record["access"]
+    mode, user, group = one.must_access
+    if one.access and one.access != one.must_access:
+        is_mode, is_user, is_group = one.access
         fault = f"is {is_mode} {is_user}:{is_group}, must be {mode} {user}:{group}"
         found.append(Difference("access", path, mask.text(fault), operation))
-    if record["same"]:
+    if one.same:
         return found
-    if there is None:
+    if one.content is None:
         return [*found, Difference("file", path, "differs, and is too long to show how", operation)]
     # What not everybody may read holds secrets, or was closed as it does now.
-    closed = any(not int(one, 8) & 0o004 for one in (mode, *record["access"][:1]))
+    closed = any(not int(bits, 8) & 0o004 for bits in (mode, *one.access[:1]))
     public = _public(path) if closed else None
-    diff = mask.diff(path, there, wanted, public=public, reveal=reveal)
+    diff = mask.diff(path, one.content, one.must_content, public=public, reveal=reveal)
     return [
         *found,
         Difference("file", path, "differs" if diff else "differs in its line ends", operation, diff),

@@ -7,11 +7,10 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Any
 
 from pyinfra import host
 
-from bitrix_cdn.engine.findings import wanted, write
+from bitrix_cdn.engine.findings import Finding, send, wanted
 
 __all__ = ["Managed", "manage", "managed", "tell", "told", "wanted"]
 
@@ -28,16 +27,18 @@ _managed: dict[str, Managed] = {}
 _told: dict[tuple[str, str | None], set[str]] = {}
 
 
-def tell(**record: Any) -> None:
+def tell(what: object, *, operation: str | None = None) -> None:
     """Tells something of this host, and of the operation that it is called in; the same thing only once, as
-    the body of an operation may be run several times (:mod:`bitrix_cdn.engine.ahead`).
+    the body of an operation may be run several times (:mod:`bitrix_cdn.engine.prefetch`).
+
+    :param operation: the hash of the operation that it is about, where that is another one.
     """
-    operation = host.current_op_hash
+    operation = operation or host.current_op_hash
     before = _told.setdefault((host.name, operation), set())
-    digest = hashlib.sha256(repr(sorted(record.items())).encode()).hexdigest()
+    digest = hashlib.sha256(repr(what).encode()).hexdigest()
     if digest not in before:
         before.add(digest)
-        write({"host": host.name, "operation": operation, **record})
+        send(Finding(host.name, operation, what))
 
 
 def told(operation: str) -> bool:

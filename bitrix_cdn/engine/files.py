@@ -9,7 +9,7 @@ import io
 import shlex
 import tarfile
 from collections.abc import Collection, Generator, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from pyinfra.api.exceptions import PyinfraError
 
 from bitrix_cdn.engine import differences
 from bitrix_cdn.engine.errors import RefusalError
+from bitrix_cdn.engine.findings import RefusedFile, SurplusFile, WrongFile
 from bitrix_cdn.engine.journal import record_script
 from bitrix_cdn.engine.prefetch import Joint, together
 
@@ -366,16 +367,11 @@ def stale(files: Sequence[File]) -> list[File]:
         contents = host.get_fact(Contents, paths=[file.path for file in found])
         for file, (kind, content) in zip(found, contents, strict=True):
             sha256, *access = present.get(file.path, ("",))
-            same = sha256 == file.state[0]
-            differences.tell(
-                file=file.path,
-                kind=kind,
-                same=same,
-                access=access,
-                must_access=[*file.state[1:]],
-                content=None if same or content is None else content.decode(errors="replace"),
-                must_content="" if same else file.content,
-            )
+            wrong = WrongFile(file.path, kind, tuple(access), file.state[1:], same=sha256 == file.state[0])
+            if not wrong.same:
+                there = None if content is None else content.decode(errors="replace")
+                wrong = replace(wrong, content=there, must_content=file.content)
+            differences.tell(wrong)
     return found
 
 
@@ -384,7 +380,7 @@ def surplus(paths: Sequence[str]) -> list[str]:
     found = host.get_fact(Existing, paths=paths) if paths else []
     if differences.wanted():
         for path in found:
-            differences.tell(surplus=path)
+            differences.tell(SurplusFile(path))
     return found
 
 
@@ -458,7 +454,7 @@ def tree(
     if refused:
         foreign = next((path for path in refused.foreign if path not in absent), "")
         if differences.wanted():
-            differences.tell(refused=foreign or root, words=refused.words)
+            differences.tell(RefusedFile(foreign or root, refused.words))
         elif foreign:
             raise RefusalError(f"{host.name}: {refused.words}; put it right or move it away: it isn't ours")
         if not wrong and not too_many and (foreign or not refused.named):

@@ -82,6 +82,17 @@ def host(
         setattr(own, name, partial(change, getattr(host, name)))
 
 
+def disconnecting(host: Host, before: Callable[[], object]) -> None:
+    """Has a function called before a host's connection ends: pyinfra calls back only afterwards."""
+    disconnect = host.connector.disconnect
+
+    def end() -> None:
+        before()
+        disconnect()
+
+    vars(host.connector)["disconnect"] = end
+
+
 def deploy(filename: str) -> None:
     """Makes a deploy's file known as a module.
 

@@ -10,6 +10,7 @@ from pyinfra import host
 from pyinfra.api import StringCommand, operation
 
 from bitrix_cdn.engine import differences
+from bitrix_cdn.engine.findings import WrongUnit
 from bitrix_cdn.engine.journal import record_script
 from bitrix_cdn.engine.prefetch import Joint
 
@@ -180,7 +181,7 @@ def running(
         host.noop(f"{unit} runs with its files as they are")
         return
     if differences.wanted():
-        differences.tell(unit=unit, faults=faults(now))
+        differences.tell(WrongUnit(unit, tuple(faults(now))))
     yield StringCommand(
         start_script(
             unit,

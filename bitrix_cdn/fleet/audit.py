@@ -15,6 +15,7 @@ import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from pyinfra.connectors.ssh import SSHConnector
 from pyinfra.connectors.util import make_unix_command_for_host
 
 import host_agent.audit.log
+from bitrix_cdn.engine import patches
 from bitrix_cdn.fleet.errors import HostError
 from bitrix_cdn.fleet.lock import machine, operator
 from bitrix_cdn.fleet.remote import Remote
@@ -210,17 +212,9 @@ class _Recorder(BaseStateCallback):
             return
         self._writers = {host: Writer(self._run) for host in state.inventory.get_active_hosts()}
         for host in self._writers:
-            # pyinfra tells of the end of a connection only afterwards.
-            vars(host.connector)["disconnect"] = self._ending(state, host, host.connector.disconnect)
+            patches.disconnecting(host, partial(self._end, state, host))
         for greenlet in [state.pool.spawn(writer.begin, host) for host, writer in self._writers.items()]:
             greenlet.get()
-
-    def _ending(self, state: State, host: Host, disconnect: Any) -> Any:
-        def end() -> None:
-            self._end(state, host)
-            disconnect()
-
-        return end
 
     def _end(self, state: State, host: Host) -> None:
         writer = (self._writers or {}).pop(host, None)

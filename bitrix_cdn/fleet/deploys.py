@@ -18,8 +18,9 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import IO, Any
 
+from bitrix_cdn.engine.findings import Finding
 from bitrix_cdn.fleet import lock
-from bitrix_cdn.fleet.results import Failure, Finding, Request, Result, Step
+from bitrix_cdn.fleet.results import Failure, Request, Result, Step
 
 ROOT = Path(__file__).parents[2]
 """The repository, in which pyinfra runs: it reads `config.py` there."""

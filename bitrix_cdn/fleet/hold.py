@@ -9,6 +9,7 @@ plan that waits for somebody's consent.
 from __future__ import annotations
 
 import shlex
+import sys
 import threading
 import time
 from contextlib import suppress
@@ -101,7 +102,6 @@ class _Lock(BaseStateCallback):
 def hold_while_changing(state: State) -> None:
     """Has this run take the lock before it changes anything."""
     if not any(isinstance(handler, _Lock) for handler in state.callback_handlers):
+        deploys = [Path(argument).name for argument in sys.argv[1:] if argument.endswith(".py")]
         # Before what looks at the hosts: that must see what the run before this one left.
-        state.callback_handlers.insert(
-            0, _Lock(for_run(Path(state.current_deploy_filename or "pyinfra").name))
-        )
+        state.callback_handlers.insert(0, _Lock(for_run(" ".join(deploys[-1:]) or "pyinfra")))

@@ -47,13 +47,6 @@ class Step:
 
 
 @dataclass(frozen=True)
-class Finding:
-    """What a dry run finds on a host, see :mod:`bitrix_cdn.engine.differences`; it may hold secrets."""
-
-    record: Mapping[str, Any]
-
-
-@dataclass(frozen=True)
 class Entry:
     """A host of the inventory."""
 

@@ -41,7 +41,7 @@ from bitrix_cdn.fleet import lock, reading
 from bitrix_cdn.fleet.errors import RefusedError, UsageError
 from bitrix_cdn.fleet.hold import HeldError
 from bitrix_cdn.fleet.inventory import chosen
-from bitrix_cdn.fleet.results import Entry, Failure, Finding, Operation, Request, Result, Step
+from bitrix_cdn.fleet.results import Entry, Failure, Operation, Request, Result, Step
 from bitrix_cdn.settings.types import InventoryError
 
 
@@ -122,9 +122,11 @@ class Worker:
         self._said.hosts = list(self._inventory)
         if request.operations is None:
             return
+        # By these the lock and the audit log name the run, whoever began it.
+        sys.argv = ["pyinfra", request.inventory, request.operations]
         lock.use_token(request.token)
         if request.findings:
-            findings.collect(lambda record: self.send(Finding(record)))
+            findings.collect(self.send)
         state.add_callback_handler(self._steps)  # type: ignore[no-untyped-call]
         try:
             self._operate(request.operations)

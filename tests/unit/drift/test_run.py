@@ -6,6 +6,7 @@ import html
 import io
 import json
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,35 +17,34 @@ from rich.console import Console
 
 from bitrix_cdn.drift import run
 from bitrix_cdn.drift.allowances import suggestion
+from bitrix_cdn.drift.comparison import Undeclared
 from bitrix_cdn.drift.redaction import MASK, Redaction
 from bitrix_cdn.drift.report import CLEAN, DRIFT, FAILED, DriftError, Report, as_json, as_junit, as_metrics
-from bitrix_cdn.drift.run import check, packages, read
+from bitrix_cdn.drift.run import Checked, Deployment, Unchecked, check, ordered, packages
 from bitrix_cdn.drift.table import show
 from bitrix_cdn.engine.distribution import known
+from bitrix_cdn.engine.findings import Commands, Finding, RefusedFile, SurplusFile, WrongFile, WrongUnit
 from bitrix_cdn.fleet import UsageError, deploys
 from bitrix_cdn.fleet.deploys import ROOT
-from bitrix_cdn.fleet.results import Entry, Failure, Finding, Operation, Result
+from bitrix_cdn.fleet.results import Entry, Failure, Operation, Result
 
 ALERTING = "/etc/prometheus/alertmanager.yml"
 OPEN = "/etc/nginx/nginx.conf"
 GROUPS = {"shop": ("bitrix",), "pics": ("cdn", "monitoring")}
 
 
-def told(
-    *records: dict[str, Any], secrets: Sequence[str] = (), done: Sequence[str] = ("shop", "pics")
-) -> list[Finding]:
-    found = [
-        {"host": "shop", "operation": None, "metrics": "/m", "secrets": list(secrets)},
-        *({"host": "pics", "operation": "1", **record} for record in records),
-        *({"host": name, "operation": None, "done": ["1", "2"]} for name in done),
+def told(*whats: object, secrets: Sequence[str] = (), done: Sequence[str] = tuple(GROUPS)) -> list[Finding]:
+    """What an operation on the host of the pictures tells, and what comes before and after."""
+    return [
+        Finding("shop", None, Deployment("/m", tuple(secrets))),
+        *(Finding("pics", None if isinstance(what, Undeclared) else "1", what) for what in whats),
+        *(Finding(name, None, Checked(("1", "2"))) for name in done),
     ]
-    return list(map(Finding, found))
 
 
-def a_file(path: str, there: str | None, wanted: str, *, mode: str = "640", **values: Any) -> dict[str, Any]:
-    access = [mode, "root", "root"]
-    record = {"file": path, "kind": "file", "same": False, "access": access, "must_access": access}
-    return {**record, "content": there, "must_content": wanted, **values}
+def a_file(path: str, there: str | None, wanted: str, *, mode: str = "640", **values: Any) -> WrongFile:
+    access = (mode, "root", "root")
+    return replace(WrongFile(path, "file", access, access, there, wanted), **values)
 
 
 def report(
@@ -119,13 +119,11 @@ def test_no_secret_shows_in_any_output(known: str, unknown: str, line: str, othe
     records = [
         a_file(ALERTING, there, wanted),
         a_file(OPEN, f"# {known}\nuser x;\n", f"proxy_pass http://x/{known};\n", mode="644"),
-        {"unit": "nginx.service", "faults": [f"says {known}"]},
-        {"surplus": f"/etc/{known}"},
-        {"commands": [f"useradd -p {known} eve"]},
-        {
-            "operation": None,
-            "finding": {"look": "Accounts", "kind": "account", "what": known, "summary": known},
-        },
+        WrongUnit("nginx.service", (f"says {known}",)),
+        SurplusFile(f"/etc/{known}"),
+        RefusedFile(f"/etc/{known}", f"no {known}"),
+        Commands((f"useradd -p {known} eve",)),
+        Undeclared("Accounts", "account", known, known),
     ]
     with pytest.MonkeyPatch.context() as monkeypatch:
         found = outputs(report(monkeypatch, told(*records, secrets=[known])))
@@ -162,7 +160,7 @@ def test_a_file_for_all_to_read_shows_how_it_differs(monkeypatch: pytest.MonkeyP
 
 
 def test_a_file_that_somebody_closed_shows_no_values(monkeypatch: pytest.MonkeyPatch) -> None:
-    record = a_file(OPEN, "key abcdef\n", "key ghijkl\n", mode="644", access=["600", "root", "root"])
+    record = a_file(OPEN, "key abcdef\n", "key ghijkl\n", mode="644", access=("600", "root", "root"))
     found = report(monkeypatch, told(record))
     assert [one.kind for one in found.hosts[1].differences] == ["access", "file"]
     assert "abcdef" not in outputs(found)
@@ -174,7 +172,7 @@ def test_a_file_that_somebody_closed_shows_no_values(monkeypatch: pytest.MonkeyP
         ({"kind": "nothing"}, "is missing"),
         ({"kind": "link to /dev/null"}, "is a link to /dev/null, must be a file"),
         (
-            {"access": ["666", "www-data", "root"], "same": True},
+            {"access": ("666", "www-data", "root"), "same": True},
             "is 666 www-data:root, must be 644 root:root",
         ),
         ({"content": None}, "differs, and is too long to show how"),
@@ -197,12 +195,12 @@ def test_packages_and_services_are_named(monkeypatch: pytest.MonkeyPatch) -> Non
     rocky = known({"id": "rocky", "version": "9.4"})
     assert rocky is not None
     assert packages(rocky.install_script(["sshfs", "restic"])) == ["fuse-sshfs", "restic"]
-    found = report(monkeypatch, told({"operation": None, "explained": "1", "commands": [command]}))
+    found = report(monkeypatch, told(Commands((command,))))
     assert [(one.kind, one.what) for one in found.hosts[1].differences] == [
         ("package", "mtail"),
         ("package", "nginx"),
     ]
-    found = report(monkeypatch, told({"explained": "1", "commands": ["systemctl stop redis-server.service"]}))
+    found = report(monkeypatch, told(Commands(("systemctl stop redis-server.service",))))
     [difference] = found.hosts[1].differences
     assert (difference.kind, difference.what) == ("service", "redis-server.service")
     assert "systemctl stop" in difference.summary
@@ -211,8 +209,8 @@ def test_packages_and_services_are_named(monkeypatch: pytest.MonkeyPatch) -> Non
 def test_the_exit_status_says_clean_drift_or_not_checked(monkeypatch: pytest.MonkeyPatch) -> None:
     assert report(monkeypatch, told(), changed=()).status == CLEAN
     assert report(monkeypatch, told()).status == DRIFT
-    finding = {"look": "Accounts", "kind": "account", "what": "eve", "summary": "is unknown"}
-    assert report(monkeypatch, told({"operation": None, "finding": finding}), changed=()).status == DRIFT
+    unknown = Undeclared("Accounts", "account", "eve", "is unknown")
+    assert report(monkeypatch, told(unknown), changed=()).status == DRIFT
     # What is not known counts more than what is.
     assert report(monkeypatch, told(done=["pics"])).status == FAILED
 
@@ -229,8 +227,9 @@ def test_a_host_that_is_missing_in_the_plan_was_not_checked(monkeypatch: pytest.
         ("pics", ""),
     ]
     # Nothing that was told of it before it failed is taken for what it is.
-    failed = {"host": "shop", "failed": "held by ann since 10:00", "held": True}
-    shop, pics = report(monkeypatch, told(failed, {"host": "shop"}, done=["pics"])).hosts
+    failed = Finding("shop", None, Unchecked("held by ann since 10:00", held=True))
+    before = Finding("shop", "1", SurplusFile("/etc/x"))
+    shop, pics = report(monkeypatch, [before, failed, *told(done=["pics"])]).hosts
     assert (shop.failed, shop.held, shop.differences) == ("held by ann since 10:00", True, [])
     assert not pics.held
 
@@ -255,11 +254,10 @@ def test_a_check_that_never_began_is_no_report(
         report(monkeypatch, told(), failure=Failure("why", kind=kind))
 
 
-def test_records_are_read_by_host() -> None:
-    found = read(told({"surplus": "/a"}, secrets=["x", ""]))
-    assert found.metrics == "/m"
-    assert found.secrets == ["x"]
-    assert [one["surplus"] for one in found.records["pics"]] == ["/a"]
+def test_what_is_told_is_put_in_order_by_host() -> None:
+    found = ordered(told(SurplusFile("/a"), secrets=["x"]))
+    assert found.deployment == Deployment("/m", ("x",))
+    assert [one.what for one in found.of_hosts["pics"]] == [SurplusFile("/a")]
 
 
 def test_masks_stay_away_from_short_and_empty_secrets() -> None:

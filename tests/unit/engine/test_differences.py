@@ -12,6 +12,7 @@ import pytest
 
 from bitrix_cdn.engine import differences, files, findings
 from bitrix_cdn.engine.files import Contents, Existing, File, Obstacles, Paths, stale, surplus
+from bitrix_cdn.engine.findings import Finding, SurplusFile, WrongFile
 from bitrix_cdn.engine.services import faults, start_script
 
 RIGHT = File("/etc/right", "right\n")
@@ -50,8 +51,8 @@ def host(monkeypatch: pytest.MonkeyPatch) -> Host:
 
 
 @pytest.fixture
-def told(host: Host) -> Iterator[list[findings.Record]]:
-    found: list[findings.Record] = []
+def told(host: Host) -> Iterator[list[Finding]]:
+    found: list[Finding] = []
     findings.collect(found.append)
     yield found
     findings.collect(None)
@@ -64,30 +65,22 @@ def test_where_nobody_asks_no_content_is_asked_for_and_nothing_kept(host: Host) 
     assert differences._managed == {}
 
 
-def test_whoever_asks_is_told_both_contents(host: Host, told: list[findings.Record]) -> None:
+def test_whoever_asks_is_told_both_contents(host: Host, told: list[Finding]) -> None:
     # As often as the body is run, once is enough.
     for _ in range(2):
         assert stale([RIGHT, WRONG]) == [WRONG]
         assert surplus(["/etc/surplus"]) == ["/etc/surplus"]
     file, other = told
-    assert file == {
-        "host": "pics",
-        "operation": "1-2",
-        "file": "/etc/wrong",
-        "kind": "file",
-        "same": False,
-        "access": ["644", "root", "root"],
-        "must_access": ["640", "root", "redis"],
-        "content": "hunter2\n",
-        "must_content": "s3cret\n",
-    }
-    assert other["surplus"] == "/etc/surplus"
+    access, must = ("644", "root", "root"), ("640", "root", "redis")
+    wrong = WrongFile("/etc/wrong", "file", access, must, "hunter2\n", "s3cret\n")
+    assert file == Finding("pics", "1-2", wrong)
+    assert other == Finding("pics", "1-2", SurplusFile("/etc/surplus"))
     assert differences.managed().files == {"/etc/right", "/etc/wrong"}
     assert differences.told("1-2")
     assert not differences.told("1-3")
 
 
-def test_a_host_as_it_must_be_costs_no_further_question(host: Host, told: list[findings.Record]) -> None:
+def test_a_host_as_it_must_be_costs_no_further_question(host: Host, told: list[Finding]) -> None:
     assert stale([RIGHT]) == []
     assert host.asked == [Paths]
     assert told == []

@@ -13,9 +13,10 @@ from pathlib import Path
 
 import pytest
 
+from bitrix_cdn.engine.findings import Finding, SurplusFile
 from bitrix_cdn.fleet import HostError, RefusedError, UsageError, deploys
 from bitrix_cdn.fleet.deploys import ROOT
-from bitrix_cdn.fleet.results import Failure, Finding, Result, Step
+from bitrix_cdn.fleet.results import Failure, Result, Step
 
 HERE = "@local"
 BEGINNING = "from pyinfra import host\nfrom pyinfra.operations import server\n"
@@ -72,14 +73,15 @@ def test_a_dry_run_changes_nothing_and_says_what_it_would(
     told: list[object] = []
     file = operations(
         "from bitrix_cdn.engine import differences\n",
-        "differences.tell(words=(1, 2), wanted=differences.wanted())\n",
+        "from bitrix_cdn.engine.findings import SurplusFile\n",
+        "differences.tell(SurplusFile('/a'))\n",
         f'server.shell(name="Make it", commands=["touch {made}"])\n',
         CHANGES_NOTHING,
     )
     result = deploys.run(inventory, file, dry=True, on_event=told.append, findings=True)
     assert result.planned([HERE]) == {HERE: ("Make it",)}
     assert result.changed([HERE]) == {HERE: ()}
-    assert told == [Finding({"host": HERE, "operation": None, "words": (1, 2), "wanted": True})]
+    assert told == [Finding(HERE, None, SurplusFile("/a"))]
     assert not made.exists()
 
 
