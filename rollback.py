@@ -13,7 +13,7 @@ settings = settings_of(host)
 
 if "cdn" in host.groups:
     refuse_if_held(settings)
-    agent()
+    agent(settings=settings)
     releases = host.get_fact(Installed)
     target = target_of(releases, host.data.get("release") or "", host.name)
     rolled_back(
