@@ -1,6 +1,6 @@
 """The labs that the tests run on.
 
-Without options, each suite of Debian gets a lab of its own, booted from bare hosts, deployed twice and
+Without options, each suite of Debian gets a lab of its own, booted from bare hosts, deployed and
 taken down at the end; tests that are marked with `edges` get one of five hosts, of the newest suite unless
 `--suite` says otherwise. With `--lab NAME` the tests run on that lab as it is, and with `--inventory FILE`
 those of `tests/testinfra` ask the hosts of that inventory.
@@ -15,7 +15,7 @@ import pytest
 
 from dev.lab import state
 from dev.lab.errors import LabError
-from tests.kit.deployment import INVENTORY, INVENTORY_OF_EDGES, ROOT, Deployment, deploy, pyinfra
+from tests.kit.deployment import INVENTORY, INVENTORY_OF_EDGES, ROOT, Deployment, Run, deploy, pyinfra
 from tests.kit.lab import lab_command
 from tests.kit.ports import listening
 from tests.kit.support import Figure
@@ -99,7 +99,7 @@ _figures = pytest.StashKey[list[str]]()
 
 @pytest.fixture(scope="session")
 def deployment(request: pytest.FixtureRequest, figure: Figure) -> Iterator[Deployment]:
-    """The lab of one suite, from bare hosts to deployed twice."""
+    """The lab of one suite, from bare hosts to deployed; rehearsed before, where a test asks for that."""
     name: str = request.param
     if request.config.getoption("--inventory"):
         yield Deployment(name, None)
@@ -122,10 +122,12 @@ def deployment(request: pytest.FixtureRequest, figure: Figure) -> Iterator[Deplo
         if odd:
             _on_all_hosts(lab, _ODDITIES)
         try:
-            rehearsal = pyinfra("--dry", "--json", inventory=inventory, lab=lab)
+            asked = {name for item in request.session.items for name in getattr(item, "fixturenames", ())}
+            rehearsal = (
+                pyinfra("--dry", "--json", inventory=inventory, lab=lab) if "rehearsal" in asked else None
+            )
             with listening(lab, [host.name for host in _loaded().hosts]) as ports:
                 first = deploy(lab, inventory)
-            second = deploy(lab, inventory)
         except AssertionError as error:
             # Once, and not for each of the tests that need it.
             print(error)
@@ -135,14 +137,31 @@ def deployment(request: pytest.FixtureRequest, figure: Figure) -> Iterator[Deplo
         if odd:
             _on_all_hosts(lab, _EVEN)
         what = "five hosts" if edges else "bare hosts"
-        figure(
-            f"{suite}: {what} to a working CDN {first.seconds:.0f} s{'' if edges else ' (figure: 240)'}, "
-            f"the same deploy again {second.seconds:.1f} s{'' if edges else ' (figure: 15)'} "
-            f"with {sum(map(len, second.changed().values()))} changes (figure: 0)"
-        )
-        yield Deployment(inventory, _loaded(), rehearsal, first, second, ports)
+        limit = "" if edges else " (figure: 240)"
+        figure(f"{suite}: {what} to a working CDN {first.seconds:.0f} s{limit}")
+        yield Deployment(inventory, _loaded(), rehearsal, first, ports)
     finally:
         _lab("down")
+
+
+@pytest.fixture(scope="session")
+def rehearsal(deployment: Deployment) -> Run:
+    """`--dry` on the bare hosts."""
+    if deployment.rehearsal is None:
+        pytest.skip("these hosts were deployed before")
+    return deployment.rehearsal
+
+
+@pytest.fixture(scope="session")
+def second(deployment: Deployment, lab: state.Lab, figure: Figure) -> Run:
+    """The same deploy again."""
+    run = deploy(lab.name, deployment.inventory)
+    limit = "" if deployment.inventory == INVENTORY_OF_EDGES else " (figure: 15)"
+    changes = sum(map(len, run.changed().values()))
+    figure(
+        f"{lab.suite}: the same deploy again {run.seconds:.1f} s{limit} with {changes} changes (figure: 0)"
+    )
+    return run
 
 
 @pytest.fixture(scope="session")

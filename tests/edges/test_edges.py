@@ -9,7 +9,7 @@ import httpx
 import pytest
 
 from dev.lab import state
-from tests.kit.deployment import Deployment
+from tests.kit.deployment import Deployment, Run
 from tests.kit.drift import CLEAN, DRIFT, check
 from tests.kit.edges import EDGES, Balancer, Expected, drained, logged, visitors
 from tests.kit.hosts import BROWSER, OLD_BROWSER, SHORT_LIVED, Cdn, Shop
@@ -32,12 +32,11 @@ def seen(answer: httpx.Response) -> tuple[int, bytes, dict[str, str]]:
     return answer.status_code, answer.content, headers
 
 
-def test_the_same_deploy_again_changes_nothing(deployment: Deployment) -> None:
-    if deployment.first is None or deployment.second is None or deployment.rehearsal is None:
-        pytest.skip("these hosts were deployed before")
+def test_the_same_deploy_again_changes_nothing(deployment: Deployment, rehearsal: Run, second: Run) -> None:
+    assert deployment.first is not None
     assert deployment.first.hosts() == {"bitrix", "cdn", *EDGES, "balancer"}
-    assert deployment.rehearsal.planned()
-    assert deployment.second.changed() == {}
+    assert rehearsal.planned()
+    assert second.changed() == {}
 
 
 def test_hosts_as_deployed_show_no_drift(deployment: Deployment, lab: state.Lab, figure: Figure) -> None:

@@ -118,11 +118,9 @@ class Deployment:
     inventory: str
     lab: state.Lab | None
     rehearsal: Run | None = None
-    """`--dry` on the bare hosts."""
+    """`--dry` on the bare hosts, if a test asks for it by the fixture of that name."""
     first: Run | None = None
     """The deploy onto the bare hosts."""
-    second: Run | None = None
-    """The same again."""
     ports: dict[str, set[tuple[str, str, int]]] = field(default_factory=dict)
     """What listened on each host during the first deploy; see :func:`tests.kit.ports.listening`."""
 

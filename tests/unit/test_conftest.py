@@ -14,7 +14,7 @@ from tests import conftest
 conftest._lab = lambda *arguments: None
 conftest.pyinfra = partial(conftest.pyinfra, timeout=0.01)
 """
-_TESTS = "".join(f"def test_{name}(deployment):\n    pass\n" for name in ("one", "two", "three"))
+_TESTS = "".join(f"def test_{name}(deployment, rehearsal):\n    pass\n" for name in ("one", "two", "three"))
 
 
 def test_a_deploy_that_takes_too_long_is_told_once_in_one_line(tmp_path: Path) -> None:

@@ -30,6 +30,12 @@ def test_it(hosts):
 DIES = "import os\ndef test_that_kills():\n    os._exit(7)\n"
 
 
+@pytest.fixture(autouse=True)
+def _no_plugins(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Stages of these tests need none, and load faster without."""
+    monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
+
+
 def stage(place: Path, name: str, text: str) -> run.Stage:
     file = place / f"test_{name}.py"
     file.write_text(text)
@@ -130,6 +136,12 @@ def test_every_test_is_in_a_stage_of_test_all() -> None:
         "long",
         "edges",
     }
+
+
+@pytest.mark.parametrize("every", [False, True])
+def test_what_takes_longest_begins_first(every: bool) -> None:
+    minutes = [stage.minutes for stage in run.stages(None, every=every)]
+    assert minutes == sorted(minutes, reverse=True)
 
 
 def test_labs_have_names_of_their_own() -> None:
