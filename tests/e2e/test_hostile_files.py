@@ -49,19 +49,18 @@ def test_a_picture_that_is_no_picture_crashes_nothing_and_is_not_published(shop:
     assert cdn.daemon() == before, "the daemon was restarted"
 
 
-@pytest.mark.parametrize("name", ["empty.jpg", "truncated.jpg", "truncated.png"])
-def test_a_cut_off_picture_at_rest_is_removed_so_that_bitrix_makes_it_again(
-    shop: Shop, cdn: Cdn, name: str
-) -> None:
+def test_cut_off_pictures_at_rest_are_removed_so_that_bitrix_makes_them_again(shop: Shop, cdn: Cdn) -> None:
     directory = shop.directory("450_450_1")
-    shop.write(f"{directory}/{name}", no_pictures(shop)[name])
+    damaged = {name: no_pictures(shop)[name] for name in ("empty.jpg", "truncated.jpg", "truncated.png")}
+    for name, content in damaged.items():
+        shop.write(f"{directory}/{name}", content)
     shop.write(f"{directory}/whole.jpg", shop.photo(450, 300))
-    file, whole = cdn.file(f"{directory}/{name}"), cdn.file(f"{directory}/whole.jpg")
+    files, whole = [cdn.file(f"{directory}/{name}") for name in damaged], cdn.file(f"{directory}/whole.jpg")
 
     rest = cdn.settings.converter.watch.damaged_rest_s
     wait_until(
-        "the damaged file to be removed",
-        lambda: cdn.exist([file]),
+        "the damaged files to be removed",
+        lambda: cdn.exist(files),
         lambda found: not found,
         timeout=rest + 30,
         interval=0.5,

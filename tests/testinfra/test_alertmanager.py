@@ -1,8 +1,5 @@
 """Role alertmanager: it runs for its own host alone, keeps its secrets, and knows whom to tell."""
 
-import json
-from typing import Any
-
 import pytest
 from testinfra.host import Host
 
@@ -79,15 +76,6 @@ def test_an_alert_goes_to_the_receiver_of_its_severity(
 ) -> None:
     arguments = ("config", "routes", "test", f"severity={severity}", "alertname=X", "host=cdn")
     assert severity in amtool(monitoring, own, *arguments).split()
-
-
-def test_prometheus_tells_it_of_the_watchdog(monitoring: Host, own: AlertmanagerSettings) -> None:
-    # One that has just been started may send the first time before it knows to whom, which takes it 5 s, and
-    # sends again with the first evaluation (each 15 s) after a minute: `--rules.alert.resend-delay`.
-    query = f"amtool --alertmanager.url=http://127.0.0.1:{own.port} -o json alert query alertname=Watchdog"
-    wait = f"for i in $(seq 90); do {query} | grep -q Watchdog && break; sleep 1; done; {query}"
-    alerts: list[dict[str, Any]] = json.loads(monitoring.check_output(wait))
-    assert [alert["labels"]["alertname"] for alert in alerts] == ["Watchdog"]
 
 
 def test_its_rules_are_those_of_the_project(monitoring: Host) -> None:
