@@ -19,7 +19,7 @@ HOST_KEY = "/etc/ssh/ssh_host_ed25519_key.pub"
 
 
 class Addresses(FactBase[dict[str, list[str]]]):
-    """The addresses that names have as this host sees them, and under ``""`` the host's own ones."""
+    """The addresses that names have as this host sees them, and under `""` the host's own ones."""
 
     default = dict
 

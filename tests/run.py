@@ -1,4 +1,4 @@
-"""``make test``: pytest in stages, some side by side, and one summary of all of them.
+"""`make test`: pytest in stages, some side by side, and one summary of all of them.
 
 A stage is one pytest process. Those with hosts wait most of their time, so that the others can compute
 meanwhile. Each has labs of its own name, thus none depends on another, nor on what an earlier run has left.

@@ -49,7 +49,7 @@ class Item:
 
 
 def bandwidth(text: str) -> str:
-    """Checks a limit such as ``8M`` (MiB a second), as rsync's `--bwlimit` takes it.
+    """Checks a limit such as `8M` (MiB a second), as rsync's `--bwlimit` takes it.
 
     :raises ValueError: it is none.
     """

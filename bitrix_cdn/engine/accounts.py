@@ -10,7 +10,7 @@ from pyinfra.api import FactBase, StringCommand, operation
 
 
 class Account(FactBase[dict[str, str]]):
-    """What an account is: ``uid``, ``group`` (the name of its own), ``comment``, ``home`` and ``shell``.
+    """What an account is: `uid`, `group` (the name of its own), `comment`, `home` and `shell`.
 
     Empty: there is none. pyinfra's own `Users` asks several commands of every account of the host.
     """

@@ -131,7 +131,7 @@ def _toml(value: object) -> str:
 class Paths(Joint[dict[str, tuple[str, str, str, str]]]):
     """The content and ownership of any number of files, in one command.
 
-    Returns ``{path: (sha256, mode, user, group)}``; a path that isn't a regular file is left out.
+    Returns `{path: (sha256, mode, user, group)}`; a path that isn't a regular file is left out.
     """
 
     default = dict
@@ -173,7 +173,7 @@ class Paths(Joint[dict[str, tuple[str, str, str, str]]]):
 class Places(Joint[dict[str, list[tuple[int, str, str, str]]]]):
     """What any number of directories are, in one command.
 
-    Returns ``{path: [(mode, user, group, path), ...]}``: the directory itself, and if its path is a symbolic
+    Returns `{path: [(mode, user, group, path), ...]}`: the directory itself, and if its path is a symbolic
     link, each directory on the way to where that leads. What isn't there is left out.
     """
 
@@ -312,7 +312,7 @@ class Existing(FactBase[list[str]]):
 class Obstacles(Joint[list[tuple[str, str]]]):
     """What of another kind lies where files and directories must be, in one command.
 
-    Returns ``[(kind, path), ...]`` with the kind that must be there, `file` or `directory`.
+    Returns `[(kind, path), ...]` with the kind that must be there, `file` or `directory`.
     """
 
     default = list

@@ -30,7 +30,7 @@ def fingerprint(line: str) -> str:
 
 
 class PublicKey(FactBase[str | None]):
-    """The public half of an OpenSSH key, as ``type base64``, without its comment; None: no such key."""
+    """The public half of an OpenSSH key, as `type base64`, without its comment; None: no such key."""
 
     def command(self, path: str) -> str:
         return f"cat {shlex.quote(path)} 2>/dev/null; true"

@@ -1,4 +1,4 @@
-"""Facts of many operations in one trip to the host, in any deploy: ``look_ahead`` first, ``make_plan`` last.
+"""Facts of many operations in one trip to the host, in any deploy: `look_ahead` first, `make_plan` last.
 
     from bitrix_cdn.engine.prefetch import look_ahead, make_plan
 
@@ -18,7 +18,7 @@ host may change another. After that, facts are asked when they are wanted, then 
 and so on while nothing changes: a first deploy asks little in vain, and a run with one change is hardly
 slower than one without.
 
-A plan (`--dry`, or a run that asks before it starts) is made once all operations are known, by ``make_plan``;
+A plan (`--dry`, or a run that asks before it starts) is made once all operations are known, by `make_plan`;
 without that last line it would be empty.
 
 A fact that can be asked for several things in one command says so, see :class:`Joint`: then it is one command

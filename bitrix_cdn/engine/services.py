@@ -60,16 +60,16 @@ lives() {
 class Applied(Joint[dict[str, str]]):
     """What a service is, and what it was last started and reloaded with.
 
-    Returns ``active``, ``enabled``, ``ready`` (``yes`` or ``no``), and of its files as they are:
+    Returns `active`, `enabled`, `ready` (`yes` or `no`), and of its files as they are:
 
-    - ``start`` and ``reload``: checksums of those that it takes at its start, and at a reload,
-    - ``start_files`` and ``reload_files``: of each the inode and when it was last changed, as Unix time.
+    - `start` and `reload`: checksums of those that it takes at its start, and at a reload,
+    - `start_files` and `reload_files`: of each the inode and when it was last changed, as Unix time.
 
-    Of the unit as it runs ``life`` and ``taken``, as told above, ``told`` and ``runs`` (checksums of what
-    those commands print), and ``clock``: Unix time and uptime of the host.
+    Of the unit as it runs `life` and `taken`, as told above, `told` and `runs` (checksums of what
+    those commands print), and `clock`: Unix time and uptime of the host.
 
-    Of the stamp ``started`` and ``reloaded``, the checksums when a deploy last had the unit take them
-    (missing: never); of that moment also ``then_life`` and so on.
+    Of the stamp `started` and `reloaded`, the checksums when a deploy last had the unit take them
+    (missing: never); of that moment also `then_life` and so on.
     """
 
     default = dict

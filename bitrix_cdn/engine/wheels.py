@@ -39,7 +39,7 @@ def bundle(project: Path, python: str, machine: str) -> Bundle:
     """Builds the bundle of a project, or returns the one built before.
 
     :param project: directory with `pyproject.toml` and `requirements-<python>.lock`.
-    :param python: the hosts' Python, such as ``3.13``.
+    :param python: the hosts' Python, such as `3.13`.
     :param machine: the hosts' hardware as `uname -m` names it.
     :raises PyinfraError: there is no lock for that Python, or a wheel for it can't be had.
     """

@@ -1,4 +1,4 @@
-"""``python -m dev.bench.ansible``: this deploy against Ansible with the same state, on hosts that have it.
+"""`python -m dev.bench.ansible`: this deploy against Ansible with the same state, on hosts that have it.
 
 The state is exported from the deploy itself (tests/bench/export.py), and must be the same: the playbook has
 to find nothing to change on hosts that were deployed. Then all four are timed in turn, so that what else the

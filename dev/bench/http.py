@@ -1,4 +1,4 @@
-"""``python -m dev.bench.http``: what negotiation, the cache and a miss cost, measured with wrk on the lab.
+"""`python -m dev.bench.http`: what negotiation, the cache and a miss cost, measured with wrk on the lab.
 
 All are measured in turn, several rounds, so that what else the machine does falls on all alike; what counts
 is the ratio. Absolute figures are this machine's: wrk and the hosts share its cores.

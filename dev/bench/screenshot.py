@@ -1,4 +1,4 @@
-"""``python -m dev.bench.screenshot FILE``: the lab's gallery as Chromium shows it, in 256 colours."""
+"""`python -m dev.bench.screenshot FILE`: the lab's gallery as Chromium shows it, in 256 colours."""
 
 from __future__ import annotations
 

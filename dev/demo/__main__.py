@@ -1,4 +1,4 @@
-"""``python -m dev.demo``: real photographs through the PHP site, and what the CDN host makes of them."""
+"""`python -m dev.demo`: real photographs through the PHP site, and what the CDN host makes of them."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class DemoError(Exception):
 class Outcome:
     """What a browser gets for a resized picture.
 
-    ``variant`` is the answer's ``X-Image-Variant``, ``milliseconds`` the time from PHP's last close to
+    `variant` is the answer's `X-Image-Variant`, `milliseconds` the time from PHP's last close to
     the variant's publication as the daemon measured it, None when there is none.
     """
 

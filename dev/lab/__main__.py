@@ -1,4 +1,4 @@
-"""``python -m dev.lab``."""
+"""`python -m dev.lab`."""
 
 import sys
 

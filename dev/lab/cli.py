@@ -1,4 +1,4 @@
-"""``python -m dev.lab``: the command line."""
+"""`python -m dev.lab`: the command line."""
 
 from __future__ import annotations
 

@@ -4,7 +4,7 @@
 class LabError(Exception):
     """A failure whose message is one line that says what to do.
 
-    ``status`` is the exit status that ``python -m dev.lab`` ends with.
+    `status` is the exit status that `python -m dev.lab` ends with.
     """
 
     status = 1

@@ -67,7 +67,7 @@ done
 
 
 def cgroup(files: Layout, host: HostRecord) -> Path:
-    """Return the control group that holds all processes of ``host``, there or not."""
+    """Return the control group that holds all processes of `host`, there or not."""
     if machine.booted_by_systemd():
         return machine.cgroup_root() / "machine.slice" / f"{_unit(files, host)}.scope"
     return machine.cgroup_root() / "bitrix-cdn-lab" / files.name / host.name
@@ -85,7 +85,7 @@ def _processes(group: Path) -> Iterator[int]:
 
 
 def runs(files: Layout, host: HostRecord) -> bool:
-    """Tell whether ``host`` has any process."""
+    """Tell whether `host` has any process."""
     return _populated(cgroup(files, host))
 
 
@@ -97,7 +97,7 @@ def _populated(group: Path) -> bool:
 
 
 def leader(files: Layout, host: HostRecord) -> int | None:
-    """Return the process that is PID 1 inside ``host``, None when there is none (yet)."""
+    """Return the process that is PID 1 inside `host`, None when there is none (yet)."""
     own_depth = len(_namespace_pids(os.getpid()))
     for pid in _processes(cgroup(files, host)):
         if _namespace_pids(pid)[own_depth:] == [1] and Path(f"/proc/{pid}/root/etc/machine-id").exists():
@@ -161,12 +161,12 @@ def _write(tree: Path, name: str, text: str, mode: int = 0o644) -> None:
 
 
 def hosts_lines(record: Record) -> str:
-    """Return the lines of ``/etc/hosts`` that let the lab's hosts find each other."""
+    """Return the lines of `/etc/hosts` that let the lab's hosts find each other."""
     return "".join(f"{network.address(record.index, host.number)} {host.name}\n" for host in record.hosts)
 
 
 def resolver_configuration() -> str:
-    """Return a ``resolv.conf`` that holds inside a host: the machine's, without resolvers on its loopback."""
+    """Return a `resolv.conf` that holds inside a host: the machine's, without resolvers on its loopback."""
     for path in (Path("/etc/resolv.conf"), Path("/run/systemd/resolve/resolv.conf")):
         with contextlib.suppress(OSError):
             lines = path.read_text().splitlines()
@@ -178,7 +178,7 @@ def resolver_configuration() -> str:
 
 @contextlib.contextmanager
 def _power(files: Layout, host: HostRecord) -> Iterator[int]:
-    """Hold the power switch of ``host``.
+    """Hold the power switch of `host`.
 
     A host that is being started holds it too until its control group shows it, whatever
     became of the command that started it: so nobody can overlook it.
@@ -198,9 +198,9 @@ def _power(files: Layout, host: HostRecord) -> Iterator[int]:
 
 
 def start(files: Layout, record: Record, host: HostRecord) -> None:
-    """Power ``host`` on if it is off; it outlives this process.
+    """Power `host` on if it is off; it outlives this process.
 
-    Raises :class:`LabError` when its base tree is gone.
+    :raises LabError: its base tree is gone.
     """
     with _power(files, host) as lock:
         if not runs(files, host):
@@ -260,10 +260,12 @@ def _start(files: Layout, record: Record, host: HostRecord, lock: int) -> None:
 
 
 def kill(files: Layout, hosts: Sequence[HostRecord]) -> None:
-    """Take the power from ``hosts``: SIGKILL for all processes, nothing gets to flush or say goodbye.
+    """Take the power from `hosts`: SIGKILL for all processes, nothing gets to flush or say goodbye.
 
     What a real power loss also takes, the written but unsynced pages, stays: the kernel
-    that holds them goes on running. Raises :class:`LabError` if a process survives.
+    that holds them goes on running.
+
+    :raises LabError: a process survives.
     """
     groups = [cgroup(files, host) for host in hosts]
     for host, group in zip(hosts, groups, strict=True):
@@ -290,7 +292,7 @@ def _kill_group(group: Path) -> None:
 def kill_all(files: Layout) -> None:
     """Kill every host of the lab, recorded or not, and remove their control groups.
 
-    Raises :class:`LabError` if a process survives.
+    :raises LabError: a process survives.
     """
     if machine.booted_by_systemd():
         prefix, suffix = _unit(files, HostRecord("", 0, "")), ".scope"
@@ -310,9 +312,9 @@ def kill_all(files: Layout) -> None:
 
 
 def command_line(files: Layout, host: HostRecord, command: Sequence[str]) -> list[str]:
-    """Return how to run ``command`` inside ``host`` without its network.
+    """Return how to run `command` inside `host` without its network.
 
-    Raises :class:`LabError` when the host doesn't run.
+    :raises LabError: the host doesn't run.
     """
     pid = leader(files, host)
     if pid is None:
@@ -331,7 +333,7 @@ def command_line(files: Layout, host: HostRecord, command: Sequence[str]) -> lis
 
 
 def enter_cgroup(files: Layout, host: HostRecord) -> None:
-    """Move this process beside ``host``'s init, where it counts as the host's and no unit's."""
+    """Move this process beside `host`'s init, where it counts as the host's and no unit's."""
     pid = leader(files, host)
     with contextlib.suppress(OSError):
         for line in Path(f"/proc/{pid}/cgroup").read_text().splitlines():
@@ -341,7 +343,7 @@ def enter_cgroup(files: Layout, host: HostRecord) -> None:
 
 
 def _ask(files: Layout, host: HostRecord, *command: str, timeout: float = 10) -> str:
-    """Return what ``command`` says inside ``host``, empty when the host can't be asked."""
+    """Return what `command` says inside `host`, empty when the host can't be asked."""
     try:
         inside = command_line(files, host, command)
         result = subprocess.run(
@@ -353,18 +355,18 @@ def _ask(files: Layout, host: HostRecord, *command: str, timeout: float = 10) ->
 
 
 def system_state(files: Layout, host: HostRecord) -> str:
-    """Return what ``systemctl is-system-running`` says inside ``host``, empty when it can't be asked."""
+    """Return what `systemctl is-system-running` says inside `host`, empty when it can't be asked."""
     return _ask(files, host, "systemctl", "is-system-running")
 
 
 def failed_units(files: Layout, host: HostRecord) -> list[str]:
-    """Return the units that failed inside ``host``."""
+    """Return the units that failed inside `host`."""
     listing = _ask(files, host, "systemctl", "list-units", "--state=failed", "--plain", "--no-legend")
     return [line.split()[0] for line in listing.splitlines() if line]
 
 
 def answers_ssh(address: str, timeout: float = 1) -> bool:
-    """Tell whether an SSH server greets us at ``address``."""
+    """Tell whether an SSH server greets us at `address`."""
     try:
         with socket.create_connection((address, 22), timeout=timeout) as connection:
             connection.settimeout(timeout)
@@ -374,7 +376,7 @@ def answers_ssh(address: str, timeout: float = 1) -> bool:
 
 
 def state(files: Layout, host: HostRecord, *, cut: bool) -> str:
-    """Return ``running``, ``starting``, ``partitioned`` or ``stopped``."""
+    """Return `running`, `starting`, `partitioned` or `stopped`."""
     if not runs(files, host):
         return "stopped"
     if system_state(files, host) not in {"running", "degraded"}:
@@ -383,10 +385,9 @@ def state(files: Layout, host: HostRecord, *, cut: bool) -> str:
 
 
 def wait_until_ready(files: Layout, record: Record, host: HostRecord) -> list[str]:
-    """Wait until ``host`` has booted and its sshd answers; return the units that failed.
+    """Wait until `host` has booted and its sshd answers; return the units that failed.
 
-    Raises :class:`LabError`, naming the console log, when it ends or takes longer than
-    :data:`BOOT_TIMEOUT`.
+    :raises LabError: it ends, or takes longer than :data:`BOOT_TIMEOUT`; names the console log.
     """
     address = network.address(record.index, host.number)
     deadline = time.monotonic() + BOOT_TIMEOUT
@@ -429,7 +430,7 @@ def make_keys(files: Layout, record: Record) -> None:
 
 
 def _make_keys(directory: Path, names: Mapping[str, str], comment: str) -> None:
-    """Make ``directory`` with a key pair of each kind under its name, complete or not at all."""
+    """Make `directory` with a key pair of each kind under its name, complete or not at all."""
     if directory.exists():
         return
     directory.parent.mkdir(parents=True, exist_ok=True)

@@ -73,7 +73,7 @@ FILES = {
 class Recipe:
     """All that decides what a base tree holds.
 
-    ``sources`` are lines for apt, none for mmdebstrap's default; ``apt_options`` are the
+    `sources` are lines for apt, none for mmdebstrap's default; `apt_options` are the
     machine's own settings of how to reach mirrors.
     """
 
@@ -88,7 +88,7 @@ class Recipe:
 
 
 def recipe(suite: str) -> Recipe:
-    """Return the recipe for ``suite`` on this machine, using its own apt sources if they are Debian's."""
+    """Return the recipe for `suite` on this machine, using its own apt sources if they are Debian's."""
     return Recipe(
         suite, tuple(debian_sources(suite, _apt_source_files(), _codename())), tuple(_apt_options())
     )
@@ -110,7 +110,7 @@ def _apt_source_files() -> list[str]:
 
 
 def debian_sources(suite: str, files: Iterable[str], codename: str | None) -> list[str]:
-    """Return apt lines for ``suite`` from the machine's sources, with its codename exchanged.
+    """Return apt lines for `suite` from the machine's sources, with its codename exchanged.
 
     Empty, which means mmdebstrap's default, when the machine isn't Debian or its sources
     don't name its release over the network.
@@ -200,7 +200,7 @@ def _trees(wanted: Recipe) -> list[Path]:
 
 
 def _made(tree: Path) -> int:
-    """Return when ``tree`` was made, seconds since the epoch."""
+    """Return when `tree` was made, seconds since the epoch."""
     return int(tree.name.rsplit("-", 1)[1])
 
 
@@ -218,8 +218,9 @@ def is_fresh(tree: Path) -> bool:
 def build(wanted: Recipe) -> Path:
     """Make a tree of this recipe and return it; about 20 s and 100 MB of downloads.
 
-    The caller holds the cache's lock. Raises :class:`LabError` with mmdebstrap's own
-    reason; its whole log is ``build.log`` beside the trees.
+    The caller holds the cache's lock.
+
+    :raises LabError: mmdebstrap failed, and why; its whole log is `build.log` beside the trees.
     """
     directory().mkdir(parents=True, exist_ok=True)
     for leftover in directory().glob(".building-*"):
@@ -297,7 +298,7 @@ def _finish(tree: Path, wanted: Recipe) -> None:
 
 
 def prune(suite: str) -> None:
-    """Remove superseded trees of ``suite`` that no lab runs on. The caller holds the cache's lock."""
+    """Remove superseded trees of `suite` that no lab runs on. The caller holds the cache's lock."""
     used = {host.base for record in all_records() for host in record.hosts}
     trees = sorted((tree for tree in directory().glob(f"{suite}-*-*")), key=_made)
     for tree in trees[:-1]:

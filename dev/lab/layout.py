@@ -2,12 +2,12 @@
 
 Settings, all from the environment:
 
-``LAB_NAME``
-    Name of the lab, ``lab`` by default. Labs of different names run side by side.
-``LAB_CACHE``
-    Base trees and downloaded packages, shared by all labs: ``/var/cache/bitrix-cdn-lab``.
-``LAB_STATE``
-    What belongs to running labs, one directory each: ``/var/lib/bitrix-cdn-lab``.
+`LAB_NAME`
+    Name of the lab, `lab` by default. Labs of different names run side by side.
+`LAB_CACHE`
+    Base trees and downloaded packages, shared by all labs: `/var/cache/bitrix-cdn-lab`.
+`LAB_STATE`
+    What belongs to running labs, one directory each: `/var/lib/bitrix-cdn-lab`.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ _NAME_RULE = "1 to 31 of a-z, 0-9 and '-', a letter first, no '-' last"
 
 
 def lab_name(given: str | None = None) -> str:
-    """Return the checked name of the lab: ``given``, else ``LAB_NAME``, else ``lab``.
+    """Return the checked name of the lab: `given`, else `LAB_NAME`, else `lab`.
 
-    Raises :class:`UsageError` for a name that can't be one.
+    :raises UsageError: it can't be one.
     """
     name = given if given is not None else os.environ.get("LAB_NAME") or "lab"
     if not _NAME.fullmatch(name):
@@ -36,7 +36,10 @@ def lab_name(given: str | None = None) -> str:
 
 
 def check_host_name(name: str) -> str:
-    """Return ``name``; raises :class:`UsageError` if no host can be called that."""
+    """Return `name`.
+
+    :raises UsageError: no host can be called that.
+    """
     if not _NAME.fullmatch(name) or name == "localhost":
         raise UsageError(f"{name!r} is no name for a host: {_NAME_RULE}")
     return name
@@ -53,12 +56,18 @@ def _directory(variable: str, default: str) -> Path:
 
 
 def cache_directory() -> Path:
-    """Return the directory of what outlives labs; raises :class:`UsageError`."""
+    """Return the directory of what outlives labs.
+
+    :raises UsageError: no directory can be called what the environment says.
+    """
     return _directory("LAB_CACHE", "/var/cache/bitrix-cdn-lab")
 
 
 def state_root() -> Path:
-    """Return the directory that holds one directory per lab; raises :class:`UsageError`."""
+    """Return the directory that holds one directory per lab.
+
+    :raises UsageError: no directory can be called what the environment says.
+    """
     return _directory("LAB_STATE", "/var/lib/bitrix-cdn-lab")
 
 
@@ -126,7 +135,7 @@ class Layout:
         return self.directory / "known_hosts"
 
     def host_keys(self, host: str) -> Path:
-        """Directory with the SSH host keys of ``host``: they outlive a reset."""
+        """Directory with the SSH host keys of `host`: they outlive a reset."""
         return self.directory / "host_keys" / host
 
     @property
@@ -135,5 +144,5 @@ class Layout:
         return self.directory / "hosts"
 
     def host(self, host: str) -> HostLayout:
-        """Return where ``host`` keeps its files."""
+        """Return where `host` keeps its files."""
         return HostLayout(self.hosts / host)

@@ -46,11 +46,12 @@ def _locked(files: Layout, progress: Progress) -> Iterator[None]:
 
 
 def up(files: Layout, suite: str | None, extra_hosts: Sequence[str], progress: Progress) -> None:
-    """Have all hosts of the lab running: ``bitrix``, ``cdn``, those recorded, and ``extra_hosts``.
+    """Have all hosts of the lab running: `bitrix`, `cdn`, those recorded, and `extra_hosts`.
 
     Hosts that run are left alone, hosts that were stopped or killed are powered on with
-    their files. ``suite`` None means that of the lab, ``trixie`` for a new one. Raises
-    :class:`LabError`, also when the lab runs another suite.
+    their files.
+    :param suite: None means that of the lab, `trixie` for a new one.
+    :raises LabError: a host doesn't boot, or the lab runs another suite.
     """
     for name in extra_hosts:
         layout.check_host_name(name)
@@ -96,7 +97,7 @@ def _all_ready(files: Layout, record: Record) -> bool:
 
 
 def _record(files: Layout, former: Record | None, suite: str, names: list[str], progress: Progress) -> Record:
-    """Return the lab's record with hosts ``names``, stored before anything of it exists."""
+    """Return the lab's record with hosts `names`, stored before anything of it exists."""
     with state.locked(
         layout.cache_directory() / ".lock", lambda: progress.note("waiting for another lab's base tree")
     ):
@@ -196,7 +197,7 @@ def down(files: Layout, progress: Progress) -> None:
 
 
 def _discard(directory: Path, progress: Progress) -> None:
-    """Remove ``directory``: it is all there under its name or it is gone.
+    """Remove `directory`: it is all there under its name or it is gone.
 
     Its files are gone soon after: a busy disk may take longer to forget some hundred
     megabytes than anybody should wait.
@@ -223,7 +224,7 @@ def _harvest(files: Layout, record: Record, hosts: Sequence[HostRecord], progres
 
 @contextlib.contextmanager
 def _host(files: Layout, name: str, progress: Progress) -> Iterator[tuple[Record, HostRecord]]:
-    """Lock the lab and give its record and that of host ``name``."""
+    """Lock the lab and give its record and that of host `name`."""
     machine.require_root()
     state.existing(files).host(name)
     with _locked(files, progress):
@@ -232,25 +233,25 @@ def _host(files: Layout, name: str, progress: Progress) -> Iterator[tuple[Record
 
 
 def partition(files: Layout, name: str, progress: Progress) -> None:
-    """Cut host ``name`` off, see :mod:`dev.lab.network`."""
+    """Cut host `name` off, see :mod:`dev.lab.network`."""
     with _host(files, name, progress) as (record, host):
         network.partition(record, host)
 
 
 def heal(files: Layout, name: str, progress: Progress) -> None:
-    """Join host ``name`` again."""
+    """Join host `name` again."""
     with _host(files, name, progress) as (record, host):
         network.heal(record, host)
 
 
 def kill(files: Layout, name: str, progress: Progress) -> None:
-    """Take the power from host ``name``, see :func:`dev.lab.guest.kill`; its files stay."""
+    """Take the power from host `name`, see :func:`dev.lab.guest.kill`; its files stay."""
     with _host(files, name, progress) as (_, host):
         guest.kill(files, [host])
 
 
 def start(files: Layout, name: str, progress: Progress) -> None:
-    """Power host ``name`` on and wait for it; one that runs is left alone."""
+    """Power host `name` on and wait for it; one that runs is left alone."""
     machine.require()
     with _host(files, name, progress) as (record, host):
         machine.raise_limits()
@@ -264,7 +265,7 @@ def start(files: Layout, name: str, progress: Progress) -> None:
 
 
 def reset(files: Layout, name: str, progress: Progress) -> None:
-    """Bring host ``name`` back as the bare base, with the same address and the same SSH host keys."""
+    """Bring host `name` back as the bare base, with the same address and the same SSH host keys."""
     machine.require()
     with _host(files, name, progress) as (record, host):
         guest.kill(files, [host])

@@ -46,9 +46,9 @@ def packages() -> list[str]:
 
 
 def run(*command: str, stdin: str | None = None) -> str:
-    """Run ``command`` and return its standard output.
+    """Run `command` and return its standard output.
 
-    Raises :class:`LabError` with the last line of its standard error when it fails.
+    :raises LabError: it fails; has the last line of its standard error.
     """
     try:
         result = subprocess.run(command, input=stdin, capture_output=True, text=True, check=False)
@@ -92,7 +92,7 @@ def require() -> None:
 
 
 def _cgroup_mounts(*kinds: str) -> list[Path]:
-    """Return where control group hierarchies of these kinds (``cgroup2``, ``cgroup``) are mounted."""
+    """Return where control group hierarchies of these kinds (`cgroup2`, `cgroup`) are mounted."""
     mounts = []
     for line in Path("/proc/self/mountinfo").read_text().splitlines():
         mount, _, source = line.partition(" - ")
@@ -102,7 +102,10 @@ def _cgroup_mounts(*kinds: str) -> list[Path]:
 
 
 def cgroup_root() -> Path:
-    """Return where the unified cgroup hierarchy is mounted; raises :class:`RequirementError`."""
+    """Return where the unified cgroup hierarchy is mounted.
+
+    :raises RequirementError: it isn't, or can't be written.
+    """
     for mount in _cgroup_mounts("cgroup2"):
         if os.access(mount, os.W_OK):
             return mount
@@ -110,12 +113,12 @@ def cgroup_root() -> Path:
 
 
 def cgroups_below(group: Path) -> list[Path]:
-    """Return ``group`` and those below it, parents first; groups come and go while we look."""
+    """Return `group` and those below it, parents first; groups come and go while we look."""
     return [Path(path) for path, _, _ in os.walk(group)]
 
 
 def remove_cgroup(group: Path) -> None:
-    """Remove control group ``group`` and those below it, if they are empty.
+    """Remove control group `group` and those below it, if they are empty.
 
     nspawn mirrors it in the other hierarchies where v1 is mounted too: there it goes as well.
     """
@@ -127,9 +130,9 @@ def remove_cgroup(group: Path) -> None:
 
 
 def make_cgroup(group: Path) -> None:
-    """Make control group ``group`` (a path below :func:`cgroup_root`) with what controllers there are.
+    """Make control group `group` (a path below :func:`cgroup_root`) with what controllers there are.
 
-    Raises :class:`RequirementError` when the kernel refuses.
+    :raises RequirementError: the kernel refuses.
     """
     try:
         group.mkdir(parents=True, exist_ok=True)
@@ -159,7 +162,7 @@ def _before() -> Path:
 def raise_limits() -> None:
     """Set what guests need and can't set; the former values are kept for :func:`restore_limits`.
 
-    Raises :class:`RequirementError` when the kernel refuses.
+    :raises RequirementError: the kernel refuses.
     """
     before: dict[str, int] = {}
     with contextlib.suppress(FileNotFoundError, ValueError):

@@ -5,8 +5,8 @@
 
 A *partitioned* host can't exchange a packet with any other host of the lab nor with
 anything outside: what it sends and what is sent to it is dropped without RST or ICMP.
-Only the machine itself still reaches it, so that tests can look inside; ``lab exec``
-needs no network at all. The cut outlives ``kill``, ``start`` and ``reset``. ARP passes: a
+Only the machine itself still reaches it, so that tests can look inside; `lab exec`
+needs no network at all. The cut outlives `kill`, `start` and `reset`. ARP passes: a
 neighbour that doesn't resolve would make the sender's own kernel report "no route to
 host", which a host behind routers never sees. (A *killed* host does give its neighbours
 that, after about 3 s, as a dead server in the same rack does.)
@@ -38,7 +38,7 @@ def subnet(index: int) -> ipaddress.IPv4Network:
 
 
 def address(index: int, number: int) -> str:
-    """Return the address of host ``number`` (2 to 254; 1 is the machine) in lab ``index``."""
+    """Return the address of host `number` (2 to 254; 1 is the machine) in lab `index`."""
     return str(subnet(index)[number])
 
 
@@ -53,20 +53,21 @@ def machine_name(index: int, number: int) -> str:
 
 
 def port(index: int, number: int) -> str:
-    """Return the interface that joins host ``number`` to the bridge."""
+    """Return the interface that joins host `number` to the bridge."""
     return f"vb-{machine_name(index, number)}"
 
 
 def table(name: str) -> str:
-    """Return the name of the lab's nftables tables (families ``ip`` and ``bridge``)."""
+    """Return the name of the lab's nftables tables (families `ip` and `bridge`)."""
     return f"bitrix-cdn-lab-{name}"
 
 
 def choose_index(name: str, taken: Iterable[int], routed: Iterable[ipaddress.IPv4Network]) -> int:
-    """Return a free index for lab ``name``: the same one each time unless it is in use.
+    """Return a free index for lab `name`: the same one each time unless it is in use.
 
-    ``taken`` are the indices of other labs, ``routed`` the networks this machine knows.
-    Raises :class:`LabError` when all 512 are in use.
+    :param taken: the indices of other labs.
+    :param routed: the networks that this machine knows.
+    :raises LabError: all 512 are in use.
     """
     used = set(taken)
     networks = [network for network in routed if network.prefixlen > 0]
@@ -133,7 +134,10 @@ def _links() -> list[dict[str, str]]:
 
 
 def ensure(record: Record) -> None:
-    """Make the lab's bridge and tables where they are missing; raises :class:`LabError`."""
+    """Make the lab's bridge and tables where they are missing.
+
+    :raises LabError: `ip` or `nft` refuses.
+    """
     link = bridge(record.index)
     links = {entry["ifname"]: entry for entry in _links()}
     if link not in links:
@@ -174,7 +178,7 @@ def _chains_that_drop() -> list[tuple[str, str, str]]:
 
 
 def _accepting_rules(name: str, chain: tuple[str, str, str]) -> list[int]:
-    """Return the handles of the rules that :func:`_pass_firewall` put into ``chain`` for lab ``name``."""
+    """Return the handles of the rules that :func:`_pass_firewall` put into `chain` for lab `name`."""
     listing = json.loads(run("nft", "--json", "list", "chain", *chain))
     rules = (entry["rule"] for entry in listing["nftables"] if "rule" in entry)
     return [rule["handle"] for rule in rules if rule.get("comment") == table(name)]
@@ -203,7 +207,7 @@ def _delete_tables(name: str) -> None:
 
 
 def remove(name: str, record: Record | None) -> None:
-    """Remove the interfaces and tables of lab ``name``, with or without its record."""
+    """Remove the interfaces and tables of lab `name`, with or without its record."""
     _delete_tables(name)
     for chain in _chains_that_drop():
         for handle in _accepting_rules(name, chain):
@@ -237,12 +241,12 @@ def _remove_link(link: str) -> None:
 
 
 def partition(record: Record, host: HostRecord) -> None:
-    """Cut ``host`` off, silently; twice is no error."""
+    """Cut `host` off, silently; twice is no error."""
     _change_cut("add", record, host)
 
 
 def heal(record: Record, host: HostRecord) -> None:
-    """Join ``host`` again; a host that isn't cut is no error."""
+    """Join `host` again; a host that isn't cut is no error."""
     if host.number in partitioned(record):
         _change_cut("delete", record, host)
 

@@ -21,7 +21,7 @@ KEPT_VERSIONS = 2
 
 
 def pool(suite: str) -> Path:
-    """Return the directory with the packages of ``suite``."""
+    """Return the directory with the packages of `suite`."""
     return layout.cache_directory() / "packages" / suite
 
 
@@ -37,7 +37,7 @@ def _link(source: Path, target: Path) -> None:
 
 
 def provide(suite: str, host: HostLayout) -> int:
-    """Lay the pool out below ``host``'s own layer; return how many packages it holds."""
+    """Lay the pool out below `host`'s own layer; return how many packages it holds."""
     archives = host.packages / ARCHIVES
     archives.mkdir(parents=True)
     packages = sorted(pool(suite).glob("*.deb")) if pool(suite).is_dir() else []
@@ -47,7 +47,7 @@ def provide(suite: str, host: HostLayout) -> int:
 
 
 def harvest(suite: str, host: HostLayout) -> int:
-    """Add what ``host`` downloaded to the pool; return how many packages were new.
+    """Add what `host` downloaded to the pool; return how many packages were new.
 
     Of each package the newest versions are kept, :data:`KEPT_VERSIONS` of them.
     """

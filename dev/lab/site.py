@@ -22,12 +22,10 @@ class SiteError(LabError):
 
 @dataclass(frozen=True)
 class Picture:
-    """A picture that the site has: an original or a resized one.
-
-    ``path`` is where it lies below the document root.
-    """
+    """A picture that the site has: an original or a resized one."""
 
     path: str
+    """Where it lies below the document root."""
     bytes: int
 
     @property
@@ -38,7 +36,7 @@ class Picture:
 
 @dataclass(frozen=True)
 class Resized(Picture):
-    """A resized picture; ``made`` tells whether this request made it, ``milliseconds`` what PHP took."""
+    """A resized picture; `made` tells whether this request made it, `milliseconds` what PHP took."""
 
     width: int
     height: int
@@ -64,7 +62,7 @@ class Deleted:
 
 
 class Site:
-    """A client of the site at ``base_url``; every method raises :class:`SiteError` when it is refused."""
+    """A client of the site at `base_url`; every method raises :class:`SiteError` when it is refused."""
 
     def __init__(self, base_url: str, *, timeout: float = 120) -> None:
         self.base_url = base_url
@@ -96,7 +94,7 @@ class Site:
     ) -> Resized:
         """Return the resized picture, made if it isn't there.
 
-        ``pause_ms`` is how long the full original stays under the resized name meanwhile.
+        `pause_ms` is how long the full original stays under the resized name meanwhile.
         """
         params = {"src": original.path, "width": width, "height": height, "type": how, "pause_ms": pause_ms}
         if filters is not None:

@@ -29,7 +29,7 @@ _FORMAT = 1
 
 @dataclass(frozen=True)
 class HostRecord:
-    """One host as recorded: ``number`` is the last part of its address, ``base`` its base tree."""
+    """One host as recorded: `number` is the last part of its address, `base` its base tree."""
 
     name: str
     number: int
@@ -38,7 +38,7 @@ class HostRecord:
 
 @dataclass(frozen=True)
 class Record:
-    """One lab as recorded. ``index`` (0 to 511) chooses its subnet and names its bridge."""
+    """One lab as recorded. `index` (0 to 511) chooses its subnet and names its bridge."""
 
     name: str
     index: int
@@ -46,7 +46,10 @@ class Record:
     hosts: tuple[HostRecord, ...]
 
     def host(self, name: str) -> HostRecord:
-        """Return the record of host ``name``; raises :class:`LabError` when there is none."""
+        """Return the record of host `name`.
+
+        :raises LabError: there is none.
+        """
         for host in self.hosts:
             if host.name == name:
                 return host
@@ -58,8 +61,8 @@ class Record:
 class Host:
     """A host of the lab, as it is at the moment of :func:`load`.
 
-    ``state`` is ``running`` (booted, reachable), ``starting``, ``partitioned`` (runs, cut
-    off) or ``stopped``.
+    `state` is `running` (booted, reachable), `starting`, `partitioned` (runs, cut
+    off) or `stopped`.
     """
 
     name: str
@@ -70,7 +73,7 @@ class Host:
 
 @dataclass(frozen=True)
 class Lab:
-    """A lab as other programs see it: log in as root with ``ssh_key``, ``known_hosts`` pins the hosts."""
+    """A lab as other programs see it: log in as root with `ssh_key`, `known_hosts` pins the hosts."""
 
     name: str
     suite: str
@@ -79,7 +82,10 @@ class Lab:
     known_hosts: Path
 
     def host(self, name: str) -> Host:
-        """Return host ``name``; raises :class:`LabError` when there is none."""
+        """Return host `name`.
+
+        :raises LabError: there is none.
+        """
         for host in self.hosts:
             if host.name == name:
                 return host
@@ -87,9 +93,9 @@ class Lab:
 
 
 def load(name: str | None = None) -> Lab:
-    """Return the lab called ``name`` (default: ``LAB_NAME``, else ``lab``).
+    """Return the lab called `name` (default: `LAB_NAME`, else `lab`).
 
-    Raises :class:`LabError`, one line, when there is no such lab.
+    :raises LabError: one line, when there is no such lab.
     """
     # Imported here: both modules need the record's types.
     from dev.lab import guest, network
@@ -110,7 +116,10 @@ def load(name: str | None = None) -> Lab:
 
 
 def existing(files: Layout) -> Record:
-    """Return the lab's record; raises :class:`LabError` when there is none."""
+    """Return the lab's record.
+
+    :raises LabError: there is none.
+    """
     record = read(files)
     if record is None:
         variable = "" if files.name == "lab" else f"LAB_NAME={files.name} "
@@ -119,7 +128,10 @@ def existing(files: Layout) -> Record:
 
 
 def read(files: Layout) -> Record | None:
-    """Return the lab's record, None when there is none; raises :class:`LabError` when it is unreadable."""
+    """Return the lab's record, None when there is none.
+
+    :raises LabError: it is unreadable.
+    """
     try:
         raw = json.loads(files.record.read_text())
     except (FileNotFoundError, NotADirectoryError):
@@ -140,7 +152,7 @@ def read(files: Layout) -> Record | None:
 
 
 def write(files: Layout, record: Record) -> None:
-    """Store ``record``, all or nothing."""
+    """Store `record`, all or nothing."""
     raw = {
         "format": _FORMAT,
         "name": record.name,
@@ -153,7 +165,7 @@ def write(files: Layout, record: Record) -> None:
 
 
 def write_atomically(path: Path, text: str) -> None:
-    """Give ``path`` the contents ``text`` (mode 0644) in one rename."""
+    """Give `path` the contents `text` (mode 0644) in one rename."""
     with tempfile.NamedTemporaryFile("w", dir=path.parent, prefix=f".{path.name}-", delete=False) as file:
         file.write(text)
         file.flush()
@@ -174,10 +186,11 @@ def all_records() -> list[Record]:
 
 @contextlib.contextmanager
 def locked(path: Path, waiting: Callable[[], None] = lambda: None, *, timeout: float = 900) -> Iterator[None]:
-    """Hold the lock file ``path``; it vanishes with the last holder, and a killed holder frees it.
+    """Hold the lock file `path`; it vanishes with the last holder, and a killed holder frees it.
 
-    ``waiting`` is called once when someone else holds it. Raises :class:`LabError` after
-    ``timeout`` seconds.
+    `waiting` is called once when someone else holds it.
+
+    :raises LabError: after `timeout` seconds.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     deadline = time.monotonic() + timeout

@@ -1,4 +1,4 @@
-"""``python3 -m host_agent.mount``."""
+"""`python3 -m host_agent.mount`."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""``python -m tests.upgrade``: the steps of molecule/upgrade that are more than a deploy."""
+"""`python -m tests.upgrade`: the steps of molecule/upgrade that are more than a deploy."""
 
 from __future__ import annotations
 
