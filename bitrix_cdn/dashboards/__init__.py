@@ -38,13 +38,13 @@ class Row(BaseModel):
     """They stand in this order, 24 columns a line."""
 
 
-class Board(BaseModel):
+class Dashboard(BaseModel):
     """A dashboard."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     title: str
-    about: str
+    description: str
     hosts: str
     """A series that every host has which it is about."""
     values: dict[str, tuple[str, str]] = {}
@@ -63,25 +63,25 @@ def files(options: Options, directory: Path = DIRECTORY) -> dict[str, str]:
     for path in sorted(directory.glob("*.yaml")):
         text = environment.get_template(path.name).render(levels=options.levels, price=options.price)
         try:
-            board = Board.model_validate(yaml.safe_load(text))
+            dashboard = Dashboard.model_validate(yaml.safe_load(text))
         except ValidationError as error:
             said = "; ".join(f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors())
             raise ValueError(f"{path.name}: {said}") from None
-        content = {"uid": path.stem, **_json(board, options.runbooks.rstrip("/"))}
+        content = {"uid": path.stem, **_json(dashboard, options.runbooks.rstrip("/"))}
         made[f"{path.stem}.json"] = json.dumps(content, indent=2, sort_keys=True) + "\n"
     return made
 
 
-def _json(board: Board, runbooks: str) -> dict[str, Any]:
+def _json(dashboard: Dashboard, runbooks: str) -> dict[str, Any]:
     """A dashboard as Grafana reads it, but for its uid."""
     return {
         "annotations": {},
-        "description": board.about,
+        "description": dashboard.description,
         "editable": False,
         "fiscalYearStartMonth": 0,
         "graphTooltip": 1,
         "links": [link("Bitrix CDN", type="dashboards", tags=[TAG], keepTime=True)],
-        "panels": _placed(board.rows, runbooks),
+        "panels": _placed(dashboard.rows, runbooks),
         "refresh": "1m",
         "schemaVersion": 41,
         "tags": [TAG],
@@ -96,7 +96,7 @@ def _json(board: Board, runbooks: str) -> dict[str, Any]:
                     datasource=SOURCE,
                     includeAll=True,
                     multi=True,
-                    query=f"label_values({board.hosts}, host)",
+                    query=f"label_values({dashboard.hosts}, host)",
                     refresh=2,
                     sort=1,
                 ),
@@ -108,13 +108,13 @@ def _json(board: Board, runbooks: str) -> dict[str, Any]:
                         current={"selected": True, "text": default, "value": default},
                         query=default,
                     )
-                    for name, (label, default) in board.values.items()
+                    for name, (label, default) in dashboard.values.items()
                 ),
             ]
         },
         "time": {"from": "now-6h", "to": "now"},
         "timezone": "browser",
-        "title": board.title,
+        "title": dashboard.title,
     }
 
 
@@ -142,4 +142,4 @@ def _variable(name: str, label: str, **more: Any) -> dict[str, Any]:
     return {**bare, "label": label, "multi": False, "name": name, "skipUrlSync": False, **more}
 
 
-__all__ = ["DIRECTORY", "Board", "Options", "files"]
+__all__ = ["DIRECTORY", "Dashboard", "Options", "files"]

@@ -21,7 +21,7 @@ COLUMNS: Final = 24
 
 QUANTILES: Final = {"P50": 0.5, "P95": 0.95, "P99": 0.99}
 
-WORDS: Final = {
+MAPPINGS: Final = {
     "up": {0: ("down", "red"), 1: ("up", "green")},
     "fault": {0: ("no", "green"), 1: ("yes", "red")},
 }
@@ -42,8 +42,8 @@ class Options:
     """What is promised."""
 
 
-class Look(BaseModel):
-    """How a panel shows its values."""
+class Display(BaseModel):
+    """How a panel shows its values, in Grafana's words."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -57,13 +57,13 @@ class Look(BaseModel):
     """Green is what stays below it, red what doesn't."""
     warning: int | float | None = None
     """Where yellow begins, on the good side of the limit."""
-    words: Literal["up", "fault"] | None = None
-    """What 0 and 1 are called: :data:`WORDS`."""
+    mapping: Literal["up", "fault"] | None = None
+    """What 0 and 1 are called: :data:`MAPPINGS`."""
     decimals: int | None = None
-    none: str = "no data yet"
+    no_value: str = "no data yet"
     """What a `stat` writes where there is no series."""
     stacked: bool = False
-    most: int | float | None = None
+    max: int | float | None = None
     """The largest value that there can be."""
     labels: tuple[str, ...] = ()
     """Which labels a `table` shows, in this order."""
@@ -185,8 +185,8 @@ class Panel(BaseModel):
 
     kind: str
     title: str
-    about: str
-    look: Look
+    description: str
+    display: Display
     queries: dict[str, str]
     """Expressions, by what their series are called: text with labels like `{{host}}` in it."""
 
@@ -212,7 +212,7 @@ class Panel(BaseModel):
 
     @property
     def width(self) -> int:
-        return self.look.width or KINDS[self.kind].width
+        return self.display.width or KINDS[self.kind].width
 
     def made(self, number: int, x: int, y: int, runbook: str) -> dict[str, Any]:
         """The panel as Grafana reads it.
@@ -220,10 +220,10 @@ class Panel(BaseModel):
         :param x: its first column.
         :param runbook: address of what helps with it; empty: none.
         """
-        kind, look = KINDS[self.kind], self.look
+        kind, display = KINDS[self.kind], self.display
         panel = {
             "datasource": SOURCE,
-            "description": self.about,
+            "description": self.description,
             "gridPos": {"h": kind.height, "w": self.width, "x": x, "y": y},
             "id": number,
             "repeatDirection": "h",
@@ -245,35 +245,37 @@ class Panel(BaseModel):
         }
         defaults = panel.setdefault("fieldConfig", {}).setdefault("defaults", {})
         panel["fieldConfig"]["overrides"] = []
-        steps = [{"color": colour, "value": value} for value, colour in look.steps()]
-        defaults |= {"thresholds": {"mode": "absolute", "steps": steps}, "unit": look.unit}
+        steps = [{"color": colour, "value": value} for value, colour in display.steps()]
+        defaults |= {"thresholds": {"mode": "absolute", "steps": steps}, "unit": display.unit}
         if runbook:
             panel["links"] = [link("What to do", type="link", url=runbook, targetBlank=True)]
-        if look.words:
+        if display.mapping:
             options = {
                 str(value): {"color": colour, "index": index, "text": text}
-                for index, (value, (text, colour)) in enumerate(WORDS[look.words].items())
+                for index, (value, (text, colour)) in enumerate(MAPPINGS[display.mapping].items())
             }
             defaults["mappings"] = [{"options": options, "type": "value"}]
-        if look.decimals is not None:
-            defaults["decimals"] = look.decimals
-        if look.most is not None:
-            defaults["max"] = look.most
+        if display.decimals is not None:
+            defaults["decimals"] = display.decimals
+        if display.max is not None:
+            defaults["max"] = display.max
         match self.kind:
             case "stat":
-                defaults["noValue"] = look.none
-                panel["options"]["colorMode"] = "background" if look.limited or look.words else "value"
+                defaults["noValue"] = display.no_value
+                panel["options"]["colorMode"] = (
+                    "background" if display.limited or display.mapping else "value"
+                )
             case "lines":
-                if look.stacked:
+                if display.stacked:
                     defaults["custom"] |= {"fillOpacity": 40, "stacking": {"group": "A", "mode": "normal"}}
-                if look.limited:
+                if display.limited:
                     defaults["custom"]["thresholdsStyle"] = {"mode": "dashed"}
             case "days":
                 defaults["custom"] |= {"drawStyle": "bars", "fillOpacity": 80}
             case "heatmap":
-                panel["options"]["yAxis"] = {"unit": look.unit}
+                panel["options"]["yAxis"] = {"unit": display.unit}
             case "table":
-                order = {name: position for position, name in enumerate([*look.labels, "Value"])}
+                order = {name: position for position, name in enumerate([*display.labels, "Value"])}
                 shown = {
                     "includeByName": dict.fromkeys(order, True),
                     "indexByName": order,

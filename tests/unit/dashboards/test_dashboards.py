@@ -158,14 +158,14 @@ def test_targets_are_the_settings() -> None:
 
 PANEL = """
 title: T
-about: A.
+description: A.
 hosts: up
 rows:
   - row: R
     panels:
       - lines: L
-        about: B.
-        look: {unit: s}
+        description: B.
+        display: {unit: s}
         queries: {a: up}
 """
 
@@ -173,8 +173,8 @@ rows:
 @pytest.mark.parametrize(
     ("right", "wrong", "said"),
     [
-        ("unit: s", "unit: s, with: 8", "rows.0.panels.0.look.with: Extra inputs are not permitted"),
-        ("unit: s", "unit: hours", "rows.0.panels.0.look.unit: Input should be 'bytes'"),
+        ("unit: s", "unit: s, with: 8", "rows.0.panels.0.display.with: Extra inputs are not permitted"),
+        ("unit: s", "unit: hours", "rows.0.panels.0.display.unit: Input should be 'bytes'"),
         ("queries:", "query_s:", "rows.0.panels.0.queries: Field required"),
         ("lines: L", "pie: P", "a panel begins with its kind, one of stat, lines,"),
         ("hosts: up", "host: up", "hosts: Field required"),
