@@ -56,6 +56,9 @@ def main(descriptor: int) -> None:
         sys.stdout.reconfigure(line_buffering=True)
     connection: Connection[Any, Any] = Connection(descriptor)
     request: Request = connection.recv()
+    if request.survives:
+        # A terminal that is closed, or lost, sends it to all that was started there.
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
     worker = Worker(request, partial(_send, connection, request.survives))
     worker.send(worker.run())
 

@@ -236,15 +236,23 @@ def test_an_interrupted_run_ends_with_its_command(
     assert (tmp_path / "log").read_text().splitlines()[-1] == "--> Interrupted"
 
 
-@pytest.mark.parametrize("logged", [True, False])
+@pytest.mark.parametrize(
+    ("logged", "kill"),
+    [
+        (True, lambda pid: os.kill(pid, signal.SIGKILL)),
+        (True, lambda pid: os.killpg(pid, signal.SIGHUP)),
+        (False, lambda pid: os.kill(pid, signal.SIGKILL)),
+    ],
+    ids=["killed", "its terminal is closed", "killed, without a log"],
+)
 def test_a_run_with_a_log_outlives_whoever_began_it(
-    inventory: str, operations: Writer, tmp_path: Path, logged: bool
+    inventory: str, operations: Writer, tmp_path: Path, logged: bool, kill: Callable[[int], None]
 ) -> None:
     worker, end = tmp_path / "worker", tmp_path / "end"
     log = str(tmp_path / "log") if logged else ""
     process = start(inventory, operations(waits(tmp_path, worker, end)), log)
     wait_for((tmp_path / "waits").exists)
-    process.kill()
+    kill(process.pid)
     process.wait()
     (tmp_path / "go").touch()
     wait_for(lambda: not is_running(int(worker.read_text())))
