@@ -10,10 +10,11 @@ import pytest
 
 from bitrix_cdn.deploy import plan as plans
 from bitrix_cdn.deploy.plan import Plan
+from bitrix_cdn.drift.comparison import Undeclared
 from bitrix_cdn.drift.redaction import MASK, Redaction
 from bitrix_cdn.drift.report import Difference
 from bitrix_cdn.fleet import RefusedError, UsageError
-from tests.unit.drift.test_run import ALERTING, a_file, report, told
+from tests.unit.drift.reports import ALERTING, a_file, report, told
 
 ONE = Difference("file", "/etc/x", "differs", "nginx | Write x", ["--- a", "+++ b", "-1", "+2"])
 PLAN = Plan("shop.py", (), "state", {"cdn": (ONE,)}, {"cdn": "1"}, "salt", "today", "ann")
@@ -56,10 +57,7 @@ def planned(
 ) -> tuple[list[str], str]:
     records = told(
         a_file(ALERTING, there, wanted),
-        {
-            "operation": None,
-            "finding": {"look": "Accounts", "kind": "account", "what": "eve", "summary": "x"},
-        },
+        Undeclared("Accounts", "account", "eve", "x"),
         secrets=["s3cret-9"],
     )
     host = report(monkeypatch, records, salt=salt).hosts[1]

@@ -5,8 +5,6 @@ from __future__ import annotations
 import html
 import io
 import json
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,57 +18,14 @@ from bitrix_cdn.drift.allowances import suggestion
 from bitrix_cdn.drift.comparison import Undeclared
 from bitrix_cdn.drift.redaction import MASK, Redaction
 from bitrix_cdn.drift.report import CLEAN, DRIFT, FAILED, DriftError, Report, as_json, as_junit, as_metrics
-from bitrix_cdn.drift.run import Checked, Deployment, Unchecked, check, ordered, packages
+from bitrix_cdn.drift.run import Deployment, Unchecked, ordered, packages
 from bitrix_cdn.drift.table import show
 from bitrix_cdn.engine.distribution import known
-from bitrix_cdn.engine.findings import Commands, Finding, RefusedFile, SurplusFile, WrongFile, WrongUnit
-from bitrix_cdn.fleet import UsageError, deploys
+from bitrix_cdn.engine.findings import Commands, Finding, RefusedFile, SurplusFile, WrongUnit
+from bitrix_cdn.fleet import UsageError
 from bitrix_cdn.fleet.deploys import ROOT
-from bitrix_cdn.fleet.results import Entry, Failure, Operation, Result
-
-ALERTING = "/etc/prometheus/alertmanager.yml"
-OPEN = "/etc/nginx/nginx.conf"
-GROUPS = {"shop": ("bitrix",), "pics": ("cdn", "monitoring")}
-
-
-def told(*whats: object, secrets: Sequence[str] = (), done: Sequence[str] = tuple(GROUPS)) -> list[Finding]:
-    """What an operation on the host of the pictures tells, and what comes before and after."""
-    return [
-        Finding("shop", None, Deployment("/m", tuple(secrets))),
-        *(Finding("pics", None if isinstance(what, Undeclared) else "1", what) for what in whats),
-        *(Finding(name, None, Checked(("1", "2"))) for name in done),
-    ]
-
-
-def a_file(path: str, there: str | None, wanted: str, *, mode: str = "640", **values: Any) -> WrongFile:
-    access = (mode, "root", "root")
-    return replace(WrongFile(path, "file", access, access, there, wanted), **values)
-
-
-def report(
-    monkeypatch: pytest.MonkeyPatch,
-    findings: list[Finding],
-    *,
-    changed: Sequence[str] = ("pics",),
-    failure: Failure | None = None,
-    faults: Mapping[str, str] | None = None,
-    limit: Sequence[str] = (),
-    salt: str | None = None,
-) -> Report:
-    """A check with a pyinfra that tells and returns what is given; with a salt, a plan."""
-    entries = tuple(Entry(name, groups, {}) for name, groups in GROUPS.items())
-    operations = (
-        Operation("1", "deploy.py | Alertmanager | Write the routes", would_change=tuple(changed)),
-        Operation("2", "deploy.py | Install nginx"),
-    )
-
-    def pyinfra(*_: object, on_event: Callable[[Finding], object], **__: object) -> Result:
-        for finding in findings:
-            on_event(finding)
-        return Result(entries, frozenset(GROUPS), faults or {}, operations, failure)
-
-    monkeypatch.setattr(deploys, "run", pyinfra)
-    return check(str(ROOT / "inventories/production.py"), limit, salt=salt)
+from bitrix_cdn.fleet.results import Failure
+from tests.unit.drift.reports import ALERTING, OPEN, What, a_file, report, told
 
 
 def outputs(found: Report) -> str:
@@ -116,7 +71,7 @@ def test_no_secret_shows_in_any_output(known: str, unknown: str, line: str, othe
     public = (ROOT / "templates/alertmanager/etc/prometheus/alertmanager.yml.j2").read_text()
     there = f"global:\n{other.format(unknown, unknown)}\n# {known}\nroute:\n"
     wanted = f"global:\n{line.format(json.dumps(known)[1:-1], known)}\nroute:\n"
-    records = [
+    records: list[What] = [
         a_file(ALERTING, there, wanted),
         a_file(OPEN, f"# {known}\nuser x;\n", f"proxy_pass http://x/{known};\n", mode="644"),
         WrongUnit("nginx.service", (f"says {known}",)),
