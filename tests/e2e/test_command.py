@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +19,7 @@ from host_agent.audit.log import DIRECTORY, NAME
 from tests.kit.deployment import ROOT, Deployment
 from tests.kit.hosts import Cdn
 from tests.kit.support import wait_until
+from tests.kit.tools import started
 
 CONF = "/etc/redis/redis-queue.conf"
 """Closed to all but Redis."""
@@ -41,18 +41,7 @@ class Operator:
 
     def starts(self, *arguments: str) -> subprocess.Popen[str]:
         """Types a command on a terminal of its own, and doesn't wait for its end."""
-        return subprocess.Popen(
-            [sys.executable, "-m", "bitrix_cdn", *arguments],
-            cwd=ROOT,
-            env=self._environment,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            start_new_session=True,
-            # What is run in the background has it ignored, and hands that on.
-            preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
-        )
+        return started(sys.executable, "-m", "bitrix_cdn", *arguments, cwd=ROOT, env=self._environment)
 
     def types(self, *arguments: str, status: Exit = Exit.FINE) -> str:
         done = subprocess.run(

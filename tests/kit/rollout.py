@@ -12,7 +12,6 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +23,7 @@ from roles.nginx import DRAIN
 from tests.kit.deployment import INVENTORY_OF_EDGES
 from tests.kit.edges import Balancer, Expected, Load, visitors
 from tests.kit.support import Remote
+from tests.kit.tools import started
 
 NGINX = "templates/nginx/etc/nginx/nginx.conf.j2"
 
@@ -102,22 +102,13 @@ class Tree:
             "-c",
             f"{code}\nimport sys\nfrom bitrix_cdn.cli import main\nsys.exit(main())",
         ]
-        process = subprocess.Popen(
-            [
-                sys.executable,
-                *(program if code else ["-m", "bitrix_cdn"]),
-                *("rollout", command, "-i", INVENTORY_OF_EDGES),
-                *arguments,
-            ],
+        process = started(
+            sys.executable,
+            *(program if code else ["-m", "bitrix_cdn"]),
+            *("rollout", command, "-i", INVENTORY_OF_EDGES),
+            *arguments,
             cwd=self.path,
             env={**os.environ, "LAB_NAME": self.lab, "XDG_STATE_HOME": str(self.home), **environment},
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            start_new_session=True,
-            # What is run in the background has it ignored, and hands that on.
-            preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
         )
         self.started.append(process)
         return process

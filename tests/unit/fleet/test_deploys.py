@@ -6,7 +6,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -17,6 +16,8 @@ from bitrix_cdn.engine.findings import Finding, SurplusFile
 from bitrix_cdn.fleet import HostError, RefusedError, UsageError, deploys
 from bitrix_cdn.fleet.deploys import ROOT
 from bitrix_cdn.fleet.results import Failure, Result, Step
+from tests.kit.support import wait_until
+from tests.kit.tools import started
 
 HERE = "@local"
 BEGINNING = "from pyinfra import host\nfrom pyinfra.operations import server\n"
@@ -187,20 +188,8 @@ except KeyboardInterrupt:
 """
 
 
-def start(inventory: str, file: str, log: str = "") -> subprocess.Popen[bytes]:
-    return subprocess.Popen(
-        [sys.executable, "-c", COMMAND, inventory, file, log],
-        cwd=ROOT,
-        start_new_session=True,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
-    )
-
-
-def wait_for(condition: Callable[[], object]) -> None:
-    deadline = time.monotonic() + 60
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+def start(inventory: str, file: str, log: str = "") -> subprocess.Popen[str]:
+    return started(sys.executable, "-c", COMMAND, inventory, file, log, cwd=ROOT)
 
 
 def is_running(pid: int) -> bool:
@@ -227,7 +216,7 @@ def test_an_interrupted_run_ends_with_its_command(
     """As on a terminal, where both get the signal, and by `kill`, where one does."""
     worker, end = tmp_path / "worker", tmp_path / "end"
     process = start(inventory, operations(waits(tmp_path, worker, end)), str(tmp_path / "log"))
-    wait_for((tmp_path / "waits").exists)
+    wait_until("the step", (tmp_path / "waits").exists, timeout=60)
     (os.killpg if both else os.kill)(process.pid, signal.SIGINT)
     assert process.wait(30) == 130
     assert not is_running(int(worker.read_text()))
@@ -251,11 +240,11 @@ def test_a_run_with_a_log_outlives_whoever_began_it(
     worker, end = tmp_path / "worker", tmp_path / "end"
     log = str(tmp_path / "log") if logged else ""
     process = start(inventory, operations(waits(tmp_path, worker, end)), log)
-    wait_for((tmp_path / "waits").exists)
+    wait_until("the step", (tmp_path / "waits").exists, timeout=60)
     kill(process.pid)
     process.wait()
     (tmp_path / "go").touch()
-    wait_for(lambda: not is_running(int(worker.read_text())))
+    wait_until("its end", lambda: not is_running(int(worker.read_text())), timeout=60)
     assert end.exists() == logged
 
 
