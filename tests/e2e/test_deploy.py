@@ -219,6 +219,16 @@ def test_a_change_that_shuts_the_operator_out_is_taken_back(
     assert cdn.remote.run("cat", drop_in) == before
 
 
+def test_a_server_that_does_not_read_our_file_is_told(lab: state.Lab, bitrix: Remote) -> None:
+    config, drop_in = "/etc/ssh/sshd_config", "/etc/ssh/sshd_config.d/10-bitrix-cdn.conf"
+    bitrix.run("sh", "-c", f"cp -p {config} /run/was; sed -i /^Include/d {config}; rm {drop_in}")
+    with put_right(bitrix, f"cp -p /run/was {config}"):
+        run = pyinfra("-y", "--limit", "bitrix", lab=lab.name)
+    refusal(run, f"sshd does not read {drop_in}", "Include /etc/ssh/sshd_config.d/*.conf")
+    assert pyinfra("-y", "--limit", "bitrix", lab=lab.name).status == 0
+    assert bitrix.run("cat", drop_in)
+
+
 def test_another_distribution_is_refused_before_anything_changes(lab: state.Lab, bitrix: Remote) -> None:
     bitrix.run("sh", "-c", "printf 'ID=ubuntu\\nVERSION_ID=\"24.04\"\\n' > /run/os-release")
     bitrix.run("mount", "--bind", "/run/os-release", "/usr/lib/os-release")
