@@ -137,9 +137,9 @@ class Writer:
 def _beat(channel: paramiko.Channel) -> None:
     """Tells the host that this run is there."""
     with suppress(OSError, EOFError, paramiko.SSHException):
-        while not channel.exit_status_ready():
+        # After the last line nothing can be sent any more, and `sendall` would try for ever.
+        while not channel.exit_status_ready() and channel.send(b"\n"):
             time.sleep(_BEAT)
-            channel.sendall(b"\n")
 
 
 @dataclass

@@ -114,6 +114,7 @@ class Remote:
     def close(self) -> None:
         if self._client is not None:
             self._client.close()
+            self._client = None
 
     def run(
         self,
