@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Generator
-from pathlib import Path
 
 from pyinfra import host
 from pyinfra.api import StringCommand, deploy, operation
 
+from bitrix_cdn.engine.agent import SOURCES
 from bitrix_cdn.engine.distribution import Distribution
 from bitrix_cdn.engine.files import Existing, File, rendered, tree
 from bitrix_cdn.engine.journal import record_script
@@ -18,7 +18,6 @@ from roles.preflight import distribution
 
 COMMAND = "/usr/local/bin/cdn-host"
 LIBRARY = "/usr/local/lib/bitrix-cdn"
-SOURCES = Path(__file__).parent.parent / "host_agent"
 
 # Where earlier versions had their modules.
 _FORMER = (

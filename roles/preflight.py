@@ -20,6 +20,7 @@ from bitrix_cdn.fleet.lock import look_script, own_token, refusal
 from bitrix_cdn.fleet.ssh import LoginError
 from bitrix_cdn.settings import Settings
 from bitrix_cdn.settings.inventory import GROUPS
+from host_agent.lock import parse
 from roles.topology import HOST_KEY, peer
 
 # Debian release -> the Python that it ships, for which the daemon's wheels are brought along.
@@ -113,7 +114,7 @@ def refuse_if_held(settings: Settings) -> None:
     state = host.state.inventory.get_host(host.name).state
     hold_while_changing(state)
     record_while_changing(state, host.data.get("plan") or "")
-    held = refusal(host.name, machine(settings).get("lock", ""), own_token())
+    held = refusal(host.name, parse(machine(settings).get("lock", "")), own_token())
     if held:
         raise HeldError(held)
 

@@ -1,4 +1,4 @@
-"""Holds the hosts' lock (see `bitrix_cdn/fleet/lock.py`) while a run changes them.
+"""Holds the hosts' lock (see `host_agent/lock`) while a run changes them.
 
     hold_while_changing(host.state)    # anywhere in a deploy
 
@@ -8,12 +8,13 @@ plan that waits for somebody's consent.
 
 from __future__ import annotations
 
-import shlex
+import json
 import sys
 import threading
 import time
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import paramiko
 from pyinfra.api import Host, State, StringCommand
@@ -22,8 +23,9 @@ from pyinfra.connectors.ssh import SSHConnector
 from pyinfra.connectors.util import make_unix_command_for_host
 
 from bitrix_cdn.engine.errors import OneLineError
-from bitrix_cdn.fleet.lock import LEASE, Holder, for_run, hold_script, refusal
+from bitrix_cdn.fleet.lock import LEASE, for_run, hold_script, refusal
 from bitrix_cdn.fleet.ssh import PatientTransport
+from host_agent.lock import Holder, parse
 
 _BEAT = LEASE / 5
 
@@ -42,24 +44,25 @@ def hold(host: Host, holder: Holder) -> None:
         return
     transport = connector.client.get_transport()
     assert isinstance(transport, PatientTransport)
-    script = StringCommand(f"exec bash -c {shlex.quote(hold_script(holder))}")
+    script = StringCommand(hold_script(holder))
     command = make_unix_command_for_host(host.state, host, script, _sudo=bool(host.data.get("_sudo")))
     try:
         channel = transport.open_session()
         channel.exec_command(command.get_raw_value())
-        said = ""
+        said: dict[str, Any] = {}
         # What a login's own files print may come first.
         for line in channel.makefile("r"):
-            if line.startswith("lock: "):
-                said = line.removeprefix("lock: ").strip()
+            if line.startswith('{"lock": '):
+                said = json.loads(line)
                 break
     except (OSError, EOFError, paramiko.SSHException) as error:
         raise HeldError(f"{host.name}: the connection is lost ({error or 'closed'})") from None
-    if said == "taken":
+    lock = said.get("lock")
+    if lock == "taken":
         threading.Thread(target=_beat, args=(transport, channel), daemon=True).start()
-    elif said.startswith("held by "):
-        raise HeldError(refusal(host.name, said.removeprefix("held by "), ""))
-    elif said != "ours":
+    elif lock == "held":
+        raise HeldError(refusal(host.name, parse(json.dumps(said["holder"])), ""))
+    elif lock != "ours":
         errors = channel.recv_stderr(4096).decode(errors="replace").strip().splitlines()
         raise HeldError(f"{host.name}: can't be locked: {errors[-1] if errors else 'it says nothing'}")
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 
 from bitrix_cdn.fleet.audit import recorded
-from bitrix_cdn.fleet.lock import Holder, break_script, look_script, parse
+from bitrix_cdn.fleet.lock import break_script, look_script
 from bitrix_cdn.fleet.remote import Remote
+from host_agent.lock import Holder, parse
 
 
 def holders(remotes: Iterable[Remote]) -> Iterator[tuple[Remote, Holder | None]]:

@@ -18,8 +18,9 @@ from pyinfra.connectors.util import make_unix_command_for_host
 
 from bitrix_cdn.fleet.errors import HostError, RefusedError
 from bitrix_cdn.fleet.hold import HeldError, hold
-from bitrix_cdn.fleet.lock import Holder, for_run, use_token
+from bitrix_cdn.fleet.lock import for_run, use_token
 from bitrix_cdn.fleet.ssh import LoginError, lost
+from host_agent.lock import Holder
 
 if TYPE_CHECKING:
     from bitrix_cdn.fleet.audit import Writer

@@ -8,13 +8,14 @@ from dataclasses import dataclass
 
 from bitrix_cdn.fleet import Inventory, UsageError
 from bitrix_cdn.fleet.audit import recorded
-from bitrix_cdn.fleet.lock import Holder, machine, now, operator
+from bitrix_cdn.fleet.lock import machine, now, operator
 from bitrix_cdn.fleet.sources import state
 from bitrix_cdn.rollout import plan
 from bitrix_cdn.rollout.errors import RefusedError
 from bitrix_cdn.rollout.fleet import Fleet
 from bitrix_cdn.rollout.record import Record
 from bitrix_cdn.rollout.run import Options, Rollout
+from host_agent.lock import Holder
 
 
 @dataclass(frozen=True)

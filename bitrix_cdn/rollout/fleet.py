@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
 import subprocess
@@ -20,6 +21,8 @@ from bitrix_cdn.rollout.exporters import expositions
 from bitrix_cdn.rollout.http import Door, ask
 from bitrix_cdn.rollout.record import Record
 from bitrix_cdn.rollout.run import Found
+from host_agent.answers import Status
+from host_agent.lock import Holder, parse
 from roles.exporters import probe_picture, visible_name
 from roles.mounts import ready
 from roles.nginx import DRAIN
@@ -54,7 +57,7 @@ printf '%%s\\n' "$first" "$second" | sort | uniq -d | grep -c . || true
 class Fleet:
     """The hosts of an inventory during one rollout."""
 
-    def __init__(self, inventory: Inventory, record: Record, holder: lock.Holder, *, idle: float) -> None:
+    def __init__(self, inventory: Inventory, record: Record, holder: Holder, *, idle: float) -> None:
         self._inventory = inventory
         self._record = record
         self._holder = holder
@@ -73,7 +76,7 @@ class Fleet:
         for remote in self._inventory.hosts.values():
             remote.connect()
 
-    def take(self, broken: Mapping[str, lock.Holder] | None = None) -> dict[str, lock.Holder]:
+    def take(self, broken: Mapping[str, Holder] | None = None) -> dict[str, Holder]:
         """Takes the lock of every host, or of none; returns who holds those that somebody else has.
 
         :param broken: by host, whose lock is taken away.
@@ -83,21 +86,20 @@ class Fleet:
         for name in sorted(self._inventory.hosts):
             script = lock.take_script(self._holder, instead_of=(broken or {}).get(name))
             output = self._run(name, script, check=False)
-            if output.status == lock.HELD:
+            if output.status == Status.HELD:
                 self.release(taken)
-                holder = lock.parse(output.text)
-                return {name: holder} if holder else self.take(broken)
+                return {name: Holder(**json.loads(output.text.splitlines()[-1])["holder"])}
             if output.status:
                 self.release(taken)
                 raise RefusedError(f"{name}: {output.reason}")
             taken.append(name)
         return {}
 
-    def holders(self) -> dict[str, lock.Holder]:
+    def holders(self) -> dict[str, Holder]:
         """Who holds the hosts that are held by anybody else."""
         found = {}
         for name in self._inventory.hosts:
-            holder = lock.parse(self._run(name, lock.look_script(), check=False).text)
+            holder = parse(self._run(name, lock.look_script(), check=False).text)
             if holder and holder.token != self._holder.token:
                 found[name] = holder
         return found
@@ -107,7 +109,7 @@ class Fleet:
         failed = []
         for name in self._inventory.hosts if names is None else names:
             try:
-                self._run(name, lock.release_script(self._holder.token))
+                self._run(name, lock.give_back_script(self._holder.token))
             except HostError:
                 failed.append(name)
         return failed

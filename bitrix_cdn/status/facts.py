@@ -11,8 +11,9 @@ from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import quote
 
-from bitrix_cdn.fleet.lock import look_script, parse
+from bitrix_cdn.fleet.lock import look_script
 from bitrix_cdn.settings import Settings
+from host_agent.lock import parse
 from roles.backup import COMMAND as BACKUP
 from roles.exporters import visible_name
 from roles.mounts import COMMAND as GUARD

@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 from bitrix_cdn.engine.journal import JOURNAL
-from bitrix_cdn.fleet.lock import LOCK
+from host_agent.lock import LOCK
 from roles.nginx import DRAIN
 from tests.kit.deployment import INVENTORY_OF_EDGES
 from tests.kit.edges import Balancer, Expected, Load, visitors

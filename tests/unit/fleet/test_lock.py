@@ -1,153 +1,173 @@
-"""The lock on a host, with the shell that runs there."""
+"""The hosts' lock from the operator's side: what hosts are asked, with the programs that run there."""
 
 from __future__ import annotations
 
 import json
+import os
+import shutil
 import subprocess
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from bitrix_cdn.engine import agent
 from bitrix_cdn.fleet import lock
-from bitrix_cdn.fleet.lock import HELD, Holder, parse, refusal
-
-ANN = Holder("ann", "laptop", "2026-01-02 03:04:05 UTC", "rollout of inventories/it's a shop.py", "a" * 32)
-BOB = Holder("bob", "ci", "2026-01-02 03:05:00 UTC", "rollout of inventories/shop.py", "b" * 32)
+from bitrix_cdn.fleet.lock import refusal
+from host_agent.answers import Status
+from host_agent.lock import LOCK, Lock, parse
+from tests.unit.lock.test_lock import ANN, BOB
 
 
 @pytest.fixture(autouse=True)
-def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Where the lock is in these tests."""
-    path = tmp_path / "state" / "lock"
-    monkeypatch.setattr(lock, "LOCK", str(path))
-    return path
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """Where the lock is in these tests, for what is sent to the hosts too."""
+    path = tmp_path / "state/lock"
+    shutil.copytree(agent.SOURCES, tmp_path / "agent")
+    module = tmp_path / "agent/lock/__init__.py"
+    text = module.read_text()
+    assert text.count(str(LOCK)) == 1
+    module.write_text(text.replace(str(LOCK), str(path)))
+    monkeypatch.setattr(agent, "SOURCES", tmp_path / "agent")
+    monkeypatch.setattr(lock, "LOCK", path)
+    agent._modules.cache_clear()
+    yield path
+    agent._modules.cache_clear()
+
+
+@pytest.fixture(params=["with Python", "without Python"])
+def python(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Whether the host has Python."""
+    if request.param == "without Python":
+        monkeypatch.setattr(agent, "PYTHON", "/nonexistent/python3")
+    return str(request.param)
 
 
 def run(script: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(["sh", "-c", script], capture_output=True, text=True, check=False)
 
 
-def test_who_takes_it_is_told_to_the_next_one(place: Path) -> None:
-    assert run(lock.take_script(ANN)).returncode == 0
-    assert parse(place.read_text()) == ANN
+def looked() -> object:
+    return parse(run(lock.look_script()).stdout)
+
+
+Hold = Callable[..., subprocess.Popen[str]]
+
+
+@pytest.fixture
+def holds() -> Iterator[Hold]:
+    """Starts a run that holds the host."""
+    runs = []
+
+    def start(holder: object) -> subprocess.Popen[str]:
+        command = ["sh", "-c", lock.hold_script(holder)]  # type: ignore[arg-type]
+        runs.append(subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True))
+        return runs[-1]
+
+    yield start
+    for one in runs:
+        one.communicate()
+
+
+def said(one: subprocess.Popen[str]) -> tuple[str, object]:
+    assert one.stdout
+    answer = json.loads(one.stdout.readline())
+    holder = answer.get("holder")
+    return answer["lock"], parse(json.dumps(holder)) if holder else None
+
+
+def test_a_rollout_takes_it_and_gives_it_back(place: Path) -> None:
+    assert run(lock.take_script(ANN)).returncode == Status.DONE
+    assert looked() == ANN
     refused = run(lock.take_script(BOB))
-    assert (refused.returncode, parse(refused.stdout)) == (HELD, ANN)
-    assert parse(run(lock.look_script()).stdout) == ANN
+    assert refused.returncode == Status.HELD
+    assert json.loads(refused.stdout) == {"holder": ANN._asdict()}
+    assert run(lock.take_script(BOB, instead_of=ANN)).returncode == Status.DONE
+    assert looked() == BOB
+    run(lock.give_back_script(ANN.token))
+    assert looked() == BOB
+    run(lock.give_back_script(BOB.token))
+    assert looked() is None
 
 
-def test_ones_own_is_taken_again(place: Path) -> None:
-    run(lock.take_script(ANN))
-    again = Holder(ANN.operator, ANN.machine, "later", ANN.what, ANN.token)
-    assert run(lock.take_script(again)).returncode == 0
-    assert parse(place.read_text()) == again
+def test_a_rollout_needs_a_host_that_was_deployed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(agent, "PYTHON", "/nonexistent/python3")
+    refused = run(lock.take_script(ANN))
+    assert (refused.returncode, refused.stdout) == (Status.FAILED, "")
+    assert refused.stderr == "there is no Python: nothing was ever deployed here; do that first\n"
 
 
-def test_only_the_holder_gives_it_back(place: Path) -> None:
-    run(lock.take_script(ANN))
-    assert run(lock.release_script(BOB.token)).returncode == 0
-    assert place.exists()
-    assert run(lock.release_script(ANN.token)).returncode == 0
-    assert not place.exists()
-    assert run(lock.release_script(ANN.token)).returncode == 0
+def test_a_run_keeps_all_others_away_and_ends_with_its_connection(python: str, holds: Hold) -> None:
+    first = holds(ANN)
+    assert said(first)[0] == "taken"
+    assert said(holds(BOB)) == ("held", ANN)
+    assert said(holds(ANN))[0] == "ours"
+    assert looked() == ANN
+    first.communicate()
+    assert looked() is None
+    assert said(holds(BOB))[0] == "taken"
 
 
-def test_a_broken_lock_is_that_of_whom_it_was_taken_from(place: Path) -> None:
-    run(lock.take_script(BOB))
-    # Bob's by now, and not Ann's any more that was to be broken.
-    carl = Holder("carl", "desk", "now", "rollout", "c" * 32)
-    assert run(lock.take_script(carl, instead_of=ANN)).returncode == HELD
-    assert run(lock.take_script(carl, instead_of=BOB)).returncode == 0
-    assert parse(place.read_text()) == carl
+def test_python_that_comes_meanwhile_finds_who_was_there_before(
+    holds: Hold, place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as bare:
+        bare.setattr(agent, "PYTHON", "/nonexistent/python3")
+        first = holds(ANN)
+        assert said(first)[0] == "taken"
+    assert said(holds(BOB)) == ("held", ANN)
+    assert said(holds(ANN))[0] == "ours"
+    assert Lock(place).take(BOB) == ANN
 
 
-@pytest.mark.parametrize("content", ["{", "[]", '{"operator": "ann"}', "ann was here"])
-def test_one_that_can_not_be_read_holds_and_can_be_broken(place: Path, content: str) -> None:
+def test_what_a_run_that_falls_silent_holds_is_free(
+    python: str, holds: Hold, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lock, "LEASE", 1)
+    first = holds(ANN)
+    assert said(first)[0] == "taken"
+    first.wait(5)
+    assert said(holds(BOB))[0] == "taken"
+
+
+def test_a_living_run_can_be_broken(python: str, holds: Hold) -> None:
+    first = holds(ANN)
+    assert said(first)[0] == "taken"
+    assert run(lock.break_script()).returncode == 0
+    first.wait(5)
+    assert said(holds(BOB))[0] == "taken"
+    assert run(lock.break_script()).returncode == 0
+
+
+def test_one_that_can_not_be_read_holds(place: Path) -> None:
     place.parent.mkdir()
-    place.write_text(content)
-    holder = parse(run(lock.look_script()).stdout)
-    assert holder is not None
-    assert "can't be read" in str(holder)
-    assert run(lock.take_script(ANN)).returncode == HELD
-    assert run(lock.take_script(ANN, instead_of=holder)).returncode == 0
-
-
-def test_an_empty_file_is_no_lock(place: Path) -> None:
-    place.parent.mkdir()
-    place.touch()
-    assert run(lock.take_script(ANN)).returncode == 0
-
-
-def test_of_many_at_once_one_gets_it(place: Path) -> None:
-    others = [Holder("ann", "laptop", "now", "rollout", f"{number:032x}") for number in range(20)]
-    with ThreadPoolExecutor(20) as pool:
-        results = list(pool.map(lambda one: run(lock.take_script(one)), others))
-    [winner] = [one for one, result in zip(others, results, strict=True) if result.returncode == 0]
-    assert parse(place.read_text()) == winner
-    assert {result.returncode for result in results} == {0, HELD}
-
-
-def test_no_lock_is_nobodys() -> None:
-    assert parse("") is None
-    assert parse("\n") is None
+    place.write_text("{\n")
+    assert "can't be read" in str(looked())
 
 
 def test_a_deploy_is_let_through_with_the_holders_token_only() -> None:
-    text = json.dumps(json.loads(ANN.written()))
-    assert refusal("cdn", "", "") is None
-    assert refusal("cdn", text, ANN.token) is None
+    assert refusal("cdn", None, "") is None
+    assert refusal("cdn", ANN, ANN.token) is None
     for token in ("", BOB.token):
-        said = refusal("cdn", text, token)
+        said = refusal("cdn", ANN, token)
         assert said is not None
         assert said.startswith("cdn: held by ann on laptop since 2026-01-02 03:04:05 UTC")
         assert "\n" not in said
     # One that can't be read has no token, and an empty one opens nothing.
-    assert refusal("cdn", "{", "") is not None
+    assert refusal("cdn", parse("{"), "") is not None
 
 
-def holds(holder: Holder) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        ["bash", "-c", lock.hold_script(holder)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+def test_nothing_that_is_installed_takes_part(tmp_path: Path, place: Path) -> None:
+    """Neither an agent of another version nor what stands in the working directory or the environment."""
+    (tmp_path / "host_agent").mkdir()
+    for name in ("host_agent/__init__.py", "json.py"):
+        (tmp_path / name).write_text("raise SystemExit('another version')\n")
+    done = subprocess.run(
+        ["sh", "-c", agent.call("lock", "show")],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(tmp_path)},
     )
-
-
-def said(run: subprocess.Popen[str]) -> str:
-    assert run.stdout
-    return run.stdout.readline().strip()
-
-
-def test_a_run_keeps_all_others_away_and_ends_with_its_connection() -> None:
-    first = holds(ANN)
-    assert said(first) == "lock: taken"
-    assert said(holds(BOB)) == f"lock: held by {ANN.written()}"
-    assert said(holds(ANN)) == "lock: ours"
-    assert parse(run(lock.look_script()).stdout) == ANN
-    refused = run(lock.take_script(BOB))
-    assert (refused.returncode, parse(refused.stdout)) == (HELD, ANN)
-    assert first.stdin
-    first.stdin.close()
-    first.wait(5)
-    assert parse(run(lock.look_script()).stdout) is None
-    assert said(holds(BOB)) == "lock: taken"
-
-
-def test_a_rollout_keeps_runs_away_but_those_that_it_starts() -> None:
-    run(lock.take_script(ANN))
-    assert said(holds(BOB)) == f"lock: held by {ANN.written()}"
-    assert said(holds(ANN)) == "lock: taken"
-
-
-def test_a_run_that_falls_silent_holds_nothing_any_more(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lock, "LEASE", 1)
-    first = holds(ANN)
-    assert said(first) == "lock: taken"
-    first.wait(5)
-    assert said(holds(BOB)) == "lock: taken"
-
-
-def test_a_living_run_can_be_broken() -> None:
-    first = holds(ANN)
-    assert said(first) == "lock: taken"
-    assert run(lock.break_script()).returncode == 0
-    first.wait(5)
-    assert said(holds(BOB)) == "lock: taken"
+    assert (done.stdout, done.stderr) == ('{"holder": null}\n', "")
