@@ -13,6 +13,11 @@ PARTS = {
     "mount": ("host_agent.mount.cli", "the mounts' guard: run it, and tell how the mounts are"),
     "backup": ("host_agent.backup.cli", "make, list, check and put back the backups of this host"),
     "audit": ("host_agent.audit.log", "tell who changed this host, and when"),
+    "journal": ("host_agent.journal.cli", "take back what a deploy has done to this host"),
+    "release": (
+        "host_agent.release.cli",
+        "the converter's releases: list them, and go from one to another",
+    ),
     "lock": ("host_agent.lock.cli", "who is at work on this host"),
     "health": ("host_agent.health.converter", "wait until the converter is healthy"),
     "redis-mend": ("host_agent.health.redis_mend", "let a Redis start whose file a power cut damaged"),

@@ -19,8 +19,9 @@ from bitrix_cdn.engine.keys import token
 from bitrix_cdn.engine.services import running
 from bitrix_cdn.engine.wheels import Bundle, bundle
 from bitrix_cdn.settings import Settings
+from host_agent.release import HOME, TRIAL
 from roles.preflight import PYTHONS, machine
-from roles.releases import CONFIG, HOME, TRIAL, Installed, pruned, readable, running_release
+from roles.releases import CONFIG, Installed, pruned, readable, running_release
 from roles.topology import LOOPBACK, askers, listening_address
 
 PROJECT = Path(__file__).parent.parent / "converter_app"
@@ -71,7 +72,8 @@ def converter(settings: Settings) -> None:
         path=settings.cdn.originals_parent,
     )
     daemon = bundle(PROJECT, python, here["machine"])
-    release(name=f"Install release {daemon.id}", daemon=daemon, python=python)
+    keep = settings.releases.keep
+    release(name=f"Install release {daemon.id}", daemon=daemon, python=python, keep=keep)
     readable(name="Make the releases readable for the converter's account")
     files.link(
         name="Link the command webp-converter into /usr/local/bin",
@@ -93,7 +95,7 @@ def converter(settings: Settings) -> None:
         name="Write config.toml (checked by the converter)",
         files=configuration,
         check=f"{HOME}/releases/{daemon.id}/bin/webp-converter config check --config {CONFIG}",
-        trial=TRIAL,
+        trial=str(TRIAL),
     )
     token(
         name="Create the token of the converter's API",
@@ -106,7 +108,7 @@ def converter(settings: Settings) -> None:
         unit="webp-converter-misses.socket",
         start=[f"{MISSES}.socket"],
         ready=f"test -S {SOCKET}",
-        trial=TRIAL,
+        trial=str(TRIAL),
     )
     running(name="Run the miss log buffer", unit="webp-converter-misses.service")
     running_release(
@@ -114,17 +116,20 @@ def converter(settings: Settings) -> None:
         release=daemon.id,
         healthy_within_s=settings.releases.healthy_within_s,
     )
-    pruned(name="Remove old releases", keep=settings.releases.keep)
+    pruned(name="Remove old releases", keep=keep)
 
 
 @operation()
-def release(daemon: Bundle, python: str) -> Generator[StringCommand | FileUploadCommand, None, None]:
+def release(
+    daemon: Bundle, python: str, keep: int
+) -> Generator[StringCommand | FileUploadCommand, None, None]:
     """Installs a release beside the others; which of them runs stays as it is.
 
     + daemon: the wheels to install from
     + python: the Python that they were chosen for
+    + keep: how many releases are kept, which is asked in the same question as by what removes the others
     """
-    if daemon.id in host.get_fact(Installed).complete:
+    if daemon.id in host.get_fact(Installed, keep=keep).complete:
         host.noop(f"release {daemon.id} is installed")
         return
     # A name of its own: what a killed run left working on the host may still use its archive, and removes it.

@@ -26,16 +26,27 @@ SOURCES = Path(__file__).parents[2] / "host_agent"
 
 _NEEDED = {
     "lock": ("flock", "answers", "lock", "lock.cli"),
+    "journal": ("flock", "answers", "systemd", "journal", "journal.undo", "journal.cli"),
+    "release": (
+        *("flock", "answers", "systemd", "journal", "journal.undo", "health", "health.converter"),
+        *("release", "release.switch", "release.cli"),
+    ),
 }
-"""Of each part its modules, in an order in which they can be imported."""
+"""Of each part the modules that it needs."""
 
 _BOOT = """\
-import binascii,json,sys,types,zlib
-for name,text in json.loads(zlib.decompress(binascii.a2b_base64("{modules}"))):
- module=sys.modules[name]=types.ModuleType(name)
- module.__path__=[]
- exec(compile(text,name,"exec"),module.__dict__)
-sys.exit(sys.modules["host_agent.{part}.cli"].main(sys.argv[1:]))"""
+import binascii,importlib,json,sys,zlib
+from importlib.machinery import ModuleSpec
+texts=json.loads(zlib.decompress(binascii.a2b_base64("%(modules)s")))
+class Brought:
+ def find_spec(self,name,*_):
+  return ModuleSpec(name,self,is_package=True) if name in texts else None
+ def create_module(self,spec):
+  return None
+ def exec_module(self,module):
+  exec(compile(texts[module.__name__],module.__name__,"exec"),module.__dict__)
+sys.meta_path.insert(0,Brought())
+sys.exit(importlib.import_module("host_agent.%(part)s.cli").main(sys.argv[1:]))"""
 
 _REFUSAL = "echo 'there is no Python: nothing was ever deployed here; do that first' >&2; exit 1"
 
@@ -45,7 +56,7 @@ def call(part: str, *arguments: str, bare: str = _REFUSAL) -> str:
 
     :param bare: what is done on a host that has no Python yet; it must end the script.
     """
-    boot = shlex.quote(_BOOT.format(modules=_modules(part), part=part))
+    boot = shlex.quote(_BOOT % {"modules": _modules(part), "part": part})
     words = " ".join(map(shlex.quote, arguments))
     # Python may be there in part, after an interrupted dpkg.
     usable = f"{PYTHON} -I -S -c 'import fcntl, json' 2>/dev/null" if bare != _REFUSAL else f"[ -x {PYTHON} ]"
@@ -54,9 +65,9 @@ def call(part: str, *arguments: str, bare: str = _REFUSAL) -> str:
 
 @functools.cache
 def _modules(part: str) -> str:
-    modules = [("host_agent", "")]
+    modules = {"host_agent": ""}
     for name in _NEEDED[part]:
         path = SOURCES.joinpath(*name.split("."))
         file = path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
-        modules.append((f"host_agent.{name}", file.read_text("utf-8")))
+        modules[f"host_agent.{name}"] = file.read_text("utf-8")
     return base64.b64encode(zlib.compress(json.dumps(modules).encode(), 9)).decode()

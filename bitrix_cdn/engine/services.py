@@ -280,17 +280,21 @@ def start_script(
     trial: str = "",
     told: str = "",
     runs: str = "",
+    record: bool = True,
 ) -> str:
     """A shell script that enables a unit, starts it and stamps with which files, as :func:`running` does.
 
     :param action: `restart`, `reload`, or None: it runs already.
+    :param record: whether a journal must be told; else whoever runs the script has done so.
     """
     u = shlex.quote(unit)
     # Each of the two takes back only its own kind of masking.
     unmasked = f"systemctl unmask -q {u}; systemctl unmask -q --runtime {u}"
+    late = [f"{STAMPS}/{unit}"]
+    recorded = [record_script(late=late, unit=unit, action=action or "", trial=trial)] if record else []
     script = [
         "set -e",
-        record_script(late=[f"{STAMPS}/{unit}"], unit=unit, action=action or "", trial=trial),
+        *recorded,
         "systemctl daemon-reload",
         unmasked,
         f"systemctl enable -q {u}",

@@ -12,7 +12,7 @@ import xml.etree.ElementTree as ET
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from bitrix_cdn.engine.journal import JOURNAL, begin_script, commit_script, undo_script
+from bitrix_cdn.engine.journal import begin_script, commit_script, undo_script
 from bitrix_cdn.fleet import HostError, Inventory, Output, lock
 from bitrix_cdn.rollout import balancer, pictures, rates
 from bitrix_cdn.rollout.deploys import Pyinfra
@@ -22,6 +22,7 @@ from bitrix_cdn.rollout.http import Door, ask
 from bitrix_cdn.rollout.record import Record
 from bitrix_cdn.rollout.run import Found
 from host_agent.answers import Status
+from host_agent.journal import JOURNAL
 from host_agent.lock import Holder, parse
 from roles.exporters import probe_picture, visible_name
 from roles.mounts import ready
@@ -235,7 +236,8 @@ class Fleet:
 
     def undo(self, host: str) -> str:
         output = self._run(host, undo_script(), silence=_UNDO_SILENCE)
-        return output.text.splitlines()[-1] if output.text else "nothing was to be put back"
+        done = json.loads(output.text.splitlines()[-1])
+        return f"put back {done['paths']} paths" if done["was_open"] else "nothing was to be put back"
 
     def kinds(self, host: str) -> list[str]:
         """What a host's exporters should tell of."""

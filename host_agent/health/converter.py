@@ -70,6 +70,14 @@ def problem(status: dict[str, Any], release: str, before: str) -> str:
     return said
 
 
+def now(config: Path) -> str:
+    """The parts that are degraded, with commas between; `none`, or `unknown` when nobody answers."""
+    try:
+        return ",".join(degraded(ask(address(config)))) or "none"
+    except (OSError, ValueError):
+        return UNKNOWN
+
+
 def acceptable(status: dict[str, Any], release: str, before: str) -> bool:
     """Whether one that works in part will do, when it is unknown how it was before."""
     return before == UNKNOWN and not problem(status, release, ",".join(degraded(status)))
@@ -125,15 +133,11 @@ def main(arguments: list[str]) -> int:
     options = parser.parse_args(arguments)
     if len(options.change) not in {0, 3}:
         parser.error("CONFIG, or CONFIG RELEASE SECONDS BEFORE")
-    url = address(options.config)
     if not options.change:
-        try:
-            print(",".join(degraded(ask(url))) or "none")
-        except (OSError, ValueError):
-            print(UNKNOWN)
+        print(now(options.config))
         return 0
     release, seconds, before = options.change
-    reason = wait(url, release, float(seconds), before)
+    reason = wait(address(options.config), release, float(seconds), before)
     if reason:
         print(" ".join(reason.split()))
     return 1 if reason else 0

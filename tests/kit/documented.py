@@ -21,6 +21,7 @@ _PROGRAMS = (
         "bitrix-cdn-backup",
         "cat",
         "cd",
+        "cdn-host",
         "cp",
         "curl",
         "df",

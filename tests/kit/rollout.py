@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from bitrix_cdn.engine.journal import JOURNAL
+from host_agent.journal import JOURNAL
 from host_agent.lock import LOCK
 from roles.nginx import DRAIN
 from tests.kit.deployment import INVENTORY_OF_EDGES

@@ -41,6 +41,7 @@ ACTS = {
     r"webp-converter (scan|cleanup|run)": "converter_app/tests/test_cli.py",
     r"curl -X PURGE": "tests/e2e/test_originals.py",
     r"(touch|rm) /var/lib/bitrix-cdn/(drain|lock)": "tests/edges/test_edges.py",
+    r"cdn-host journal (begin|undo|commit)": "tests/e2e/test_releases.py",
     r"show stat": "tests/testinfra/test_balancer.py",
     r"rm /etc/apt/keyrings/grafana.gpg": "tests/unit/roles/test_grafana.py",
     r"redis-cli .* config set maxmemory-policy": "tests/e2e/test_alerts.py",

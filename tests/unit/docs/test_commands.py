@@ -110,14 +110,10 @@ def test_files_that_pyinfra_and_pytest_are_given_are_there() -> None:
 
 
 @pytest.mark.parametrize("verb", ["begin", "undo", "commit"])
-def test_the_journals_scripts_are_printed(verb: str) -> None:
-    [command] = [one for one in OPERATORS if f"import {verb}_script" in one.text]
-    here = re.split(r"\s+\| ssh ", command.text)[0].replace("python ", f"{sys.executable} ")
-    script = subprocess.run(["sh", "-c", here], cwd=ROOT, capture_output=True, text=True, check=False)
-    assert script.returncode == 0, script.stderr
-    checked = subprocess.run(["sh", "-n"], input=script.stdout, capture_output=True, text=True, check=False)
-    assert (checked.returncode, checked.stderr) == (0, "")
-    assert script.stdout.strip()
+def test_the_agent_has_what_the_docs_call_on_a_host(verb: str) -> None:
+    [command] = [one for one in commands() if one.text == f"cdn-host journal {verb}"]
+    assert command.host == "cdn"
+    assert verb in help_of("-c", "from host_agent.journal.cli import main; main()")
 
 
 MODULES = sorted(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -16,6 +15,7 @@ from bitrix_cdn.fleet import lock
 from bitrix_cdn.fleet.lock import refusal
 from host_agent.answers import Status
 from host_agent.lock import LOCK, Lock, parse
+from tests.kit.agent import sent_with
 from tests.unit.lock.test_lock import ANN, BOB
 
 
@@ -23,16 +23,9 @@ from tests.unit.lock.test_lock import ANN, BOB
 def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """Where the lock is in these tests, for what is sent to the hosts too."""
     path = tmp_path / "state/lock"
-    shutil.copytree(agent.SOURCES, tmp_path / "agent")
-    module = tmp_path / "agent/lock/__init__.py"
-    text = module.read_text()
-    assert text.count(str(LOCK)) == 1
-    module.write_text(text.replace(str(LOCK), str(path)))
-    monkeypatch.setattr(agent, "SOURCES", tmp_path / "agent")
     monkeypatch.setattr(lock, "LOCK", path)
-    agent._modules.cache_clear()
-    yield path
-    agent._modules.cache_clear()
+    with sent_with("lock", LOCK, path, tmp_path / "agent"):
+        yield path
 
 
 @pytest.fixture(params=["with Python", "without Python"])
