@@ -41,7 +41,7 @@ def slow(tmp_path: Path) -> str:
         "from pyinfra.operations import server\n"
         "from roles.preflight import refuse_if_held, settings_of\n"
         "refuse_if_held(settings_of(host))\n"
-        f"server.shell(name='Take a while', commands=['touch {BEGUN}; sleep 60'])\n"
+        f"server.shell(name='Take a while', commands=['touch {BEGUN}; sleep 600'])\n"
     )
     return str(script)
 

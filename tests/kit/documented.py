@@ -48,7 +48,8 @@ _PROGRAMS = (
 READS = re.compile(
     r"""(?: sudo\ )? (?:
         amtool\ .*\ (?:alert|silence)\ query | amtool\ check-config | apt-cache\ policy
-      | bitrix-cdn-backup\ status | cat\ /(?!.*\|) | curl\ -s[iIG]*\ (?!.*-X) | curl\ -i\ localhost
+      | bitrix-cdn-backup\ status | cdn-host\ lock\ show | cat\ /(?!.*\|)
+      | curl\ -s[iIG]*\ (?!.*-X) | curl\ -i\ localhost
       | journalctl\ (?!.*--vacuum) | ls\ | tail\ | uptime | nginx\ -[tT] | nft\ list | findmnt | df\ | ss\ -
       | mount-guard\ status | promtool\ (?:query|check) | redis-cli\ .*(?:info|ping|get|lastsave|dbsize)
       | systemctl\ (?:status|is-active|is-failed|list-timers|list-units|--failed|show|cat)
