@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -137,7 +138,14 @@ def test_an_empty_file_is_no_lock(lock: Lock, place: Path) -> None:
     assert lock.take(ANN) is None
 
 
-def test_of_many_at_once_one_gets_it(lock: Lock) -> None:
+def test_of_many_at_once_one_gets_it(place: Path) -> None:
+    class Slow(Lock):
+        def _standing(self) -> Holder | None:
+            found = super()._standing()
+            time.sleep(0.01)
+            return found
+
+    lock = Slow(place)
     others = [ANN._replace(token=f"{number:032x}") for number in range(20)]
     with ThreadPoolExecutor(20) as pool:
         results = list(pool.map(lock.take, others))
