@@ -31,7 +31,7 @@ class Systemd:
     def last_words(self, unit: str, lines: int = 15, since: float | None = None) -> str:
         """The last lines of the unit's log."""
         command = ["journalctl", "-u", unit, "--no-pager", "-o", "cat", "-n", str(lines)]
-        command += [] if since is None else ["--since", f"@{since:.0f}"]
+        command += [] if since is None else ["--since", f"@{int(since)}"]
         return subprocess.run(command, capture_output=True, text=True, check=False).stdout.rstrip("\n")
 
     def wait(self, seconds: float) -> None:
