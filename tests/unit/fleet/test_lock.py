@@ -16,7 +16,7 @@ from bitrix_cdn.fleet.lock import refusal
 from host_agent.answers import Status
 from host_agent.lock import LOCK, Lock, parse
 from tests.kit.agent import sent_with
-from tests.unit.lock.test_lock import ANN, BOB
+from tests.unit.lock.holders import ANN, BOB
 
 
 @pytest.fixture(autouse=True)

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from host_agent import flock, journal
 from host_agent.journal import Journal
@@ -113,3 +117,30 @@ class Machine:
         assert undone is not None
         assert not self.journal.is_open
         return undone.paths
+
+
+STEPS = {"open", "os.mkdir", "os.rename", "os.remove", "os.rmdir", "subprocess.Popen", "fcntl.flock"}
+
+
+def finishes(do: Callable[[], Any], step: int) -> bool:
+    """Does something in a process of its own; whether that came to its end before that step was begun."""
+    child = os.fork()
+    if not child:
+        steps = 0
+
+        def killed(event: str, arguments: tuple[Any, ...]) -> None:
+            nonlocal steps
+            if event in STEPS and (event != "open" or arguments[2] & (os.O_WRONLY | os.O_RDWR)):
+                steps += 1
+                if steps == step:
+                    os.kill(os.getpid(), signal.SIGKILL)
+
+        try:
+            sys.addaudithook(killed)
+            do()
+            os._exit(0)
+        finally:
+            os._exit(1)
+    _, status = os.waitpid(child, 0)
+    assert status in (0, signal.SIGKILL)
+    return status == 0

@@ -5,13 +5,10 @@ from __future__ import annotations
 import json
 import os
 import signal
-import sys
 import threading
 import time
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -19,7 +16,7 @@ from host_agent import journal
 from host_agent.answers import AgentError, Status
 from host_agent.journal import Journal, cli
 from host_agent.journal.undo import undo
-from tests.unit.journal.machine import Machine
+from tests.unit.journal.machine import Machine, finishes
 
 
 @pytest.fixture
@@ -351,33 +348,6 @@ def test_what_was_put_back_is_on_the_disk_before_the_journal_is_closed(
     monkeypatch.setattr(Journal, "close", closed)
     machine.undo()
     assert happened[-1] == machine.journal.place.parent
-
-
-STEPS = {"open", "os.mkdir", "os.rename", "os.remove", "os.rmdir", "subprocess.Popen", "fcntl.flock"}
-
-
-def finishes(do: Callable[[], Any], step: int) -> bool:
-    """Does something in a process of its own; whether that came to its end before that step was begun."""
-    child = os.fork()
-    if not child:
-        steps = 0
-
-        def killed(event: str, arguments: tuple[Any, ...]) -> None:
-            nonlocal steps
-            if event in STEPS and (event != "open" or arguments[2] & (os.O_WRONLY | os.O_RDWR)):
-                steps += 1
-                if steps == step:
-                    os.kill(os.getpid(), signal.SIGKILL)
-
-        try:
-            sys.addaudithook(killed)
-            do()
-            os._exit(0)
-        finally:
-            os._exit(1)
-    _, status = os.waitpid(child, 0)
-    assert status in (0, signal.SIGKILL)
-    return status == 0
 
 
 @pytest.mark.parametrize("kill", ["the change", "the undo"])

@@ -18,9 +18,7 @@ from host_agent import flock
 from host_agent.answers import AgentError, Status
 from host_agent.lock import Holder, Lock, cli, parse
 from tests.kit.deployment import ROOT
-
-ANN = Holder("ann", "laptop", "2026-01-02 03:04:05 UTC", "rollout of inventories/it's a shop.py", "a" * 32)
-BOB = Holder("bob", "ci", "2026-01-02 03:05:00 UTC", "rollout of inventories/shop.py", "b" * 32)
+from tests.unit.lock.holders import ANN, BOB
 
 
 @pytest.fixture

@@ -16,8 +16,7 @@ from host_agent.answers import AgentError
 from host_agent.journal.undo import undo
 from host_agent.release import Listed, Releases
 from host_agent.release.switch import UNIT, Health, Switch, Wanted
-from tests.unit.journal.machine import Machine
-from tests.unit.journal.test_journal import finishes
+from tests.unit.journal.machine import Machine, finishes
 
 CHECKER = """#!/bin/sh
 ! grep -q refused "$4" || { echo "$4: what is this?" >&2; exit 2; }
