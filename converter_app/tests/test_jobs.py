@@ -7,7 +7,8 @@ import redis
 from converter_app.tests.harness import RedisServer
 
 from webp_converter.config import Queue
-from webp_converter.queue.jobs import GROUP, Done, Job, Jobs, Letter, Priority
+from webp_converter.queue.jobs import GROUP, Done, Job, Jobs, Letter, Priority, Rest
+from webp_converter.variants.store import Identity
 
 
 @pytest.fixture
@@ -22,6 +23,7 @@ def consumer(server: RedisServer, name: str) -> Jobs:
 
 
 PATH = b"/a/\xff\n photo.jpg"
+REST = Rest(Identity(8, -5, 3), 10)
 
 
 def test_one_entry_a_path(jobs: Jobs) -> None:
@@ -86,14 +88,25 @@ def test_a_dead_consumer_s_jobs_are_claimed(jobs: Jobs, server: RedisServer) -> 
 def test_put_off(jobs: Jobs) -> None:
     jobs.push([Job(PATH, 1)])
     [job] = jobs.fetch(1, 0)
-    jobs.finish([Done(job, job._replace(rested="8-5-3@10", tries=2), after_s=0.3)])
+    jobs.finish([Done(job, job._replace(rest=REST, tries=2), after_s=0.3)])
     assert jobs.lengths()["later"] == 1
     assert 0.2 < (jobs.queue_due() or 0) <= 0.3
     assert jobs.fetch(1, 0) == []
     time.sleep(0.31)
     assert jobs.queue_due() is None
     [again] = jobs.fetch(1, 0)
-    assert (again.path, again.event_ns, again.rested, again.tries) == (PATH, 1, "8-5-3@10", 2)
+    assert (again.path, again.event_ns, again.rest, again.tries) == (PATH, 1, REST, 2)
+
+
+def test_what_a_picture_was_put_off_for_is_read_as_it_was_written() -> None:
+    for rest in (
+        REST,
+        Rest(Identity(1, 1_764_000_000_123_456_789, 9), 60.5),
+        Rest(REST.identity, float("inf")),
+    ):
+        assert Rest.parse(rest.pack()) == rest
+    assert Rest.parse("8-5-3@10") == Rest(Identity(8, 5, 3), 10), "as the last version wrote it"
+    assert Rest.parse("") is Rest.parse("8-5@1") is Rest.parse("8-5-3@") is None
 
 
 def test_a_change_overtakes_what_was_put_off(jobs: Jobs) -> None:

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import math
 import os
+import re
 import socket
 from collections.abc import Iterable, Sequence
 from enum import StrEnum
@@ -24,8 +25,12 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from webp_converter.config import Queue
+from webp_converter.variants.store import Identity
 
 GROUP = "converters"
+
+# Modification times before 1970 are negative.
+_REST = re.compile(r"(\d+)-(-?\d+)-(\d+)@(inf|[\d.e+]+)", re.ASCII)
 
 
 class Priority(StrEnum):
@@ -39,6 +44,24 @@ class Priority(StrEnum):
     """Found by a scan."""
 
 
+class Rest(NamedTuple):
+    """How long one content of an original was seen to be left alone."""
+
+    identity: Identity
+    seconds: float
+    """Infinite: it is to be converted as it is, whatever it is."""
+
+    def pack(self) -> str:
+        """As Redis keeps it."""
+        return f"{self.identity}@{self.seconds}"
+
+    @classmethod
+    def parse(cls, text: str) -> Rest | None:
+        """None where nothing was noted, or not by this version."""
+        found = _REST.fullmatch(text)
+        return cls(Identity(*map(int, found.groups()[:3])), float(found[4])) if found else None
+
+
 class Job(NamedTuple):
     """One original to convert."""
 
@@ -50,8 +73,8 @@ class Job(NamedTuple):
     tries: int = 0
     """Failures of workers so far."""
 
-    rested: str = ""
-    """`<identity>@<seconds>` when it was put off until the original had been at rest that long."""
+    rest: Rest | None = None
+    """What it was put off for: the rest that the original has had when it is its turn again."""
 
     entry: str = ""
     """Id of its stream entry; empty when it isn't queued."""
@@ -394,8 +417,12 @@ return dropped
 def _pushed(jobs: Sequence[Job]) -> list[bytes | str | int]:
     arguments: list[bytes | str | int] = []
     for job in jobs:
-        arguments += (job.path, job.priority.value, job.event_ns, job.tries, job.rested)
+        arguments += (job.path, job.priority.value, job.event_ns, job.tries, _rest(job))
     return arguments
+
+
+def _rest(job: Job) -> str:
+    return job.rest.pack() if job.rest else ""
 
 
 def _text(text: str) -> bytes:
@@ -509,7 +536,7 @@ class Jobs:
                 again.priority.value if done.again else "",
                 again.event_ns,
                 again.tries,
-                again.rested,
+                _rest(again),
             )
             arguments += (int(done.after_s * 1000), _text(done.traceback), int(done.settled) or "")
         if batch:
@@ -708,7 +735,7 @@ class Jobs:
                     event_ns=int(fields[b"event"]),
                     priority=priority,
                     tries=int(fields[b"tries"]),
-                    rested=fields[b"rested"].decode(),
+                    rest=Rest.parse(fields[b"rested"].decode("ascii", "replace")),
                     entry=entry.decode(),
                 )
             )

@@ -72,7 +72,7 @@ class _Worker:
             self.since = time.monotonic()
         self.tasks.append(jobs)
         self.left -= self.left > 0
-        orders = [Order(job.path, job.event_ns, job.rested) for job in jobs]
+        orders = [Order(job.path, job.event_ns, job.rest) for job in jobs]
         with contextlib.suppress(OSError):  # it is dead, which is found out by reading from it
             self.connection.send_bytes(pickle.dumps(orders))
 

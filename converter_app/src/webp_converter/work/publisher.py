@@ -17,7 +17,7 @@ import redis
 
 from webp_converter.base import log
 from webp_converter.config import Config
-from webp_converter.queue.jobs import Done, Job, Jobs, Priority
+from webp_converter.queue.jobs import Done, Job, Jobs, Priority, Rest
 from webp_converter.queue.latest_jobs import Recent
 from webp_converter.variants.originals import Originals, OriginStatus
 from webp_converter.variants.removals import Removals
@@ -172,7 +172,7 @@ class Publisher:
         if result is Result.CHANGED:
             self._metrics.pictures.labels("changed").inc()
             log.info("changed while converted", path=job.path)
-            return Done(job, job._replace(tries=0, rested=""), _CHANGED_PAUSE_S)
+            return Done(job, job._replace(tries=0, rest=None), _CHANGED_PAUSE_S)
         if result is Result.FULL:
             self._ties.no_space("no space left")
             return Done(job, job, _FULL_PAUSE_S)
@@ -187,7 +187,7 @@ class Publisher:
         self._metrics.pictures.labels("webp" if is_variant else "keep").inc()
         self._metrics.encode.observe(mark.encode_ms / 1000)
         self._recent.decided()
-        if not job.rested and not job.tries and job.priority is Priority.NORMAL:
+        if not job.rest and not job.tries and job.priority is Priority.NORMAL:
             self._metrics.latency.observe(latency_ms / 1000)
         if is_variant:
             self._to_refine(job.path, mark)
@@ -223,8 +223,8 @@ class Publisher:
         self._metrics.pictures.labels(report.outcome.value).inc()
         if report.outcome in (Outcome.UNREST, Outcome.AWAY):
             log.debug("put off", path=job.path, seconds=round(report.wait_s, 1), detail=report.detail)
-            rested = f"{report.identity}@{report.rest_s:g}" if report.identity else ""
-            return Done(job, job._replace(rested=rested), report.wait_s)
+            rest = Rest(report.identity, report.rest_s) if report.identity else None
+            return Done(job, job._replace(rest=rest), report.wait_s)
         if report.outcome is Outcome.DAMAGED and report.identity:
             try:
                 is_first = self._removals.is_first(report.fingerprint)
@@ -234,13 +234,13 @@ class Publisher:
             if not is_first:
                 self._metrics.returned.inc()
                 log.warning("damaged picture came back and stays", path=job.path, detail=report.detail)
-                return Done(job, job._replace(rested=f"{report.identity}@{LEFT_ALONE}"), 0)
+                return Done(job, job._replace(rest=Rest(report.identity, LEFT_ALONE)), 0)
             if self._trees.resized.remove_original(job.path, report.identity):
                 self._metrics.damaged.inc()
                 log.warning("damaged picture removed", path=job.path, detail=report.detail)
         elif report.outcome is Outcome.COPY and report.identity:
             if not self._statistics.is_first_removal(job.path):
-                return Done(job, job._replace(rested=f"{report.identity}@{LEFT_ALONE}"), 0)
+                return Done(job, job._replace(rest=Rest(report.identity, LEFT_ALONE)), 0)
             if self._trees.resized.remove_original(job.path, report.identity):
                 self._metrics.copies.inc()
                 log.warning("copy of the original removed", path=job.path)

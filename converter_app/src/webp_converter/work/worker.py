@@ -19,6 +19,7 @@ from webp_converter.base import linux
 from webp_converter.base.bitrix import source_of
 from webp_converter.config import Config
 from webp_converter.picture import images
+from webp_converter.queue.jobs import Rest
 from webp_converter.variants.originals import Originals, OriginAwayError
 from webp_converter.variants.removals import fingerprint
 from webp_converter.variants.store import (
@@ -111,8 +112,8 @@ class Order(NamedTuple):
 
     path: bytes
     event_ns: int
-    rested: str = ""
-    """`<identity>@<seconds>`: seen to be at rest that long."""
+    rest: Rest | None = None
+    """What was seen of it."""
 
     second: bool = False
     """Whether its variant is to be made smaller: nothing else is done then."""
@@ -204,7 +205,7 @@ def convert_with(config: Config, store: Store, order: Order) -> Report:
     if original is None:
         return Report(Outcome.GONE, path)
     identity = Identity.of(original.status)
-    rest = _Rest(order, identity, original.status)
+    age = _Age(order, identity, original.status)
     box = store.box_of(path)
 
     decision: images.Variant | images.Keep
@@ -218,17 +219,17 @@ def convert_with(config: Config, store: Store, order: Order) -> Report:
             form, width, height = opened.header.format, opened.header.width, opened.header.height
             if box and not box.holds(width, height):
                 needed = config.watch.intermediate_rest_s
-                if wait := rest.lacks(needed):
+                if wait := age.lacks(needed):
                     detail = f"{width}x{height} is larger than its box"
                     return Report(Outcome.UNREST, path, identity, rest_s=needed, wait_s=wait, detail=detail)
-                if copy := _copy(config, path, original, rest):
+                if copy := _copy(config, path, original, age):
                     return copy
             decision = images.convert(opened, config.encoding)
     except images.DamagedError as error:
         needed = config.watch.damaged_rest_s
-        if wait := rest.lacks(needed):
+        if wait := age.lacks(needed):
             return Report(Outcome.UNREST, path, identity, rest_s=needed, wait_s=wait, detail=str(error))
-        if box and not rest.is_over_for_good:
+        if box and not age.is_over_for_good:
             known = fingerprint(path, original.data)
             return Report(Outcome.DAMAGED, path, identity, detail=str(error), fingerprint=known)
         decision = images.Keep(images.Reason.DAMAGED, str(error))
@@ -243,14 +244,14 @@ def convert_with(config: Config, store: Store, order: Order) -> Report:
         raise
 
 
-def _copy(config: Config, path: bytes, original: Original, rest: _Rest) -> Report | None:
+def _copy(config: Config, path: bytes, original: Original, age: _Age) -> Report | None:
     """What to do about a picture larger than its box that may be the full original; None: convert it.
 
     PHP takes a picture for made when its mount goes away after the full original was copied and before it was
     decoded, and never looks at it again.
     """
     watch = config.watch
-    if not watch.remove_copies or not rest.is_recent(_RECENT * watch.damaged_rest_s):
+    if not watch.remove_copies or not age.is_recent(_RECENT * watch.damaged_rest_s):
         return None
     identity = Identity.of(original.status)
     seen_s, wait_s = watch.intermediate_rest_s, watch.damaged_rest_s
@@ -260,7 +261,7 @@ def _copy(config: Config, path: bytes, original: Original, rest: _Rest) -> Repor
     except OriginAwayError as error:
         return Report(Outcome.UNREST, path, identity, rest_s=seen_s, wait_s=wait_s, detail=str(error))
     detail = "the full original under the name of a resized picture"
-    if left_s := rest.lacks(wait_s):
+    if left_s := age.lacks(wait_s):
         return Report(Outcome.UNREST, path, identity, rest_s=wait_s, wait_s=left_s, detail=detail)
     return Report(Outcome.COPY, path, identity, detail=detail)
 
@@ -341,7 +342,7 @@ LEFT_ALONE = float("inf")
 """Rest of a picture that is to be converted as it is."""
 
 
-class _Rest:
+class _Age:
     """How long an original has been left alone."""
 
     def __init__(self, order: Order, identity: Identity, status: os.stat_result) -> None:
@@ -349,8 +350,8 @@ class _Rest:
         self._age_s = time.time() - status.st_ctime
         self._written_s = time.time() - status.st_mtime
         # A clock set back would make a file look young for long; what was seen at rest needs no clock.
-        seen, _, seconds = order.rested.partition("@")
-        self._seen_s = float(seconds) if seen == str(identity) else 0.0
+        seen = order.rest
+        self._seen_s = seen.seconds if seen and seen.identity == identity else 0.0
 
     def lacks(self, needed_s: float) -> float:
         """Seconds still missing to a rest of `needed_s`; 0 when it is over."""
