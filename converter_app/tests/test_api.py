@@ -25,6 +25,11 @@ from converter_app.tests.harness import (
 from tests.kit import pictures
 
 from webp_converter.api import answers
+from webp_converter.api.service import Picture
+from webp_converter.queue.jobs import Letter, LetterSummary, Overview
+from webp_converter.variants.statistics import Totals
+from webp_converter.work.cleanup import Cleanup
+from webp_converter.work.health import Health
 
 
 @pytest.fixture(scope="module")
@@ -71,7 +76,7 @@ def picture(served: DaemonProcess, request: pytest.FixtureRequest) -> Path:
 def test_health_and_status_fit_their_models(ask: Client) -> None:
     health = ask("GET", "/health")
     assert health.status == 200
-    assert answers.Health.model_validate(health.json).status == "ok"
+    assert Health.model_validate(health.json).status == "ok"
     status = answers.Status.model_validate(ask("GET", "/api/status").json)
     assert status.health.status == "ok"
     assert len(status.disks) == 2
@@ -79,16 +84,16 @@ def test_health_and_status_fit_their_models(ask: Client) -> None:
 
 
 def test_pictures_and_statistics(ask: Client, picture: Path) -> None:
-    def known() -> answers.Picture | None:
+    def known() -> Picture | None:
         answer = ask("GET", f"/api/pictures?path={quote_from_bytes(os.fsencode(picture))}")
         assert answer.status == 200
-        told = answers.Picture.model_validate(answer.json)
+        told = Picture.model_validate(answer.json)
         return told if told.format else None
 
-    told: answers.Picture = wait_until(known)
+    told: Picture = wait_until(known)
     assert (told.path, told.format, told.evicted) == (str(picture), "jpeg", False)
     assert told.variant_bytes == variant_of(picture).stat().st_size
-    statistics = answers.StatisticsModel.model_validate(ask("GET", "/api/statistics").json)
+    statistics = Totals.model_validate(ask("GET", "/api/statistics").json)
     assert statistics.converted >= 1
     assert statistics.saved_bytes == statistics.original_bytes - statistics.variant_bytes > 0
     assert statistics.formats["jpeg"].converted == statistics.converted
@@ -97,7 +102,7 @@ def test_pictures_and_statistics(ask: Client, picture: Path) -> None:
 
 
 def test_queue(ask: Client) -> None:
-    view = answers.QueueModel.model_validate(ask("GET", "/api/queue").json)
+    view = Overview.model_validate(ask("GET", "/api/queue").json)
     assert set(view.streams) == {"high", "normal", "low"}
     assert len(view.consumers) == 1
 
@@ -137,16 +142,16 @@ def test_scan(ask: Client, picture: Path) -> None:
 
 def test_cleanup(ask: Client, picture: Path) -> None:
     os.utime(variant_of(picture), ns=(0, picture.stat().st_mtime_ns))
-    plan = answers.CleanupModel.model_validate(ask("POST", "/api/cleanup?dry_run=true").json)
+    plan = Cleanup.model_validate(ask("POST", "/api/cleanup?dry_run=true").json)
     assert (plan.dry_run, plan.evicted["age"].files) == (True, 1)
     assert variant_of(picture).exists()
-    done = answers.CleanupModel.model_validate(ask("POST", "/api/cleanup").json)
+    done = Cleanup.model_validate(ask("POST", "/api/cleanup").json)
     assert (done.dry_run, done.evicted["age"].files, done.evicted["age"].bytes > 0) == (False, 1, True)
     assert not variant_of(picture).exists()
     last = answers.Status.model_validate(ask("GET", "/api/status").json).last_eviction
     assert last is not None
     assert (last.age_files, last.refused) == (1, 0)
-    known = answers.Picture.model_validate(
+    known = Picture.model_validate(
         ask("GET", f"/api/pictures?path={quote_from_bytes(os.fsencode(picture))}").json
     )
     assert (known.evicted, known.format) == (True, "jpeg")
@@ -155,8 +160,8 @@ def test_cleanup(ask: Client, picture: Path) -> None:
 
 def test_dead_letters_there_and_back(served: DaemonProcess, ask: Client) -> None:
     path, summary = give_up(served, ask, "api " + NASTY)
-    assert answers.LetterSummary.model_validate(summary).tries == 1
-    letter = answers.LetterModel.model_validate(ask("GET", f"/api/dead/{summary['id']}").json)
+    assert LetterSummary.model_validate(summary).tries == 1
+    letter = Letter.model_validate(ask("GET", f"/api/dead/{summary['id']}").json)
     assert (letter.path, letter.reason) == (str(path), "MemoryError")
     assert letter.traceback.startswith("Traceback (most recent call last):")
     assert letter.command == f"webp-converter dead retry {letter.id}"
@@ -519,11 +524,11 @@ def test_killed_between_the_letter_and_the_verdict(start_daemon: StartDaemon) ->
 def test_queue_and_stats_on_the_command_line(served: DaemonProcess, ask: Client, picture: Path) -> None:
     file = served.config_file
     told = json.loads(program("queue", "--json", "--config", file).stdout)
-    assert answers.QueueModel.model_validate(told).dead == 0
+    assert Overview.model_validate(told).dead == 0
     assert "Daemons" in program("queue", "--config", file).stdout
     wait_until(lambda: ask("GET", "/api/statistics").json["converted"])
     told = json.loads(program("stats", "--json", "--days", "1", "--config", file).stdout)
-    assert answers.StatisticsModel.model_validate(told).converted >= 1
+    assert Totals.model_validate(told).converted >= 1
     assert "jpeg" in program("stats", "--config", file).stdout
 
 
@@ -545,7 +550,7 @@ def test_cleanup_on_the_command_line(served: DaemonProcess, picture: Path) -> No
     away.rename(picture.parent)
 
     result = program("cleanup", "--dry-run", "--json", "--config", served.config_file)
-    plan = answers.CleanupModel.model_validate_json(result.stdout)
+    plan = Cleanup.model_validate_json(result.stdout)
     assert result.returncode == 1
     assert (plan.unfinished.files, plan.evicted["age"].files) == (1, 1)
     assert plan.unfinished.bytes >= 10_000

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import time
 
 import pytest
@@ -138,7 +139,16 @@ def test_dead_letters(jobs: Jobs) -> None:
     before = time.time()
     letter = given_up(jobs)
     assert jobs.lengths() == {"high": 0, "normal": 0, "low": 0, "later": 0, "dead": 1}
-    assert letter == Letter(letter.id, PATH, "worker crashed", "Traceback:\n  line 1", 3, 1, "one")
+    assert letter == Letter(
+        id=letter.id,
+        path=os.fsdecode(PATH),
+        reason="worker crashed",
+        tries=3,
+        given_up_at=int(letter.id.split("-")[0]) / 1000,
+        consumer="one",
+        traceback="Traceback:\n  line 1",
+        asked_at=1e-9,
+    )
     assert before - 1 < letter.given_up_at < time.time() + 1
     assert jobs.letter(letter.id) == letter
     assert (jobs.is_dead(PATH), jobs.is_dead(b"/b")) == (True, False)
@@ -211,12 +221,12 @@ def test_overview(jobs: Jobs, server: RedisServer) -> None:
     assert 0 <= (view.streams["normal"].oldest_s or -1) < 60
     assert [(c.name, c.under_way) for c in view.consumers] == [("one", 2), ("two", 1)]
     assert {(job.path, job.priority, job.consumer) for job in view.running} == {
-        (taken.path, "normal", "one"),
-        (b"/waits", "normal", "one"),
-        (b"/low", "low", "two"),
+        (os.fsdecode(taken.path), "normal", "one"),
+        ("/waits", "normal", "one"),
+        ("/low", "low", "two"),
     }
     [put_off] = view.next
-    assert (put_off.path, put_off.tries, 50 < put_off.due_s <= 60) == (b"/later", 2, True)
+    assert (put_off.path, put_off.tries, 50 < put_off.due_s <= 60) == ("/later", 2, True)
     assert (view.later, view.dead) == (1, 1)
 
 

@@ -13,8 +13,8 @@ from converter_app.tests.harness import DaemonProcess, StartDaemon, decided, var
 from prometheus_client.parser import text_string_to_metric_families
 from tests.kit import pictures
 
+from webp_converter.metrics import PARTS, PAUSES, STREAMS, Metrics
 from webp_converter.variants.store import XATTR, Mark
-from webp_converter.work.metrics import PARTS, PAUSES, STREAMS, Metrics
 
 Samples = dict[str, dict[str, float]]
 

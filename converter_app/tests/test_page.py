@@ -28,8 +28,11 @@ from webp_converter.api import access, answers
 from webp_converter.api.page_routes import media_type
 from webp_converter.api.service import Service
 from webp_converter.config import Config
+from webp_converter.queue.jobs import Overview
 from webp_converter.queue.latest_jobs import REMEMBERED, Conversion, Rate, Recent
+from webp_converter.variants.statistics import Totals
 from webp_converter.variants.store import XATTR, Mark
+from webp_converter.work.health import Health
 
 HOSTILE = os.fsdecode(views.HOSTILE)
 
@@ -120,10 +123,10 @@ def test_the_values_are_the_apis(served: DaemonProcess, ask: Client, visitor: Vi
     def compared() -> bool:
         """Whether all is equal; what is counted meanwhile makes it wait."""
         page = visitor.page()
-        statistics = answers.StatisticsModel.model_validate(ask("GET", "/api/statistics?days=30").json)
-        queue = answers.QueueModel.model_validate(ask("GET", "/api/queue").json)
+        statistics = Totals.model_validate(ask("GET", "/api/statistics?days=30").json)
+        queue = Overview.model_validate(ask("GET", "/api/queue").json)
         recent = answers.RecentModel.model_validate(ask("GET", "/api/recent").json)
-        health = answers.Health.model_validate(ask("GET", "/health").json)
+        health = Health.model_validate(ask("GET", "/health").json)
         shown = [name.removeprefix("conversion-") for name in page.by_id if name.startswith("conversion-")]
         letters = [name.removeprefix("letter-") for name in page.by_id if name.startswith("letter-")]
         days = {
@@ -471,7 +474,20 @@ def test_a_link_put_in_its_place_is_not_followed(tmp_path: Path) -> None:
     variant.write_bytes(b"variant")
     mark = Mark(path.stat().st_size, path.stat().st_mtime_ns, "q75")
     os.setxattr(variant, XATTR, mark.pack())
-    conversion = Conversion("id", os.fsencode(path), mark, "jpeg", 7, 0, 0)
+    conversion = Conversion(
+        id="id",
+        path=str(path),
+        format="jpeg",
+        original_bytes=mark.size,
+        variant_bytes=7,
+        avif_bytes=None,
+        verdict=mark.verdict,
+        ssim=None,
+        encode_ms=0,
+        latency_ms=0,
+        published_at=0,
+        original_mtime_ns=mark.mtime_ns,
+    )
 
     def published() -> list[bytes | None]:
         return [service.published(conversion, suffix, 1_000_000) for suffix in (b"", b".webp")]
@@ -543,23 +559,24 @@ def test_the_last_ones_are_remembered() -> None:
         recent.converted(b"/%d" % number, mark, "jpeg", 40, 0)
     kept = recent.latest(10_000)
     assert len(kept) == REMEMBERED
-    assert kept[0].path == b"/%d" % (REMEMBERED + 4)
-    assert kept[-1].path == b"/5"
+    assert kept[0].path == f"/{REMEMBERED + 4}"
+    assert kept[-1].path == "/5"
     assert all(recent.find(one.id) == one for one in kept)
     # Converted anew it is the latest, and by one address alone; made smaller it stays where it is.
     recent.converted(b"/5", mark, "jpeg", 39, 0)
-    assert recent.latest(1)[0].path == b"/5"
+    assert recent.latest(1)[0].path == "/5"
     assert recent.find(kept[-1].id) is None
     before = recent.latest(2)[1]
-    recent.converted(before.path, mark, "jpeg", 30, 0, again=True)
+    path = os.fsencode(before.path)
+    recent.converted(path, mark, "jpeg", 30, 0, again=True)
     after = recent.latest(2)[1]
     assert (after.path, after.variant_bytes) == (before.path, 30)
     assert (after.published_at, recent.find(before.id)) == (before.published_at, None)
-    recent.forget(before.path)
-    recent.forget(before.path)
+    recent.forget(path)
+    recent.forget(path)
     assert (len(recent.latest(10_000)), recent.find(after.id)) == (REMEMBERED - 1, None)
     recent.converted(b"/0", mark, "jpeg", 30, 0, again=True)
-    assert b"/0" not in {one.path for one in recent.latest(10_000)}
+    assert "/0" not in {one.path for one in recent.latest(10_000)}
 
 
 def test_rates() -> None:

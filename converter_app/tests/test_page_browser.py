@@ -13,7 +13,9 @@ from converter_app.tests.harness import DaemonProcess, RedisServer, wait_until
 from PIL import Image
 from tests.kit import pictures
 
-from webp_converter.api import answers
+from webp_converter.api.answers import RecentModel
+from webp_converter.queue.jobs import Overview
+from webp_converter.variants.statistics import Totals
 
 
 @pytest.fixture(scope="module")
@@ -87,14 +89,12 @@ def test_values_and_retry(served: DaemonProcess, chromium: Browser) -> None:
     chromium.show(1280)
     chromium.prefer("en")
     chromium.open(f"http://127.0.0.1:{served.api_port}/")
-    statistics = answers.StatisticsModel.model_validate(ask("GET", "/api/statistics").json)
+    statistics = Totals.model_validate(ask("GET", "/api/statistics").json)
     assert number(chromium, "saved-bytes") == statistics.saved_bytes > 0
     assert number(chromium, "converted") == statistics.converted == 5
-    assert (
-        number(chromium, "dead") == answers.QueueModel.model_validate(ask("GET", "/api/queue").json).dead == 1
-    )
+    assert number(chromium, "dead") == Overview.model_validate(ask("GET", "/api/queue").json).dead == 1
     shown = chromium.value("[...document.querySelectorAll('.cards > li')].map(card => card.id)")
-    recent = answers.RecentModel.model_validate(ask("GET", "/api/recent").json)
+    recent = RecentModel.model_validate(ask("GET", "/api/recent").json)
     assert shown == [f"conversion-{conversion.id}" for conversion in recent.conversions]
 
     [letter] = ask("GET", "/api/dead").json

@@ -21,11 +21,12 @@ from converter_app.tests.harness import children_of, wait_until
 from webp_converter.base.processes import start_fork_server
 from webp_converter.config import Config, Store, Workers
 from webp_converter.queue.jobs import Job
+from webp_converter.queue.outcome import Outcome
 from webp_converter.variants.store import StoreError, Temporary
 from webp_converter.work import pool
 from webp_converter.work.convert import convert
 from webp_converter.work.pool import Answer, Failure, Pool
-from webp_converter.work.worker import Order, Outcome, Report
+from webp_converter.work.worker import Order, Report
 
 
 def misbehave(orders: Sequence[Order]) -> list[Report | str]:

@@ -7,6 +7,7 @@ import threading
 from collections.abc import Iterator, Sequence
 from multiprocessing.process import BaseProcess
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 from converter_app.tests.harness import MARK, StartDaemon, decided, variant_of, wait_until
@@ -16,10 +17,12 @@ from tests.kit import pictures
 from webp_converter.base.processes import start_fork_server
 from webp_converter.config import Config, Encoding
 from webp_converter.config import Store as StoreConfig
+from webp_converter.queue.outcome import Outcome
 from webp_converter.variants.store import Finished, Mark, Result
 from webp_converter.work import second_pass
+from webp_converter.work.records import Records
 from webp_converter.work.second_pass import Refiner
-from webp_converter.work.worker import Order, Outcome, Report, convert_with, improve_with
+from webp_converter.work.worker import Order, Report, convert_with, improve_with
 
 LOSSY = Mark(1, 2, "q75")
 
@@ -38,16 +41,19 @@ class World:
         self.published = 0
         self.stopping = threading.Event()
         self.thread: threading.Thread | None = None
-        self.refiner = Refiner(
-            self.config, self.store.temporary, lambda: not self.busy, self._publish, self._observe
-        )
+        self.condition = Mock(is_idle=lambda: not self.busy)
+        trees = Mock(publish=self._publish)
+        self.records = Records(Mock(), Mock(), Mock(), Mock())
+        self.records.metrics.second.labels = self._counted
+        self.refiner = Refiner(self.config, self.store.temporary, self.condition, trees, self.records)
 
     def _publish(self, batch: list[Finished]) -> Sequence[Result]:
         self.published += 1
         return self.store.publish(batch)
 
-    def _observe(self, outcome: str, report: Report | None) -> None:
+    def _counted(self, outcome: str) -> Mock:
         self.outcomes.append(outcome)
+        return Mock()
 
     def run(self) -> None:
         self.thread = threading.Thread(target=self.refiner.run, args=(self.stopping,), daemon=True)
@@ -155,7 +161,7 @@ class TestRefiner:
             asked.set()
             return not world.busy
 
-        world.refiner._idle = idle
+        world.condition.is_idle = idle
         world.refiner.remember(os.fsencode(path), LOSSY)
         world.run()
         for _ in range(3):
@@ -189,7 +195,7 @@ class TestRefiner:
         started_at: list[float] = []
         monkeypatch.setattr(second_pass, "_TICK_S", 0.001)
         monkeypatch.setattr(second_pass.time, "monotonic", lambda: clock[0])
-        monkeypatch.setattr(refiner, "_idle", idle)
+        monkeypatch.setattr(refiner, "_condition", Mock(is_idle=idle))
         monkeypatch.setattr(refiner, "_improve", improve)
         refiner.remember(b"/a.jpg", LOSSY)
         refiner.run(stopping)

@@ -5,24 +5,19 @@ from __future__ import annotations
 import os
 from datetime import UTC, datetime
 
-from webp_converter.api.answers import (
-    Disk,
-    Health,
-    LastEviction,
-    LastScan,
-    OriginalsModel,
-    Part,
-    Status,
-)
+from webp_converter.api.answers import Disk, Status
 from webp_converter.api.cached_question import Told
 from webp_converter.api.page import Queue, View
+from webp_converter.events.scanner import LastScan
 from webp_converter.queue.jobs import Letter, Overview, PutOff, Running, Waiting
 from webp_converter.queue.latest_jobs import Conversion
-from webp_converter.variants.statistics import Day, Sums, Totals
-from webp_converter.variants.store import Mark
+from webp_converter.variants.originals import OriginStatus
+from webp_converter.variants.statistics import Day, Totals
+from webp_converter.work.health import Health, Part
+from webp_converter.work.housekeeper import LastEviction
 
 NOW = datetime(2026, 11, 28, 12, 0, tzinfo=UTC).timestamp()
-TREE = b"/var/www/cdn/upload/resize_cache"
+TREE = "/var/www/cdn/upload/resize_cache"
 PARTS = ("queue", "cache", "watch", "pool", "disk")
 HOSTILE = b"\"'><script>alert(1)<img src=x onerror=alert(2)> & &amp; \xff\xfe\n\xe2\x80\xae.jpg"
 SHOWN = "\"'><script>alert(1)<img src=x onerror=alert(2)> & &amp; \\xff\\xfe\\n\\u202e.jpg"
@@ -39,31 +34,42 @@ PROBLEMS = {
 
 def works() -> View:
     """A daemon that has worked for a day, and gave up two pictures."""
+    directory = f"{TREE}/iblock/1a2/450_450_1"
     letters = [
         Letter(
-            f"{int(NOW - age_s) * 1000}-0",
-            TREE + b"/iblock/1a2/450_450_1/" + name,
-            reason,
-            "",
-            tries,
-            0,
-            "cdn",
+            id=f"{int(NOW - age_s) * 1000}-0",
+            path=f"{directory}/{os.fsdecode(name)}",
+            reason=reason,
+            tries=tries,
+            given_up_at=int(NOW - age_s),
+            consumer="cdn",
+            traceback="",
+            asked_at=0,
         )
         for name, reason, tries, age_s in (
             (b"photo.jpg", "worker crashed (SIGKILL)", 3, 70),
             (HOSTILE, "not done after 30 s", 1, 400_000),
         )
     ]
-    streams = {"high": Waiting(3, 1, 2.5), "normal": Waiting(1234, 2, 150.0), "low": Waiting(0, 0, None)}
-    running = [Running(TREE + b"/iblock/1a2/450_450_1/now.png", "high", "cdn", 0.4)]
-    overview = Overview(streams, [], running, 7, [PutOff(b"/later.jpg", 9.5, 1)], 25)
-    day = Day(1200, 30, 2, 80 << 20, 35 << 20, 1232)
+    overview = Overview(
+        streams={
+            "high": Waiting(length=3, under_way=1, oldest_s=2.5),
+            "normal": Waiting(length=1234, under_way=2, oldest_s=150.0),
+            "low": Waiting(length=0, under_way=0, oldest_s=None),
+        },
+        consumers=[],
+        running=[Running(path=f"{directory}/now.png", priority="high", consumer="cdn", idle_s=0.4)],
+        later=7,
+        next=[PutOff(path="/later.jpg", due_s=9.5, tries=1)],
+        dead=25,
+    )
+    day = Day(
+        converted=1200, kept=30, failed=2, original_bytes=80 << 20, variant_bytes=35 << 20, decisions=1232
+    )
     conversions = [
-        Conversion(
-            "a", TREE + b"/iblock/1a2/450_450_1/" + HOSTILE, _mark("q75", 0.9612), "jpeg", 41_000, 0, NOW - 9
-        ),
-        Conversion("b", TREE + b"/logo.png", _mark("q0", float("nan")), "png", 70_000, 12_000, NOW - 700),
-        Conversion("c", b"/var/cache/webp/upload/x.bmp", _mark("q90", 0.99), "bmp", 90_000, 0, NOW - 90_000),
+        _conversion("a", f"{directory}/{os.fsdecode(HOSTILE)}", "q75", 0.9612, "jpeg", 41_000, None, NOW - 9),
+        _conversion("b", f"{TREE}/logo.png", "q0", None, "png", 70_000, 12_000, NOW - 700),
+        _conversion("c", "/var/cache/webp/upload/x.bmp", "q90", 0.99, "bmp", 90_000, None, NOW - 90_000),
     ]
     return _view(
         _status(
@@ -82,12 +88,18 @@ def works() -> View:
                 missing_bytes=0,
                 seconds=1.0,
             ),
-            originals=OriginalsModel(tried_at=NOW - 30, problem=""),
+            originals=OriginStatus(tried_at=NOW - 30, problem=""),
         ),
         queue=Told(Queue(overview, letters)),
         totals=Told(
             Totals(
-                1, Sums(52_000, 3100, 25, 3 << 30, 1 << 30), {}, 0, 0, {"2026-11-28": day, "2026-11-20": day}
+                converted=52_000,
+                kept=3100,
+                failed=25,
+                original_bytes=3 << 30,
+                variant_bytes=1 << 30,
+                since=1,
+                days={"2026-11-28": day, "2026-11-20": day},
             )
         ),
         rates=(12, 3456),
@@ -116,7 +128,7 @@ def fails() -> View:
                 missing_bytes=7 << 20,
                 seconds=1.0,
             ),
-            originals=OriginalsModel(tried_at=NOW - 3, problem="away a moment ago"),
+            originals=OriginStatus(tried_at=NOW - 3, problem="away a moment ago"),
         ),
         queue=Told(before.queue.value, "Redis is away", 90.0),
         totals=Told(before.totals.value, "no answer after 0.5 s", 8000.0),
@@ -134,7 +146,7 @@ def starts() -> View:
             dict.fromkeys(("queue", "watch"), "starting"),
             last_scan=None,
             last_eviction=None,
-            originals=OriginalsModel(tried_at=None, problem=""),
+            originals=OriginStatus(tried_at=None, problem=""),
             scanning=True,
         ),
         queue=Told(None, "Redis is away"),
@@ -146,25 +158,46 @@ def starts() -> View:
 
 def idle() -> View:
     """A daemon that has had nothing to do."""
-    streams = dict.fromkeys(("high", "normal", "low"), Waiting(0, 0, None))
+    streams = dict.fromkeys(("high", "normal", "low"), Waiting(length=0, under_way=0, oldest_s=None))
     return _view(
         _status(
             {},
             last_scan=None,
             last_eviction=None,
-            originals=OriginalsModel(tried_at=None, problem=""),
+            originals=OriginStatus(tried_at=None, problem=""),
             status="failed",
         ),
-        queue=Told(Queue(Overview(streams, [], [], 0, [], 0), [])),
-        totals=Told(Totals(0, Sums(), {}, 0, 0, {})),
+        queue=Told(Queue(Overview(streams=streams, consumers=[], running=[], later=0, next=[], dead=0), [])),
+        totals=Told(Totals()),
         rates=(0, 0),
         conversions=[],
         signed_in=True,
     )
 
 
-def _mark(verdict: str, similarity: float) -> Mark:
-    return Mark(120_000, 1, verdict, similarity, 900, 1250)
+def _conversion(
+    id: str,
+    path: str,
+    verdict: str,
+    ssim: float | None,
+    form: str,
+    variant_bytes: int,
+    avif_bytes: int | None,
+    at: float,
+) -> Conversion:
+    return Conversion(
+        id=id,
+        path=path,
+        format=form,
+        original_bytes=120_000,
+        variant_bytes=variant_bytes,
+        avif_bytes=avif_bytes,
+        verdict=verdict,
+        ssim=ssim,
+        encode_ms=1250,
+        latency_ms=900,
+        published_at=at,
+    )
 
 
 def _status(
@@ -172,7 +205,7 @@ def _status(
     *,
     last_scan: LastScan | None,
     last_eviction: LastEviction | None,
-    originals: OriginalsModel,
+    originals: OriginStatus,
     scanning: bool = False,
     status: str = "",
 ) -> Status:
@@ -193,7 +226,7 @@ def _status(
         version="0.1.0",
         release="20261128-1",
         uptime_s=90_061.0,
-        disks=[Disk(tree=os.fsdecode(TREE), used_bytes=10 << 30, available_bytes=25 << 30, share=2 / 7)],
+        disks=[Disk(tree=TREE, used_bytes=10 << 30, available_bytes=25 << 30, share=2 / 7)],
         originals=originals,
         last_scan=last_scan,
         last_eviction=last_eviction,
@@ -217,7 +250,7 @@ def _view(
         totals=totals,
         rates=rates,
         conversions=conversions,
-        trees=(TREE, b"/var/cache/webp"),
+        trees=(os.fsencode(TREE), b"/var/cache/webp"),
         signed_in=signed_in,
         refresh_s=refresh_s,
     )

@@ -78,7 +78,7 @@ BROKEN = {
         "it does not start (exit-code)",
     ),
     "never gets healthy": (
-        ("daemon.py", "works = not self._stopping.is_set() and", "works = not parts and"),
+        ("work/health.py", "works = not self._stopping.is_set() and", "works = not parts and"),
         "it says that it can't work",
     ),
 }

@@ -32,6 +32,7 @@ SITE = "templates/nginx/etc/nginx/conf.d/server.conf"
 
 
 DAEMON = "converter_app/src/webp_converter/daemon.py"
+HEALTH = "converter_app/src/webp_converter/work/health.py"
 
 
 # Asks for a picture about 200 times a second with each connection, rather than as fast as it can: the hosts

@@ -13,7 +13,7 @@ import pytest
 from tests.kit.deployment import INVENTORY_OF_EDGES, pyinfra
 from tests.kit.edges import Balancer
 from tests.kit.hosts import Cdn
-from tests.kit.rollout import DAEMON, NGINX, SITE, Tree, WhileVisited, traces
+from tests.kit.rollout import DAEMON, HEALTH, NGINX, SITE, Tree, WhileVisited, traces
 from tests.kit.support import Figure, Remote, wait_until
 
 pytestmark = pytest.mark.edges
@@ -90,7 +90,7 @@ def test_a_daemon_that_does_not_get_healthy_stops_at_its_host(
     before = release(remotes["cdn"]), configuration(remotes["cdn"])
     # The edges come first, and take it.
     tree.change(*keep_alive(63))
-    tree.change(DAEMON, "works = not self._stopping.is_set() and", "works = not parts and")
+    tree.change(HEALTH, "works = not self._stopping.is_set() and", "works = not parts and")
     with visited() as seen:
         done = tree.run("--batch", "2")
     figure(f"rollout of a daemon that stays ill, stopped after {done.seconds:.0f} s: {seen.figures()}")

@@ -243,14 +243,17 @@ def stats(
     with _reaching(settings, "cache"):
         totals = Statistics(settings.cache).totals(days)
     if as_json:
-        print(json.dumps(totals.as_json()))
+        told: dict[str, Any] = {"since": totals.since, **totals.model_dump()}
+        for day in told["days"].values():  # what follows from the rest has always been at its end here
+            day |= {name: day.pop(name) for name in ("saved_bytes", "success_rate")}
+        print(json.dumps(told))
         return
 
     def row(sums: Sums) -> list[str]:
-        saved = sums.original_bytes - sums.variant_bytes
         counts = [str(number) for number in (sums.converted, sums.kept, sums.failed)]
-        sizes = [terminal.size(number) for number in (sums.original_bytes, sums.variant_bytes, saved)]
-        return [*counts, *sizes, terminal.share(saved, sums.original_bytes)]
+        numbers = (sums.original_bytes, sums.variant_bytes, sums.saved_bytes)
+        sizes = [terminal.size(number) for number in numbers]
+        return [*counts, *sizes, terminal.share(sums.saved_bytes, sums.original_bytes)]
 
     columns = ("converted", "kept", "failed", "originals", "variants", "saved", "share")
     since = f", since {terminal.moment(totals.since)}" if totals.since else ""
@@ -258,15 +261,15 @@ def stats(
     for form, sums in totals.formats.items():
         table.add_row(form, *row(sums))
     table.add_section()
-    table.add_row("all", *row(totals.all))
+    table.add_row("all", *row(totals))
     terminal.show(table)
     if totals.days:
         by_day = terminal.table("Work of each day (UTC)", "day", *columns, "again", "evicted", numbers=9)
         for date, day in totals.days.items():
             by_day.add_row(date, *row(day), str(day.again), str(day.evicted))
         terminal.show(by_day)
-    decided = totals.all.converted + totals.all.kept + totals.all.failed
-    success = terminal.share(totals.all.converted + totals.all.kept, decided)
+    decided = totals.converted + totals.kept + totals.failed
+    success = terminal.share(totals.converted + totals.kept, decided)
     terminal.show(f"success rate: {success or 'nothing is decided yet'}")
     terminal.show(f"evicted: {totals.evicted} variants, {terminal.size(totals.evicted_bytes)}")
 
@@ -282,7 +285,7 @@ def queue(config: ConfigFile = DEFAULT_FILE, as_json: AsJson = False) -> None:
     with _reaching(settings):
         view = Service(settings).overview()
     if as_json:
-        print(json.dumps(view.as_json()))
+        print(json.dumps(view.model_dump()))
         return
     streams = terminal.table("Queue", "priority", "jobs", "under way", "oldest", numbers=3)
     for name, waiting in view.streams.items():
@@ -335,14 +338,14 @@ def cleanup(
             as_json,
         )
     if as_json:
-        print(json.dumps(done.as_json()))
+        print(json.dumps(done.model_dump()))
     else:
         table = terminal.table("Would go" if dry_run else "Removed", "what", "files", "on disk", numbers=2)
         for what, count in (
             ("stale or without an original", done.stale),
             ("unfinished, of killed runs", done.unfinished),
-            (f"not read for {settings.store.evict_after_days} days", done.eviction.evicted[Why.AGE]),
-            ("for lack of space", done.eviction.evicted[Why.SPACE]),
+            (f"not read for {settings.store.evict_after_days} days", done.evicted[Why.AGE]),
+            ("for lack of space", done.evicted[Why.SPACE]),
         ):
             table.add_row(what, str(count.files), terminal.size(count.bytes))
         terminal.show(table)
@@ -350,12 +353,12 @@ def cleanup(
             terminal.show(f"{done.queued} originals queued, {done.seconds:.1f} s")
         if done.missed:
             terminal.show(f"queue.url {settings.queue.url} can't be reached: nothing was queued")
-        if done.eviction.refused:
-            terminal.show(f"{done.eviction.refused} originals can't be marked: their variants stay")
-        if done.eviction.missing_bytes:
-            missing = terminal.size(done.eviction.missing_bytes)
+        if done.refused:
+            terminal.show(f"{done.refused} originals can't be marked: their variants stay")
+        if done.missing_bytes:
+            missing = terminal.size(done.missing_bytes)
             terminal.show(f"{missing} are missing to store.low_water, and nothing of ours is left")
-    left = done.files if dry_run else done.missed or done.eviction.refused or done.eviction.missing_bytes
+    left = done.files if dry_run else done.missed or done.refused or done.missing_bytes
     raise typer.Exit(1 if left else 0)
 
 
@@ -375,7 +378,7 @@ def dead_list(config: ConfigFile = DEFAULT_FILE, as_json: AsJson = False) -> Non
     with _reaching(settings):
         letters = list(Service(settings).all_letters())
     if as_json:
-        print(json.dumps([letter.summary() for letter in letters]))
+        print(json.dumps([letter.summary().model_dump() for letter in letters]))
     elif letters:
         table = terminal.table(f"{len(letters)} dead letters", "id", "picture", "reason", "tries", "when")
         for letter in letters:
@@ -406,14 +409,14 @@ def dead_show(
         raise _stop(f"no dead letter {id}")
     command = retry_command(letter, config)
     if as_json:
-        print(json.dumps(letter.details(command)))
+        print(json.dumps({**letter.model_dump(), "command": command}))
         return
     terminal.show(
         terminal.field("picture", terminal.path(letter.path)),
         terminal.field("reason", letter.reason),
         terminal.field("tries", str(letter.tries)),
         terminal.field("given up", f"{terminal.moment(letter.given_up_at)} by {letter.consumer or '?'}"),
-        terminal.field("asked for", terminal.moment(letter.event_ns / 1e9)),
+        terminal.field("asked for", terminal.moment(letter.asked_at)),
         f"\n{letter.traceback or 'There is no traceback: the worker itself ended.'}",
         "\nHave it tried again:\n",
         f"    {command}",

@@ -16,7 +16,8 @@ from rich.text import Text
 from webp_converter.base.formatting import duration, moment, printable, share, size
 
 if TYPE_CHECKING:
-    from webp_converter.api.answers import AnswerModel, Explanation, OriginalModel, QueuedModel, VariantModel
+    from webp_converter.api.answers import AnswerModel, Explanation, OriginalModel, VariantModel
+    from webp_converter.queue.jobs import Queued
 
 __all__ = [
     "counted",
@@ -36,9 +37,9 @@ Result = TypeVar("Result")
 _PIPE_COLUMNS = 200
 
 
-def path(name: bytes) -> Text:
+def path(name: str | bytes) -> Text:
     """A path on one line, whatever it is made of."""
-    return Text(printable(name))
+    return Text(printable(os.fsencode(name)))
 
 
 def text(words: str) -> Text:
@@ -129,7 +130,7 @@ def explain(told: Explanation) -> None:
 
 def _sentence(words: str) -> Text:
     """Words that may have a path in them."""
-    return path(os.fsencode(words))
+    return path(words)
 
 
 def _original(original: OriginalModel, where: str) -> str:
@@ -153,7 +154,7 @@ def _variant(variant: VariantModel) -> str:
     return f"{variant.name} is {states.get(variant.state, 'there')}; {variant.bytes:,} bytes, {mark}."
 
 
-def _queue(queue: QueuedModel) -> list[str]:
+def _queue(queue: Queued) -> list[str]:
     if queue.problem:
         return [f"It can't be asked: {queue.problem}."]
     sentences = {

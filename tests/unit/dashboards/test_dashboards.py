@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from webp_converter.work.metrics import Metrics
+from webp_converter.metrics import Metrics
 
 from bitrix_cdn.dashboards import Options, files
 from bitrix_cdn.dashboards.panels import DATASOURCE

@@ -21,15 +21,13 @@ import redis
 from webp_converter.api.answers import (
     AnswerModel,
     Explanation,
-    LetterSummary,
     OriginalModel,
-    QueuedModel,
     VariantModel,
 )
 from webp_converter.base import formatting
 from webp_converter.base.names import SUFFIX_BYTES, TOO_LONG, has_room, is_original, is_variant
 from webp_converter.config import Config
-from webp_converter.queue.jobs import Jobs
+from webp_converter.queue.jobs import Jobs, Queued
 from webp_converter.variants.originals import Originals, OriginAwayError, canonical_url
 from webp_converter.variants.store import (
     DECISIONS,
@@ -259,14 +257,12 @@ def _variant(
     )
 
 
-def _queue(path: bytes, jobs: Jobs) -> QueuedModel:
+def _queue(path: bytes, jobs: Jobs) -> Queued:
     try:
-        queued, letter = jobs.queued(path), jobs.letter_of(path)
+        return jobs.queued(path)
     except redis.RedisError as error:
         reason = " ".join(f"Redis is away: {error}".split()).rstrip(".")
-        return QueuedModel(state="unknown", problem=reason)
-    told = QueuedModel(state="none") if queued is None else QueuedModel(**queued._asdict())
-    return told.model_copy(update={"dead": LetterSummary(**letter.summary()) if letter else None})
+        return Queued(state="unknown", problem=reason)
 
 
 def _answers(
@@ -325,7 +321,7 @@ def _verdict(
     place: Place,
     original: OriginalModel,
     variants: list[VariantModel],
-    queue: QueuedModel,
+    queue: Queued,
     config: Config,
 ) -> tuple[str, str]:
     """The state of a picture, and why it is that."""
@@ -369,9 +365,7 @@ def _converted(variant: VariantModel, original: OriginalModel) -> str:
     return f"It is WebP {how}{like}: {after:,} bytes instead of {before:,}, {saved} less."
 
 
-def _undecided(
-    path: bytes, variants: list[VariantModel], queue: QueuedModel, config: Config
-) -> tuple[str, str]:
+def _undecided(path: bytes, variants: list[VariantModel], queue: Queued, config: Config) -> tuple[str, str]:
     began = "Nothing is decided yet"
     if any(variant.state == "stale" for variant in variants):
         began = "It has changed since it was converted, and nothing is decided about what it is now"

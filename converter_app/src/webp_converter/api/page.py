@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import math
+import os
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from functools import cache
@@ -143,7 +143,7 @@ def _environment(language: Language) -> jinja2.Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.tests["nan"] = math.isnan
+    environment.filters["fsencode"] = os.fsencode
     environment.globals |= {
         # Of a sentence: its values are escaped as those of the template are.
         "_": lambda message, **values: _filled(language.message(message), values),
@@ -183,8 +183,9 @@ def _filled(message: str, values: dict[str, object]) -> Markup:
     )
 
 
-def _below(path: bytes, trees: tuple[bytes, ...]) -> tuple[bytes, bytes]:
+def _below(shown: str, trees: tuple[bytes, ...]) -> tuple[bytes, bytes]:
     """A path below its tree: its directory, and its last part."""
+    path = os.fsencode(shown)
     tree = next((tree for tree in trees if path.startswith(tree + b"/")), None)
     directory, slash, name = path[len(tree) + 1 if tree else 0 :].rpartition(b"/")
     return directory + slash, name
@@ -197,7 +198,7 @@ def _plot(view: View) -> Plot | None:
     today = datetime.fromtimestamp(view.now, UTC).date()
     dates = [today - timedelta(days=back) for back in range(DAYS - 1, -1, -1)]
     days = [view.totals.value.days.get(day.isoformat(), Day()) for day in dates]
-    saved = [day.original_bytes - day.variant_bytes for day in days]
+    saved = [day.saved_bytes for day in days]
     most = max(*saved, 1)
     bars = [
         Bar(day, work, bytes_, max(1.0 if bytes_ > 0 else 0.0, 100 * max(0, bytes_) / most))

@@ -40,7 +40,7 @@ from webp_converter.api.page import (
     icon,
     page,
 )
-from webp_converter.api.server import DaemonView
+from webp_converter.api.server import Parts
 from webp_converter.api.service import Service
 from webp_converter.base import log
 from webp_converter.config import Config
@@ -86,7 +86,7 @@ def media_type(data: bytes) -> str | None:
 
 
 def add_page(
-    app: FastAPI, config: Config, service: Service, live: DaemonView, status: Callable[[], Status]
+    app: FastAPI, config: Config, service: Service, parts: Parts, status: Callable[[], Status]
 ) -> None:
     """Adds the page's routes. What they take and give is for browsers, and not in the API's document."""
     queue = Source(lambda: Queue(service.overview(), service.letters(count=LETTERS)))
@@ -101,8 +101,8 @@ def add_page(
             status=status(),
             queue=asked[0](_PATIENCE_S),
             totals=asked[1](max(0.0, deadline - time.monotonic())),
-            rates=live.recent.rates(),
-            conversions=live.recent.latest(CONVERSIONS),
+            rates=parts.recent.rates(),
+            conversions=parts.recent.latest(CONVERSIONS),
             trees=trees,
             signed_in=_is_signed_in(config, request),
             refresh_s=_refresh_s(request.query_params.get("refresh", "")),
@@ -135,7 +135,7 @@ def add_page(
 
     @app.api_route("/pictures/{id}/{which}", methods=["GET", "HEAD"], include_in_schema=False)
     def get_picture(id: str, which: Literal["before", "webp", "avif"]) -> Response:
-        conversion = live.recent.find(id)
+        conversion = parts.recent.find(id)
         if conversion is None:
             raise HTTPException(404, "no such conversion, or it is forgotten")
         try:

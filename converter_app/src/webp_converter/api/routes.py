@@ -24,31 +24,28 @@ from fastapi.security import HTTPBearer
 from webp_converter.api.access import RefusedError, check_bearer, check_origin
 from webp_converter.api.answers import (
     Asked,
-    CleanupModel,
+    Disk,
     Explanation,
-    Health,
-    LetterModel,
-    LetterSummary,
-    Picture,
     Problem,
-    QueueModel,
     RecentModel,
     Retried,
     ScanAsked,
-    StatisticsModel,
     Status,
     Wish,
 )
 from webp_converter.api.page_routes import FORM, add_page
-from webp_converter.api.server import DaemonView
-from webp_converter.api.service import Service, retry_command
+from webp_converter.api.server import Parts
+from webp_converter.api.service import Picture, Service, retry_command
 from webp_converter.base import log
 from webp_converter.config import Api as ApiConfig
 from webp_converter.config import Config
-from webp_converter.queue.jobs import Letter
+from webp_converter.metrics import VERSION, release
+from webp_converter.queue.jobs import Letter, LetterSummary, Overview
 from webp_converter.variants.eviction import Space
+from webp_converter.variants.statistics import Totals
+from webp_converter.work.cleanup import Cleanup
+from webp_converter.work.health import Health
 from webp_converter.work.housekeeper import BusyError
-from webp_converter.work.metrics import VERSION, release
 
 _READING = ("GET", "HEAD", "OPTIONS")
 _DESCRIPTION = """What the converter does and knows.
@@ -84,7 +81,7 @@ LetterId = Annotated[
 ]
 
 
-def application(config: Config, service: Service, live: DaemonView) -> FastAPI:
+def application(config: Config, service: Service, parts: Parts) -> FastAPI:
     """The API over what the daemon tells of itself, and over all that it works on."""
     app = FastAPI(
         title="webp-converter",
@@ -96,10 +93,10 @@ def application(config: Config, service: Service, live: DaemonView) -> FastAPI:
     )
     _guard(app, config.api)
     _explain(app)
-    status = _status_of(config, service, live)
-    _add_reading(app, service, live, status)
-    _add_orders(app, service, live)
-    add_page(app, config, service, live, lambda: Status.model_validate(status()))
+    status = _status_of(config, service, parts)
+    _add_reading(app, service, parts, status)
+    _add_orders(app, service, parts)
+    add_page(app, config, service, parts, status)
     return app
 
 
@@ -161,12 +158,12 @@ def _complaints(errors: Iterable[Any]) -> Iterable[str]:
             yield f"{name}: {message}" if name else message
 
 
-def _status_of(config: Config, service: Service, live: DaemonView) -> Callable[[], dict[str, Any]]:
+def _status_of(config: Config, service: Service, parts: Parts) -> Callable[[], Status]:
     """What tells how the daemon does."""
     started = time.monotonic()
     its_release = release()
 
-    def status() -> dict[str, Any]:
+    def status() -> Status:
         disks = []
         for tree in (config.store.root, config.originals.variants):
             try:
@@ -174,31 +171,29 @@ def _status_of(config: Config, service: Service, live: DaemonView) -> Callable[[
             except OSError:  # not there (yet)
                 continue
             disks.append(
-                {
-                    "tree": str(tree),
-                    "used_bytes": space.used,
-                    "available_bytes": space.available,
-                    "share": round(space.share, 4),
-                }
+                Disk(
+                    tree=str(tree),
+                    used_bytes=space.used,
+                    available_bytes=space.available,
+                    share=round(space.share, 4),
+                )
             )
-        return {
-            "health": live.health()[1],
-            "consumer": service.consumer,
-            "version": VERSION,
-            "release": its_release,
-            "uptime_s": round(time.monotonic() - started, 1),
-            "disks": disks,
-            "originals": live.reach.as_json(),
-            "last_scan": live.last_scan(),
-            "last_eviction": live.last_eviction(),
-        }
+        return Status(
+            health=parts.condition.health(),
+            consumer=service.consumer,
+            version=VERSION,
+            release=its_release,
+            uptime_s=round(time.monotonic() - started, 1),
+            disks=disks,
+            originals=parts.reach,
+            last_scan=parts.scanner.last,
+            last_eviction=parts.housekeeper.last,
+        )
 
     return status
 
 
-def _add_reading(
-    app: FastAPI, service: Service, live: DaemonView, status: Callable[[], dict[str, Any]]
-) -> None:
+def _add_reading(app: FastAPI, service: Service, parts: Parts, status: Callable[[], Status]) -> None:
     @app.get(
         "/health",
         tags=["daemon"],
@@ -207,10 +202,10 @@ def _add_reading(
     )
     def get_health(response: Response) -> Any:
         """200 while the daemon can work, with `status` ok or degraded; 503 when it can't."""
-        works, state = live.health()
-        if not works:
+        health = parts.condition.health()
+        if health.status == "failed":
             response.status_code = 503
-        return state
+        return health
 
     @app.get("/api/status", tags=["daemon"], response_model=Status, responses=_problems())
     def get_status() -> Any:
@@ -222,9 +217,9 @@ def _add_reading(
         count: Annotated[int, Query(ge=0, le=1000, description="How many conversions at most.")] = 12,
     ) -> Any:
         """What this daemon converted last, and how fast; it remembers a thousand pictures, until it stops."""
-        minute, hour = live.recent.rates()
-        conversions = [conversion.as_json() for conversion in live.recent.latest(count)]
-        return {"decided_minute": minute, "decided_hour": hour, "conversions": conversions}
+        minute, hour = parts.recent.rates()
+        latest = parts.recent.latest(count)
+        return RecentModel(decided_minute=minute, decided_hour=hour, conversions=latest)
 
     @app.get("/api/pictures", tags=["pictures"], response_model=Picture, responses=_problems(404, 422))
     def get_picture(
@@ -239,7 +234,7 @@ def _add_reading(
             raise HTTPException(422, _one_line(error)) from error
         if state is None:
             raise HTTPException(404, "no decision about this path")
-        return {**state._asdict(), "path": os.fsdecode(state.path)}
+        return state
 
     @app.get("/api/explain", tags=["pictures"], response_model=Explanation, responses=_problems(422))
     def get_explanation(
@@ -253,19 +248,17 @@ def _add_reading(
         except ValueError as error:
             raise HTTPException(422, _one_line(error)) from error
 
-    @app.get(
-        "/api/statistics", tags=["pictures"], response_model=StatisticsModel, responses=_problems(422, 503)
-    )
+    @app.get("/api/statistics", tags=["pictures"], response_model=Totals, responses=_problems(422, 503))
     def get_statistics(
         days: Annotated[int, Query(ge=0, le=3650, description="How many of the last days to list.")] = 30,
     ) -> Any:
         """What was converted, and what that saves. The numbers are those of all daemons on the same Redis."""
-        return service.totals(days).as_json()
+        return service.totals(days)
 
-    @app.get("/api/queue", tags=["queue"], response_model=QueueModel, responses=_problems(503))
+    @app.get("/api/queue", tags=["queue"], response_model=Overview, responses=_problems(503))
     def get_queue() -> Any:
         """How much waits, how long, what is under way where, and what is put off."""
-        return service.overview().as_json()
+        return service.overview()
 
     @app.get(
         "/api/dead", tags=["dead letters"], response_model=list[LetterSummary], responses=_problems(422, 503)
@@ -278,21 +271,21 @@ def _add_reading(
         count: Annotated[int, Query(ge=1, le=1000, description="How many at most.")] = 100,
     ) -> Any:
         """Pictures that were given up, the oldest first."""
-        return [letter.summary() for letter in service.letters(after, count)]
+        return service.letters(after, count)
 
     @app.get(
         "/api/dead/{id}",
         tags=["dead letters"],
-        response_model=LetterModel,
+        response_model=Letter,
         responses=_problems(404, 422, 503),
     )
     def get_letter(id: LetterId) -> Any:
         """One picture that was given up, with the traceback."""
         letter = _found(service, id)
-        return letter.details(retry_command(letter))
+        return letter.model_copy(update={"command": retry_command(letter)})
 
 
-def _add_orders(app: FastAPI, service: Service, live: DaemonView) -> None:
+def _add_orders(app: FastAPI, service: Service, parts: Parts) -> None:
     # Documents what `_guard` enforces.
     token = [Security(HTTPBearer(auto_error=False, description="The content of `api.token_file`."))]
 
@@ -309,7 +302,7 @@ def _add_orders(app: FastAPI, service: Service, live: DaemonView) -> None:
         letter = _found(service, id)
         if not service.retry([letter]):
             raise HTTPException(404, f"no dead letter {id}")
-        return {"id": letter.id, "path": os.fsdecode(letter.path)}
+        return Retried(id=letter.id, path=letter.path)
 
     @app.delete(
         "/api/dead/{id}",
@@ -333,13 +326,13 @@ def _add_orders(app: FastAPI, service: Service, live: DaemonView) -> None:
     )
     def scan() -> Any:
         """Has all originals compared with their variants: what is missing is queued, what is stale goes."""
-        live.scan()
-        return {"asked": True}
+        parts.scanner.wanted.set()
+        return ScanAsked(asked=True)
 
     @app.post(
         "/api/cleanup",
         tags=["daemon"],
-        response_model=CleanupModel,
+        response_model=Cleanup,
         responses=_problems(401, 409, 422, 503),
         dependencies=token,
     )
@@ -349,12 +342,12 @@ def _add_orders(app: FastAPI, service: Service, live: DaemonView) -> None:
         """Removes what is stale, unfinished, or read by nobody, and tells what that was; it is answered when
         that is done, which for a million pictures takes a minute."""
         try:
-            done = live.clean_up(dry_run)
+            done = parts.housekeeper.clean_up(dry_run)
         except BusyError as error:
             raise HTTPException(409, str(error)) from error
         if done is None:
             raise HTTPException(503, "the clean-up was ended: the daemon stops, or its log tells why")
-        return done.as_json()
+        return done
 
     @app.post(
         "/api/convert",
@@ -370,7 +363,7 @@ def _add_orders(app: FastAPI, service: Service, live: DaemonView) -> None:
             asked = service.ask([os.fsencode(path) for path in wish.paths])
         except ValueError as error:
             raise HTTPException(422, _one_line(error)) from error
-        return {"pictures": [{"path": os.fsdecode(path), "state": state} for path, state in asked]}
+        return Asked(pictures=asked)
 
 
 def _found(service: Service, id: str) -> Letter:

@@ -11,46 +11,55 @@ import shlex
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
+from webp_converter.base.fact import Fact
 from webp_converter.base.names import TOO_LONG, has_room, is_original, is_variant
 from webp_converter.config import DEFAULT_FILE, Config
-from webp_converter.queue.jobs import Job, Jobs, Letter, Overview, Priority
+from webp_converter.queue.jobs import Job, Jobs, Letter, LetterSummary, Overview, Priority
 from webp_converter.queue.latest_jobs import Conversion
 from webp_converter.variants.originals import Originals
 from webp_converter.variants.statistics import Statistics, Totals
-from webp_converter.variants.store import DecisionState, Store, is_evicted
+from webp_converter.variants.store import DecisionState, Identity, Store, is_evicted
 
 if TYPE_CHECKING:
     from webp_converter.api.answers import Explanation
 
 
-class PictureState(NamedTuple):
+class Picture(Fact):
     """What is known of one original."""
 
-    path: bytes
+    path: str
     verdict: str
-    """`q75` to `q100`, `q0` for lossless, or why the original is best; empty: only that it was evicted."""
+    """`q75` to `q100`, `q0` for lossless, or why the original is best."""
 
     evicted: bool
     """Whether its variants went because nobody read them; they come back when it is asked for."""
 
-    format: str | None
-    original_bytes: int | None
-    variant_bytes: int | None
+    format: str | None = None
+    """Of the original, where the statistics remember it."""
+
+    original_bytes: int | None = None
+    variant_bytes: int | None = None
     """None: the original is best."""
 
-    ssim: float | None
-    encode_ms: int | None
-    latency_ms: int | None
+    ssim: float | None = None
+    """Structural similarity of the variant to the original."""
+
+    encode_ms: int | None = None
+    """Decoding, judging and encoding."""
+
+    latency_ms: int | None = None
+    """From close-write to published."""
+
     avif_bytes: int | None = None
     """None: there is no AVIF variant."""
 
 
-class Asked(NamedTuple):
-    """What became of the wish to have a picture converted."""
+class AskedPicture(Fact):
+    """What became of the wish for one picture."""
 
-    path: bytes
+    path: str
     state: str
     """`queued`; `decided`: it is converted already, or best as it is; `missing`: there is no such picture."""
 
@@ -100,12 +109,12 @@ class Service:
 
     # Pictures
 
-    def picture(self, path: bytes) -> PictureState | None:
+    def picture(self, path: bytes) -> Picture | None:
         """What is known of an original; None when there is no decision.
 
         Raises ValueError for a path that can't be a picture's.
         """
-        store = self._checked(path)
+        store, shown = self._checked(path), os.fsdecode(path)
         known = store.mark_of(path)
         evicted = known is None and is_evicted(path)
         if known is None and not evicted:
@@ -114,8 +123,8 @@ class Service:
         form = remembered.format if remembered and remembered.format != "-" else None
         if known is not None:
             mark, variant_bytes = known
-            return PictureState(
-                path=path,
+            return Picture(
+                path=shown,
                 verdict=mark.verdict,
                 evicted=False,
                 format=form,
@@ -127,9 +136,9 @@ class Service:
                 avif_bytes=store.avif_bytes_of(path) or None,
             )
         if remembered is None:
-            return PictureState(path, "", True, None, None, None, None, None, None)
-        return PictureState(
-            path=path,
+            return Picture(path=shown, verdict="", evicted=True)
+        return Picture(
+            path=shown,
             verdict=remembered.verdict,
             evicted=True,
             format=form,
@@ -149,7 +158,7 @@ class Service:
 
         return explain(asked, self._config, self._store, self._originals, self._jobs)
 
-    def ask(self, paths: Sequence[bytes]) -> list[Asked]:
+    def ask(self, paths: Sequence[bytes]) -> list[AskedPicture]:
         """Queues pictures as if a visitor had asked for them. Whether the site has an original of the mounted
         tree, only the worker finds out.
 
@@ -163,9 +172,15 @@ class Service:
         for path, store in zip(paths, stores, strict=True):
             standing = store.standing_of(path) if store is self._store else DecisionState.UNDECIDED
             known = {None: "missing", DecisionState.UNDECIDED: "queued"}
-            asked.append(Asked(path, known.get(standing, "decided")))
+            asked.append(AskedPicture(path=os.fsdecode(path), state=known.get(standing, "decided")))
         now = time.time_ns()
-        self._jobs.push([Job(path, now, Priority.HIGH) for path, state in asked if state == "queued"])
+        self._jobs.push(
+            [
+                Job(path, now, Priority.HIGH)
+                for path, told in zip(paths, asked, strict=True)
+                if told.state == "queued"
+            ]
+        )
         return asked
 
     def published(self, conversion: Conversion, suffix: bytes, maximum_bytes: int) -> bytes | None:
@@ -174,15 +189,16 @@ class Service:
 
         Raises OriginAwayError when an original can't be read now.
         """
-        store = self._store_of(conversion.path)
+        path = os.fsencode(conversion.path)
+        store, made_from = self._store_of(path), (conversion.original_bytes, conversion.original_mtime_ns)
         if suffix:
-            variant = store.variant(conversion.path, suffix, maximum_bytes)
-            return variant[1] if variant and variant[0][:2] == conversion.mark[:2] else None
+            variant = store.variant(path, suffix, maximum_bytes)
+            return variant[1] if variant and variant[0][:2] == made_from else None
         try:
-            original = store.read(conversion.path, maximum_bytes)
+            original = store.read(path, maximum_bytes)
         except BlockingIOError:
             return None
-        return original.data if original and conversion.mark.describes(original.status) else None
+        return original.data if original and Identity.of(original.status)[:2] == made_from else None
 
     # Statistics and queue
 
@@ -219,7 +235,8 @@ class Service:
         """
         for letter in letters:
             try:
-                self._store_of(letter.path).remove_failure(letter.path)
+                path = os.fsencode(letter.path)
+                self._store_of(path).remove_failure(path)
             except ValueError:  # of a tree that is no longer in the settings
                 continue
         return self._jobs.retry([letter.id for letter in letters])
@@ -230,7 +247,7 @@ class Service:
         return self._jobs.drop([letter.id for letter in letters])
 
 
-def retry_command(letter: Letter, file: Path = DEFAULT_FILE) -> str:
+def retry_command(letter: LetterSummary, file: Path = DEFAULT_FILE) -> str:
     """What to paste into a shell to have a picture tried again. It names the letter, never the path, which
     may be of any bytes."""
     words = ["webp-converter", "dead", "retry", letter.id]

@@ -12,7 +12,6 @@ It goes when it is put back or dropped, or when its picture is published after a
 
 from __future__ import annotations
 
-import math
 import os
 import re
 import socket
@@ -24,6 +23,7 @@ import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
+from webp_converter.base.fact import Fact
 from webp_converter.config import Queue
 from webp_converter.variants.store import Identity
 
@@ -100,67 +100,60 @@ class Done(NamedTuple):
     """Whether a dead letter of the same path, if there is one, is no longer true."""
 
 
-class Letter(NamedTuple):
-    """A dead letter."""
+class LetterSummary(Fact):
+    """A picture that was given up."""
 
     id: str
-    path: bytes
+    path: str
     reason: str
-    traceback: str
-    """Empty where a worker ended without one."""
-
     tries: int
-    event_ns: int
-    """Wall clock time of the event that asked for it."""
+    given_up_at: float
+    """Unix time."""
 
     consumer: str
     """The daemon that gave it up."""
 
-    @property
-    def given_up_at(self) -> float:
-        """Seconds of the wall clock."""
-        return int(self.id.partition("-")[0]) / 1000
 
-    def summary(self) -> dict[str, Any]:
-        """For programs."""
-        return {
-            "id": self.id,
-            "path": os.fsdecode(self.path),
-            "reason": self.reason,
-            "tries": self.tries,
-            "given_up_at": self.given_up_at,
-            "consumer": self.consumer,
-        }
+class Letter(LetterSummary):
+    """A picture that was given up, with all that is known of why."""
 
-    def details(self, command: str) -> dict[str, Any]:
-        """For programs, with the command to have it tried again."""
-        more = {"traceback": self.traceback, "asked_at": self.event_ns / 1e9, "command": command}
-        return {**self.summary(), **more}
+    traceback: str
+    """Empty where a worker ended without one."""
+
+    asked_at: float
+    """Unix time of the event that the picture was to be converted for."""
+
+    command: str = ""
+    """What to paste into a shell to have it tried again; empty: nobody was to be shown that."""
+
+    def summary(self) -> LetterSummary:
+        """It without what only a page of its own has room for."""
+        return LetterSummary(**self.model_dump(include=set(LetterSummary.model_fields)))
 
 
-class Waiting(NamedTuple):
-    """One stream."""
+class Waiting(Fact):
+    """One priority of the queue."""
 
     length: int
-    """Entries, waiting or under way."""
+    """Jobs waiting or under way."""
 
     under_way: int
     oldest_s: float | None
-    """Age of the oldest entry in seconds; None when there is none."""
+    """Age of the oldest job in seconds."""
 
 
-class Running(NamedTuple):
-    """A job that a daemon has taken."""
+class Running(Fact):
+    """A job under way."""
 
-    path: bytes
+    path: str
     priority: str
     consumer: str
     idle_s: float
     """Seconds since the daemon took it, or last showed a sign of life for it."""
 
 
-class Consumer(NamedTuple):
-    """A daemon that has taken jobs from the queue."""
+class Consumer(Fact):
+    """A daemon that takes jobs from the queue."""
 
     name: str
     under_way: int
@@ -168,10 +161,10 @@ class Consumer(NamedTuple):
     """Seconds since it last asked for jobs."""
 
 
-class PutOff(NamedTuple):
+class PutOff(Fact):
     """A job that was put off."""
 
-    path: bytes
+    path: str
     due_s: float
     """Seconds until it is queued."""
 
@@ -179,13 +172,13 @@ class PutOff(NamedTuple):
     """Failures of workers so far; 0: it was put off for another reason."""
 
 
-class Queued(NamedTuple):
+class Queued(Fact):
     """How a picture stands in the queue."""
 
     state: str
-    """`waiting`; `running`; `running-again`: it will be queued again after that; `put-off`."""
+    """`none`; `waiting`; `running`; `running-again`: queued again after that; `put-off`; `unknown`."""
 
-    stream: str
+    stream: str = ""
     """`high`, `normal`, `low`; `later` of what was put off."""
 
     age_s: float | None = None
@@ -200,31 +193,28 @@ class Queued(NamedTuple):
     consumer: str = ""
     """The daemon that works on it."""
 
+    dead: LetterSummary | None = None
+    """Its dead letter."""
 
-class Overview(NamedTuple):
+    problem: str = ""
+    """Why it can't be told; empty: it can."""
+
+
+class Overview(Fact):
     """The queue at one moment."""
 
     streams: dict[str, Waiting]
     consumers: list[Consumer]
     running: list[Running]
-    """Some of the jobs under way."""
+    """Up to 20 of the jobs under way."""
 
     later: int
+    """How many jobs were put off."""
+
     next: list[PutOff]
-    """Those of the put-off jobs that are due first."""
+    """Up to 20 of these, those first that are due first."""
 
     dead: int
-
-    def as_json(self) -> dict[str, Any]:
-        """For programs."""
-        return {
-            "streams": {name: waiting._asdict() for name, waiting in self.streams.items()},
-            "consumers": [consumer._asdict() for consumer in self.consumers],
-            "running": [{**job._asdict(), "path": os.fsdecode(job.path)} for job in self.running],
-            "later": self.later,
-            "next": [{**job._asdict(), "path": os.fsdecode(job.path)} for job in self.next],
-            "dead": self.dead,
-        }
 
 
 _SHARED = """
@@ -599,11 +589,12 @@ class Jobs:
         return [
             Letter(
                 id=entry.decode(),
-                path=fields[b"path"],
+                path=os.fsdecode(fields[b"path"]),
                 reason=fields[b"reason"].decode("utf-8", "replace"),
                 traceback=fields.get(b"traceback", b"").decode("utf-8", "replace"),
                 tries=int(fields[b"tries"]),
-                event_ns=int(fields[b"event"]),
+                given_up_at=int(entry.partition(b"-")[0]) / 1000,
+                asked_at=int(fields[b"event"]) / 1e9,
                 consumer=fields.get(b"consumer", b"").decode("utf-8", "replace"),
             )
             for entry, fields in reply
@@ -611,23 +602,29 @@ class Jobs:
 
     # For people
 
-    def queued(self, path: bytes) -> Queued | None:
-        """How a picture stands in the queue; None: it isn't in it."""
+    def queued(self, path: bytes) -> Queued:
+        """How a picture stands in the queue."""
+        id: Any = self._redis.hget(self._letters_by_path, path)
+        letter = self.letter(id.decode()) if id else None
+        return self._queued(path).model_copy(update={"dead": letter and letter.summary()})
+
+    def _queued(self, path: bytes) -> Queued:
         seconds, microseconds = self._redis.time()
         now_ms = seconds * 1000 + microseconds // 1000
         due_ms: Any = self._redis.zscore(self._later, path)
         if due_ms is not None:
             detail: Any = self._redis.hget(self._details, path)
             tries = int(detail.split(b" ")[2]) if detail else 0
-            return Queued("put-off", "later", due_s=max(0.0, (due_ms - now_ms) / 1000), tries=tries)
+            due_s = max(0.0, (due_ms - now_ms) / 1000)
+            return Queued(state="put-off", stream="later", due_s=due_s, tries=tries)
         known: Any = self._redis.hget(self._keys[0], path)
         if not known:
-            return None
+            return Queued(state="none")
         state, stream, entry = known.decode().split(":")[:3]
         name = self._streams[Priority(stream)]
         found: Any = self._redis.xrange(name, entry, entry)
         if not found:
-            return None
+            return Queued(state="none")
         consumer = ""
         if state != "w":
             pending: Any = self._redis.xpending_range(name, GROUP, entry, entry, 1)
@@ -639,11 +636,6 @@ class Jobs:
             tries=int(found[0][1][b"tries"]),
             consumer=consumer,
         )
-
-    def letter_of(self, path: bytes) -> Letter | None:
-        """The dead letter of a picture; None: it wasn't given up."""
-        id: Any = self._redis.hget(self._letters_by_path, path)
-        return self.letter(id.decode()) if id else None
 
     def overview(self, shown: int = 20) -> Overview:
         """The queue now, with up to `shown` of the jobs under way and of those put off."""
@@ -658,15 +650,17 @@ class Jobs:
             for known in self._consumers(stream):
                 name, pending = known["name"].decode(), known["pending"]
                 under_way += pending
-                earlier = consumers.get(name, Consumer(name, 0, math.inf))
-                idle_s = min(earlier.idle_s, known["idle"] / 1000)
-                consumers[name] = Consumer(name, earlier.under_way + pending, idle_s)
+                idle_s = known["idle"] / 1000
+                if earlier := consumers.get(name):
+                    pending, idle_s = pending + earlier.under_way, min(idle_s, earlier.idle_s)
+                consumers[name] = Consumer(name=name, under_way=pending, idle_s=idle_s)
             if under_way:
                 running += self._running(priority, stream, shown - len(running))
-            streams[priority.value] = Waiting(lengths[priority.value], under_way, ages[priority.value])
+            name = priority.value
+            streams[name] = Waiting(length=lengths[name], under_way=under_way, oldest_s=ages[name])
         return Overview(
             streams=streams,
-            consumers=sorted(consumers.values()),
+            consumers=sorted(consumers.values(), key=lambda consumer: consumer.name),
             running=running,
             later=lengths["later"],
             next=self._put_off(now_ms, shown),
@@ -690,9 +684,14 @@ class Jobs:
         running = []
         for entry, found in zip(pending, pipe.execute(), strict=True):
             if found and found[0][1]:
-                idle_s = entry["time_since_delivered"] / 1000
-                consumer = entry["consumer"].decode()
-                running.append(Running(found[0][1][b"path"], priority.value, consumer, idle_s))
+                running.append(
+                    Running(
+                        path=os.fsdecode(found[0][1][b"path"]),
+                        priority=priority.value,
+                        consumer=entry["consumer"].decode(),
+                        idle_s=entry["time_since_delivered"] / 1000,
+                    )
+                )
         return running
 
     def _put_off(self, now_ms: int, count: int) -> list[PutOff]:
@@ -700,7 +699,11 @@ class Jobs:
         paths = [path for path, _ in first]
         details: Any = self._redis.hmget(self._details, paths) if paths else []
         return [
-            PutOff(path, max(0.0, (due_ms - now_ms) / 1000), int(detail.split(b" ")[2]) if detail else 0)
+            PutOff(
+                path=os.fsdecode(path),
+                due_s=max(0.0, (due_ms - now_ms) / 1000),
+                tries=int(detail.split(b" ")[2]) if detail else 0,
+            )
             for (path, due_ms), detail in zip(first, details, strict=True)
         ]
 

@@ -8,8 +8,10 @@ import secrets
 import threading
 import time
 from collections import deque
-from typing import Any, NamedTuple
 
+from pydantic import Field
+
+from webp_converter.base.fact import Fact
 from webp_converter.variants.store import Mark
 
 REMEMBERED = 1000
@@ -19,39 +21,35 @@ _SLICE_S = 5
 _HOUR_S = 3600
 
 
-class Conversion(NamedTuple):
+class Conversion(Fact):
     """A variant that was published."""
 
     id: str
-    """Says nothing of the path, and is of no other conversion."""
+    """By which `/pictures/{id}/before`, `/pictures/{id}/webp` and, where there is one, `/pictures/{id}/avif`
+    answer with the pictures, as long as they are what they were."""
 
-    path: bytes
-    mark: Mark
+    path: str
     format: str
     """Of the original."""
 
+    original_bytes: int
     variant_bytes: int
-    avif_bytes: int
-    """0: there is no AVIF variant."""
+    avif_bytes: int | None
+    """None: there is no AVIF variant."""
 
+    verdict: str
+    """`q75` to `q100`, `q0` for lossless."""
+
+    ssim: float | None
+    """Structural similarity of the variant to the original."""
+
+    encode_ms: int
+    latency_ms: int
     published_at: float
-    """Seconds of the wall clock."""
+    """Unix time."""
 
-    def as_json(self) -> dict[str, Any]:
-        """For programs."""
-        return {
-            "id": self.id,
-            "path": os.fsdecode(self.path),
-            "format": self.format,
-            "original_bytes": self.mark.size,
-            "variant_bytes": self.variant_bytes,
-            "avif_bytes": self.avif_bytes or None,
-            "verdict": self.mark.verdict,
-            "ssim": None if math.isnan(self.mark.similarity) else self.mark.similarity,
-            "encode_ms": self.mark.encode_ms,
-            "latency_ms": self.mark.latency_ms,
-            "published_at": self.published_at,
-        }
+    original_mtime_ns: int = Field(0, exclude=True)
+    """Not told: by this and `original_bytes` a picture is known as the one that was converted."""
 
 
 class Rate:
@@ -81,8 +79,8 @@ class Recent:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._by_path: dict[bytes, Conversion] = {}
-        self._paths: dict[str, bytes] = {}
+        self._by_path: dict[str, Conversion] = {}
+        self._paths: dict[str, str] = {}
         self._rate = Rate()
 
     def decided(self) -> None:
@@ -95,19 +93,33 @@ class Recent:
     ) -> None:
         """Takes note of a variant that was just published; with `again` of a smaller one in its place, which
         doesn't make it newer, and what is forgotten stays so."""
-        made = Conversion(secrets.token_hex(8), path, mark, form, variant_bytes, avif_bytes, time.time())
+        shown = os.fsdecode(path)
+        made = Conversion(
+            id=secrets.token_hex(8),  # it says nothing of the path
+            path=shown,
+            format=form,
+            original_bytes=mark.size,
+            variant_bytes=variant_bytes,
+            avif_bytes=avif_bytes or None,
+            verdict=mark.verdict,
+            ssim=None if math.isnan(mark.similarity) else mark.similarity,
+            encode_ms=mark.encode_ms,
+            latency_ms=mark.latency_ms,
+            published_at=time.time(),
+            original_mtime_ns=mark.mtime_ns,
+        )
         with self._lock:
-            before = self._by_path.get(path)
+            before = self._by_path.get(shown)
             if again and before is None:
                 return
             if before:
                 del self._paths[before.id]
                 if again:
-                    made = made._replace(published_at=before.published_at)
+                    made.published_at = before.published_at
                 else:
-                    del self._by_path[path]
-            self._by_path[path] = made
-            self._paths[made.id] = path
+                    del self._by_path[shown]
+            self._by_path[shown] = made
+            self._paths[made.id] = shown
             if len(self._by_path) > REMEMBERED:
                 oldest = next(iter(self._by_path.values()))
                 del self._by_path[oldest.path], self._paths[oldest.id]
@@ -115,7 +127,7 @@ class Recent:
     def forget(self, path: bytes) -> None:
         """Forgets a picture whose variant is no longer there."""
         with self._lock:
-            if conversion := self._by_path.pop(path, None):
+            if conversion := self._by_path.pop(os.fsdecode(path), None):
                 del self._paths[conversion.id]
 
     def latest(self, count: int) -> list[Conversion]:

@@ -25,6 +25,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import NamedTuple
 
+from webp_converter.base.fact import Fact
 from webp_converter.config import Config
 from webp_converter.variants.store import KEEP, SUFFIXES, Mark, forget_eviction, note_eviction, read_mark
 
@@ -44,11 +45,10 @@ class Why(StrEnum):
     """The file system is fuller than `store.high_water`."""
 
 
-@dataclass
-class Count:
+class Count(Fact):
     files: int = 0
     bytes: int = 0
-    """What they took up on disk."""
+    """On disk."""
 
 
 @dataclass

@@ -20,6 +20,7 @@ from urllib.parse import quote, urlsplit
 
 from webp_converter.base import log
 from webp_converter.base.bitrix import Box
+from webp_converter.base.fact import Fact
 from webp_converter.base.names import has_room
 from webp_converter.config import Config
 from webp_converter.variants.store import (
@@ -52,23 +53,18 @@ class OriginAwayError(Exception):
     """The originals can't be read now: why. A retry can help, and the picture isn't to blame."""
 
 
-class OriginStatus:
-    """Whether originals could be read when that was last tried."""
+class OriginStatus(Fact):
+    """Whether the site's originals could be read when one was last asked for."""
 
-    def __init__(self) -> None:
-        self.tried_at: float | None = None
-        """Seconds of the wall clock; None: not since the start."""
+    tried_at: float | None = None
+    """Unix time; None: none was asked for since the daemon started."""
 
-        self.problem = ""
-        """Why they could not; empty: they could."""
+    problem: str = ""
+    """Why not; empty: they could."""
 
     def tried(self, problem: str = "") -> None:
         """Takes note of a try."""
         self.tried_at, self.problem = time.time(), problem
-
-    def as_json(self) -> dict[str, object]:
-        """For programs."""
-        return {"tried_at": self.tried_at, "problem": self.problem}
 
 
 class Head(NamedTuple):

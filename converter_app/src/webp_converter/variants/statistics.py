@@ -24,15 +24,16 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from hashlib import blake2b
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 import redis
+from pydantic import Field, model_validator
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
+from webp_converter.base.fact import Fact
 from webp_converter.config import Cache
 from webp_converter.variants.eviction import Eviction
 from webp_converter.variants.store import Mark
@@ -194,39 +195,35 @@ class Known(NamedTuple):
             return None
 
 
-@dataclass
-class Sums:
-    """Pictures and bytes."""
+class Sums(Fact):
+    """Pictures, each counted once as what its latest decision was, and bytes of the converted ones."""
 
     converted: int = 0
     kept: int = 0
     """The original is best."""
 
     failed: int = 0
-    """Workers failed on it, and it was given up."""
+    """Given up."""
 
     original_bytes: int = 0
-    """Of the originals of converted pictures."""
-
     variant_bytes: int = 0
-    """Of their variants."""
+    saved_bytes: int = 0
+    success_rate: float | None = None
+    """Converted and kept among all; None when there are none."""
 
-    def as_json(self) -> dict[str, Any]:
+    @model_validator(mode="after")
+    def _follow(self) -> Self:
+        """Fills in what follows from the rest."""
         decided = self.converted + self.kept + self.failed
-        return {
-            **vars(self),
-            "saved_bytes": self.original_bytes - self.variant_bytes,
-            "success_rate": (self.converted + self.kept) / decided if decided else None,
-        }
+        self.saved_bytes = self.original_bytes - self.variant_bytes
+        self.success_rate = (self.converted + self.kept) / decided if decided else None
+        return self
 
 
-@dataclass
 class Day(Sums):
-    """The work of one day."""
+    """The work of one day, in UTC: each decision counts, also a repeated one."""
 
     decisions: int = 0
-    """All of it; `converted`, `kept` and `failed` are its parts."""
-
     again: int = 0
     """Decisions about pictures that were decided before."""
 
@@ -236,32 +233,19 @@ class Day(Sums):
     evicted_bytes: int = 0
 
 
-@dataclass
-class Totals:
+class Totals(Sums):
     """All that is counted."""
 
-    since: int
-    """Seconds of the wall clock: when counting began, or began anew after Redis lost the sums. 0: never."""
+    since: int = 0
+    """Unix time at which counting began, or began anew after Redis lost the sums; 0: nothing was counted."""
 
-    all: Sums
-    formats: dict[str, Sums]
+    evicted: int = 0
+    evicted_bytes: int = 0
+    formats: dict[str, Sums] = Field(default_factory=dict)
     """By format of the original; `-`: not known."""
 
-    evicted: int
-    evicted_bytes: int
-    days: dict[str, Day]
+    days: dict[str, Day] = Field(default_factory=dict)
     """By date, the latest first."""
-
-    def as_json(self) -> dict[str, Any]:
-        """For programs."""
-        return {
-            "since": self.since,
-            **self.all.as_json(),
-            "evicted": self.evicted,
-            "evicted_bytes": self.evicted_bytes,
-            "formats": {name: sums.as_json() for name, sums in self.formats.items()},
-            "days": {date: day.as_json() for date, day in self.days.items()},
-        }
 
 
 class Statistics:
@@ -356,23 +340,20 @@ class Statistics:
         reply: Any = pipe.execute()
         pairs = (reply[0] or reply[2], reply[1] or reply[3])
         totals, by_day = ({key.decode(): int(value) for key, value in part.items()} for part in pairs)
-        formats: dict[str, Sums] = {}
+        formats: dict[str, dict[str, int]] = {}
         for key, number in totals.items():
             form, colon, name = key.rpartition(":")
             if colon and name in _SUMS:
-                setattr(formats.setdefault(form, Sums()), name, number)
-        dates: dict[str, Day] = {}
+                formats.setdefault(form, {})[name] = number
+        dates: dict[str, dict[str, int]] = {}
         for key, number in by_day.items():
             date, _, name = key.partition(":")
-            if name in Day.__dataclass_fields__:
-                setattr(dates.setdefault(date, Day()), name, number)
+            if name in Day.model_fields:
+                dates.setdefault(date, {})[name] = number
         return Totals(
-            since=totals.get("since", 0),
-            all=Sums(**{name: totals.get(name, 0) for name in _SUMS}),
-            formats={form: sums for form, sums in sorted(formats.items()) if sums != Sums()},
-            evicted=totals.get("evicted", 0),
-            evicted_bytes=totals.get("evicted_bytes", 0),
-            days={date: dates[date] for date in sorted(dates, reverse=True)[:days]},
+            **{name: totals.get(name, 0) for name in ("since", *_SUMS, "evicted", "evicted_bytes")},
+            formats={form: Sums(**sums) for form, sums in sorted(formats.items()) if any(sums.values())},
+            days={date: Day(**dates[date]) for date in sorted(dates, reverse=True)[:days]},
         )
 
     def _lost(self) -> None:

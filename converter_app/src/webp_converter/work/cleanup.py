@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 import signal
 import time
-from dataclasses import dataclass
 from multiprocessing.connection import Connection
 
 from webp_converter.base import linux
+from webp_converter.base.fact import Fact
 from webp_converter.config import Config
 from webp_converter.events.scan import Tally, reconcile
 from webp_converter.variants.eviction import Count, Eviction, evict
@@ -17,9 +17,8 @@ from webp_converter.variants.store import Temporary
 _REST_S = 10.0
 
 
-@dataclass
-class Cleanup:
-    """What one run removed, or with `dry_run` would have."""
+class Cleanup(Fact):
+    """What was removed, or with `dry_run` would have been."""
 
     dry_run: bool
     stale: Count
@@ -28,34 +27,28 @@ class Cleanup:
     unfinished: Count
     """Files of runs that were killed."""
 
-    eviction: Eviction
+    evicted: dict[str, Count]
+    """Variants that nobody read, by rule: `age`, `space`."""
+
+    refused: int
+    """Pictures whose original can't bear the note of an eviction, so that their variants stay."""
+
+    missing_bytes: int
+    """What could not be freed down to `store.low_water`, with nothing of ours left."""
+
     queued: int
-    """Originals without a decision, queued to be converted."""
+    """Originals without a decision that were queued."""
 
     missed: bool
-    """Whether the queue was away."""
+    """Whether the queue was away, so that another scan is needed."""
 
     seconds: float
 
     @property
     def files(self) -> int:
         """All that was removed."""
-        evicted = sum(count.files for count in self.eviction.evicted.values())
+        evicted = sum(count.files for count in self.evicted.values())
         return self.stale.files + self.unfinished.files + evicted
-
-    def as_json(self) -> dict[str, object]:
-        """For programs."""
-        return {
-            "dry_run": self.dry_run,
-            "stale": vars(self.stale),
-            "unfinished": vars(self.unfinished),
-            "evicted": {why.value: vars(count) for why, count in self.eviction.evicted.items()},
-            "refused": self.eviction.refused,
-            "missing_bytes": self.eviction.missing_bytes,
-            "queued": self.queued,
-            "missed": self.missed,
-            "seconds": round(self.seconds, 3),
-        }
 
 
 def cleanup(
@@ -76,12 +69,14 @@ def cleanup(
     eviction = evict(config, dry_run, eviction)
     return Cleanup(
         dry_run=dry_run,
-        stale=Count(tally.removed, tally.removed_bytes),
+        stale=Count(files=tally.removed, bytes=tally.removed_bytes),
         unfinished=unfinished,
-        eviction=eviction,
+        evicted={why.value: count for why, count in eviction.evicted.items()},
+        refused=eviction.refused,
+        missing_bytes=eviction.missing_bytes,
         queued=tally.queued,
         missed=tally.missed,
-        seconds=time.monotonic() - started,
+        seconds=round(time.monotonic() - started, 3),
     )
 
 
@@ -94,7 +89,8 @@ def evict_in_child(config: Config, report: Connection) -> None:
 def clean_up_in_child(config: Config, dry_run: bool, report: Connection) -> None:
     """Cleans up in a process of its own, and sends what was done."""
     _become_child()
-    report.send(cleanup(config, dry_run))
+    eviction = Eviction()
+    report.send((cleanup(config, dry_run, eviction=eviction), eviction))
 
 
 def _become_child() -> None:

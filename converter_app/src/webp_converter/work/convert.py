@@ -13,9 +13,10 @@ from webp_converter.base.processes import start_fork_server
 from webp_converter.config import Config
 from webp_converter.events.scan import Tally, scan
 from webp_converter.queue.jobs import Job
+from webp_converter.queue.outcome import Outcome
 from webp_converter.variants.store import WEBP, Mark, Result, Store, StoreError, Temporary, owner_of
 from webp_converter.work.pool import Answered, Pool
-from webp_converter.work.worker import Outcome, Report
+from webp_converter.work.worker import Report
 
 
 class Converted(NamedTuple):

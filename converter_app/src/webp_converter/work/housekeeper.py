@@ -10,16 +10,43 @@ import time
 from collections.abc import Callable
 from multiprocessing.process import BaseProcess
 from pathlib import Path
-from typing import Any
 
 from webp_converter.base import log
+from webp_converter.base.fact import Fact
 from webp_converter.base.processes import child
 from webp_converter.config import Config
-from webp_converter.variants.eviction import Eviction, Space
+from webp_converter.metrics import Metrics
+from webp_converter.variants.eviction import Eviction, Space, Why
+from webp_converter.variants.statistics import Statistics
 from webp_converter.work.cleanup import Cleanup, clean_up_in_child, evict_in_child
-from webp_converter.work.metrics import Metrics
 
 _FIRST_S = 60
+
+
+class LastEviction(Fact):
+    """What the last eviction did."""
+
+    finished_at: float
+    """Unix time."""
+
+    pictures: int
+    """Originals with variants, as looked at."""
+
+    age_files: int
+    """Variants gone because nobody read them for `store.evict_after_days`."""
+
+    age_bytes: int
+    space_files: int
+    """Variants gone because the file system was above `store.high_water`."""
+
+    space_bytes: int
+    refused: int
+    """Pictures whose original can't bear the note of an eviction, so that their variants stay."""
+
+    missing_bytes: int
+    """What could not be freed down to `store.low_water`, with nothing of ours left."""
+
+    seconds: float
 
 
 class BusyError(Exception):
@@ -29,28 +56,27 @@ class BusyError(Exception):
 class Housekeeper:
     """Evicts, and cleans up when asked to. Its methods may be called from any thread."""
 
-    def __init__(self, config: Config, metrics: Metrics, tell: Callable[[Eviction], None]) -> None:
-        """`tell` is called with what each eviction has done."""
+    def __init__(self, config: Config, metrics: Metrics, statistics: Statistics) -> None:
         self._config = config
         self._metrics = metrics
-        self._tell = tell
+        self._statistics = statistics
         self._trees = (config.store.root, config.originals.variants)
         self._due = threading.Event()
         self._stopped = threading.Event()
         self._busy = threading.Lock()
         self._process: BaseProcess | None = None
         self._full_again = 0.0
-        self.last: dict[str, object] | None = None
-        """What the last eviction has done, with `finished_at` in seconds of the wall clock."""
+        self.last: LastEviction | None = None
+        """None: there was none yet."""
 
-    def loop(self) -> None:
-        """Evicts until `stop` is called."""
+    def run(self, stopping: threading.Event) -> None:
+        """Evicts until `stopping` is set and `stop` is called."""
         wait_s = min(_FIRST_S, self._config.store.evict_every_s)
-        while not self._stopped.is_set():
+        while not stopping.is_set():
             self._due.wait(wait_s)
             self._due.clear()
             wait_s = self._config.store.evict_every_s
-            if not self._stopped.is_set():
+            if not stopping.is_set():
                 with self._busy:
                     done = self._in_child(evict_in_child, self._config)
                     if isinstance(done, Eviction):
@@ -85,15 +111,17 @@ class Housekeeper:
             done = self._in_child(clean_up_in_child, self._config, dry_run)
         finally:
             self._busy.release()
-        if not isinstance(done, Cleanup):
+        if not isinstance(done, tuple):
             return None
+        cleanup: Cleanup
+        cleanup, eviction = done
         if not dry_run:
-            self._metrics.stale.inc(done.stale.files)
-            self._evicted(done.eviction)
-        return done
+            self._metrics.stale.inc(cleanup.stale.files)
+            self._evicted(eviction)
+        return cleanup
 
     def stop(self) -> None:
-        """Ends `loop`, and what is running."""
+        """Ends the wait of `run`, and what is running."""
         self._stopped.set()
         self._due.set()
         if process := self._process:
@@ -106,28 +134,36 @@ class Housekeeper:
         self._metrics.eviction_seconds.set(done.seconds)
         self._metrics.eviction_time.set_to_current_time()
         self._metrics.eviction_missing.set(done.missing_bytes)
-        told: dict[str, Any] = {f"{why.value}_files": count.files for why, count in done.evicted.items()}
-        told |= {f"{why.value}_bytes": count.bytes for why, count in done.evicted.items()}
-        told |= {
-            "pictures": done.pictures,
-            "refused": done.refused,
-            "missing_bytes": done.missing_bytes,
-            "seconds": round(done.seconds, 3),
-        }
+        age, space = done.evicted[Why.AGE], done.evicted[Why.SPACE]
+        self.last = LastEviction(
+            finished_at=time.time(),
+            pictures=done.pictures,
+            age_files=age.files,
+            age_bytes=age.bytes,
+            space_files=space.files,
+            space_bytes=space.bytes,
+            refused=done.refused,
+            missing_bytes=done.missing_bytes,
+            seconds=round(done.seconds, 3),
+        )
+        told = self.last.model_dump(exclude={"finished_at"})
         (log.warning if done.missing_bytes or done.refused else log.info)("evicted", **told)
-        self.last = {"finished_at": time.time(), **told}
-        self._tell(done)
+        self._statistics.evicted(done)
 
     def _in_child(self, target: Callable[..., None], *arguments: object) -> object | None:
         """What a process of its own sends; None when it ended without."""
-        process, receiver = child(target, *arguments)
+        try:
+            process, receiver = child(target, *arguments)
+        except OSError as error:
+            log.error("eviction failed", reason=str(error))
+            return None
         self._process = process
         try:
             if self._stopped.is_set():
                 process.kill()
             sent: object = receiver.recv()
             return sent
-        except EOFError:
+        except (EOFError, OSError):
             if not self._stopped.is_set():
                 log.error("eviction failed", reason=f"its process ended with {process.exitcode}")
             return None

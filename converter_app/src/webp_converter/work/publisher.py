@@ -8,24 +8,26 @@ from __future__ import annotations
 import math
 import queue
 import sqlite3
-import threading
 import time
-from collections.abc import Callable
-from typing import NamedTuple
 
 import redis
 
 from webp_converter.base import log
+from webp_converter.base.stopping import Stopping
 from webp_converter.config import Config
+from webp_converter.queue.in_hand import InHand
 from webp_converter.queue.jobs import Done, Job, Jobs, Priority, Rest
-from webp_converter.queue.latest_jobs import Recent
-from webp_converter.variants.originals import Originals, OriginStatus
+from webp_converter.queue.outcome import Outcome
+from webp_converter.queue.state import QueueState
+from webp_converter.variants.disk import Disk
 from webp_converter.variants.removals import Removals
-from webp_converter.variants.statistics import Picture, Statistics
-from webp_converter.variants.store import FAILED, FULL, KEEP, WEBP, Finished, Mark, Result, Store
-from webp_converter.work.metrics import Metrics
+from webp_converter.variants.statistics import Picture
+from webp_converter.variants.store import FAILED, FULL, KEEP, WEBP, Finished, Mark, Result
 from webp_converter.work.pool import Answered, Failure
-from webp_converter.work.worker import LEFT_ALONE, Outcome, Report
+from webp_converter.work.records import Records
+from webp_converter.work.second_pass import Refiner
+from webp_converter.work.trees import Trees
+from webp_converter.work.worker import LEFT_ALONE, Report
 
 _PUBLISHED_AT_ONCE = 16
 _GATHER_S = 0.05
@@ -34,85 +36,37 @@ _FULL_PAUSE_S = 5.0
 _CHANGED_PAUSE_S = 0.5
 
 
-class Trees(NamedTuple):
-    """Both trees that variants lie in."""
-
-    resized: Store
-    originals: Originals
-
-    def of(self, path: bytes) -> Store:
-        """The one that a picture lies in."""
-        return self.originals if self.originals.holds(path) else self.resized
-
-    def publish(self, batch: list[Finished]) -> list[Result]:
-        """Publishes decisions, each in its tree; what became of each, in order."""
-        results: dict[int, Result] = {}
-        for store in self:
-            places = [i for i, finished in enumerate(batch) if self.of(finished.path) is store]
-            published = store.publish([batch[i] for i in places])
-            results |= dict(zip(places, published, strict=True))
-        return [results[i] for i in range(len(batch))]
-
-
-class Records(NamedTuple):
-    """Where it is written down what was done."""
-
-    metrics: Metrics
-    statistics: Statistics
-    recent: Recent
-    reach: OriginStatus
-    to_refine: Callable[[bytes, Mark], None]
-    """Is told of each variant that was published."""
-
-
-class DaemonHooks(NamedTuple):
-    """What the publisher has to know of the rest of the daemon, and to tell it."""
-
-    waiting: Callable[[], bool]
-    """Whether more jobs were fetched."""
-
-    queue_away: Callable[[], bool]
-    disk_full: Callable[[], bool]
-    queue_lost: Callable[[Exception], None]
-    no_space: Callable[[str], None]
-    broken: Callable[[], None]
-    """Ends the daemon: no picture can be decoded any more."""
-
-
 class Publisher:
     """Publishes what workers answer."""
 
-    def __init__(self, config: Config, trees: Trees, jobs: Jobs, records: Records, ties: DaemonHooks) -> None:
+    def __init__(
+        self,
+        config: Config,
+        trees: Trees,
+        jobs: Jobs,
+        records: Records,
+        answers: queue.SimpleQueue[Answered],
+        in_hand: InHand,
+        state: QueueState,
+        disk: Disk,
+        refiner: Refiner,
+    ) -> None:
+        """`answers` is what workers make of jobs."""
         self._config = config
         self._trees = trees
         self._jobs = jobs
-        self._metrics, self._statistics, self._recent, self._reach, self._to_refine = records
-        self._ties = ties
+        self._metrics, self._statistics, self._recent, self._reach = records
+        self._answers = answers
+        self._in_hand = in_hand
+        self._state = state
+        self._disk = disk
+        self._refiner = refiner
         self._removals = Removals(config.store.temporary / "removed")
-        self._answers: queue.SimpleQueue[Answered] = queue.SimpleQueue()
-        self._publishing: dict[str, Job] = {}
+        self._is_broken = False
 
-    def __len__(self) -> int:
-        """How many jobs are answered, and not finished yet."""
-        return len(self._publishing)
-
-    @property
-    def unread(self) -> bool:
-        """Whether there are answers that were not looked at."""
-        return not self._answers.empty()
-
-    def jobs(self) -> dict[str, Job]:
-        """Jobs that are answered, and not finished yet, by entry."""
-        return dict(self._publishing)
-
-    def answered(self, pairs: Answered) -> None:
-        """Takes what workers made of jobs. Called from the pool's thread."""
-        for job, _ in pairs:
-            self._publishing[job.entry] = job
-        self._answers.put(pairs)
-
-    def run(self, stopping: threading.Event) -> None:
-        """Publishes until `stopping` is set and nothing is left."""
+    def run(self, stopping: Stopping) -> None:
+        """Publishes until `stopping` is set and nothing is left. Where no picture can be decoded any more, it
+        has the daemon fail."""
         while not stopping.is_set() or not self._answers.empty():
             try:
                 batch = list(self._answers.get(timeout=_WAIT_S))
@@ -121,12 +75,14 @@ class Publisher:
             deadline = time.monotonic() + _GATHER_S
             while len(batch) < _PUBLISHED_AT_ONCE:
                 # With jobs waiting, a full batch is worth a moment; otherwise nothing waits for company.
-                left_s = max(0.0, deadline - time.monotonic()) if self._ties.waiting() else 0.0
+                left_s = max(0.0, deadline - time.monotonic()) if self._in_hand.waiting else 0.0
                 try:
                     batch += self._answers.get(block=left_s > 0, timeout=left_s)
                 except queue.Empty:
                     break
             self._publish(batch)
+            if self._is_broken:
+                stopping.fail()
 
     def _publish(self, batch: Answered) -> None:
         to_publish = [
@@ -149,7 +105,7 @@ class Publisher:
                 done.append(self._without_result(job, answer))
         lost: redis.RedisError | None = None
         try:
-            if self._ties.queue_away():
+            if self._state.problem:
                 raise redis.ConnectionError("it was away when pictures were done")
             self._jobs.finish(done)
             for given_up in done:
@@ -158,12 +114,11 @@ class Publisher:
         except redis.RedisError as error:
             lost = error
         finally:
-            for job, _ in batch:
-                self._publishing.pop(job.entry, None)
+            self._in_hand.finished(job for job, _ in batch)
         if lost:
             # They stay this consumer's unfinished entries; when they come up again they are found fresh. Told
-            # once they are no longer under way, as Redis may be back and be asked for them this very moment.
-            self._ties.queue_lost(lost)
+            # once they are no longer in hand, as Redis may be back and be asked for them this very moment.
+            self._state.lost(lost)
         self._statistics.remember(pictures)
 
     def _published(
@@ -174,7 +129,7 @@ class Publisher:
             log.info("changed while converted", path=job.path)
             return Done(job, job._replace(tries=0, rest=None), _CHANGED_PAUSE_S)
         if result is Result.FULL:
-            self._ties.no_space("no space left")
+            self._disk.full("no space left")
             return Done(job, job, _FULL_PAUSE_S)
         if result is not Result.PUBLISHED:
             self._metrics.pictures.labels(result.name.lower()).inc()
@@ -190,7 +145,7 @@ class Publisher:
         if not job.rest and not job.tries and job.priority is Priority.NORMAL:
             self._metrics.latency.observe(latency_ms / 1000)
         if is_variant:
-            self._to_refine(job.path, mark)
+            self._refiner.remember(job.path, mark)
             self._metrics.published(mark.similarity)
             self._metrics.original_bytes.inc(mark.size)
             self._metrics.variant_bytes.inc(report.variant_bytes)
@@ -245,13 +200,13 @@ class Publisher:
                 self._metrics.copies.inc()
                 log.warning("copy of the original removed", path=job.path)
         elif report.outcome is Outcome.FULL:
-            self._ties.no_space(report.detail)
+            self._disk.full(report.detail)
             return Done(job, job, _FULL_PAUSE_S)
         elif report.outcome is Outcome.BROKEN:
             # Every picture would end as a dead letter. It counts as a try all the same: this one may be what
             # breaks the decoder of its worker.
             log.error("decoder broken", reason=report.detail)
-            self._ties.broken()
+            self._is_broken = True
             return self._worker_failed(job, Failure(report.detail, counts=True))
         return Done(job, settled=report.outcome is Outcome.GONE)
 
@@ -263,7 +218,7 @@ class Publisher:
         log.warning("try failed", path=job.path, tries=tries, reason=failure.reason)
         if tries < self._config.queue.tries:
             return Done(job, job._replace(tries=tries), self._config.queue.retry_pause_s * 2**job.tries)
-        if self._ties.disk_full():  # it has no room for the verdict
+        if self._disk.problem:  # it has no room for the verdict
             return Done(job, job, _FULL_PAUSE_S)
         self._metrics.dead.inc()
         log.error("given up", path=job.path, tries=tries, reason=failure.reason)
@@ -283,21 +238,9 @@ class Publisher:
         except OSError as error:
             if error.errno not in FULL:
                 raise
-            self._ties.no_space(str(error))
+            self._disk.full(str(error))
             return
         store.publish([Finished(job.path, identity, mark, job.event_ns, unfinished, KEEP)])
         pictures.append(Picture(job.path, mark, "", 0, time.time_ns()))
         if not self._jobs.is_dead(job.path):  # somebody was quick to put it back
             store.remove_failure(job.path)
-
-    def improved(self, outcome: str, report: Report | None) -> None:
-        """Takes note of what a second pass came to, which has published it already."""
-        self._metrics.second.labels(outcome).inc()
-        if report and report.finished:
-            mark = report.finished.mark
-            now = time.time_ns()
-            self._metrics.published(mark.similarity)
-            self._recent.converted(
-                report.path, mark, report.format, report.variant_bytes, report.avif_bytes, again=True
-            )
-            self._statistics.remember([Picture(report.path, mark, report.format, report.variant_bytes, now)])

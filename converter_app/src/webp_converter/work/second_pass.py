@@ -10,15 +10,18 @@ import contextlib
 import os
 import threading
 import time
-from collections.abc import Callable, Sequence
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 
 from webp_converter.base import log
 from webp_converter.base.processes import child
 from webp_converter.config import Config
-from webp_converter.variants.store import Finished, Mark, Result
+from webp_converter.variants.statistics import Picture
+from webp_converter.variants.store import Mark, Result
 from webp_converter.work import worker
+from webp_converter.work.health import Condition
+from webp_converter.work.records import Records
+from webp_converter.work.trees import Trees
 from webp_converter.work.worker import Order, Report
 
 REMEMBERED = 10_000
@@ -34,17 +37,15 @@ class Refiner:
         self,
         config: Config,
         temporary: bytes,
-        idle: Callable[[], bool],
-        publish: Callable[[list[Finished]], Sequence[Result]],
-        observe: Callable[[str, Report | None], None],
+        condition: Condition,
+        trees: Trees,
+        records: Records,
     ) -> None:
-        """`idle` tells whether there is no other work, `publish` publishes what came out; `observe` is told
-        the outcome of each: `improved` with its report, or why the variant stays as it is."""
         self._config = config
         self._temporary = temporary
-        self._idle = idle
-        self._publish = publish
-        self._observe = observe
+        self._condition = condition
+        self._trees = trees
+        self._records = records
         self._lock = threading.Lock()
         self._paths: dict[bytes, None] = {}
         self._process: BaseProcess | None = None
@@ -77,11 +78,11 @@ class Refiner:
         """Works until `stopping` is set."""
         self._worked = time.monotonic()
         while not stopping.wait(_TICK_S):
-            if not self._idle():
+            if not self._condition.is_idle():
                 self._worked = time.monotonic()
             elif self._rested():
                 self.busy = True
-                while self._paths and self._idle() and self._rested() and not stopping.is_set():
+                while self._paths and self._condition.is_idle() and self._rested() and not stopping.is_set():
                     self._improve(self._next(), stopping)
                 self.close()
                 self.busy = False
@@ -98,11 +99,11 @@ class Refiner:
     def _improve(self, path: bytes, stopping: threading.Event) -> None:
         report = self._ordered(Order(path, time.time_ns(), second=True), stopping)
         if report is None or report.finished is None:
-            self._observe(report.outcome.value if report else "failed", None)
+            self._count(report.outcome.value if report else "failed")
             return
-        [result] = self._publish([report.finished])
+        [result] = self._trees.publish([report.finished])
         if result is not Result.PUBLISHED:
-            self._observe(result.name.lower(), None)
+            self._count(result.name.lower())
             return
         log.info(
             "improved",
@@ -111,7 +112,14 @@ class Refiner:
             variant_bytes=report.variant_bytes,
             detail=report.detail,
         )
-        self._observe("improved", report)
+        self._count("improved")
+        mark, size = report.finished.mark, report.variant_bytes
+        self._records.metrics.published(mark.similarity)
+        self._records.recent.converted(path, mark, report.format, size, report.avif_bytes, again=True)
+        self._records.statistics.remember([Picture(path, mark, report.format, size, time.time_ns())])
+
+    def _count(self, outcome: str) -> None:
+        self._records.metrics.second.labels(outcome).inc()
 
     def _ordered(self, order: Order, stopping: threading.Event) -> Report | None:
         """What the process reports; None when it failed or takes too long."""

@@ -11,7 +11,6 @@ import time
 import traceback
 import warnings
 from collections.abc import Callable, Sequence
-from enum import StrEnum
 from multiprocessing.connection import Connection
 from typing import NamedTuple
 
@@ -20,6 +19,7 @@ from webp_converter.base.bitrix import source_of
 from webp_converter.config import Config
 from webp_converter.picture import images
 from webp_converter.queue.jobs import Rest
+from webp_converter.queue.outcome import Outcome
 from webp_converter.variants.originals import Originals, OriginAwayError
 from webp_converter.variants.removals import fingerprint
 from webp_converter.variants.store import (
@@ -41,46 +41,6 @@ _TRACEBACK_CHARACTERS = 8000
 
 # A copy older than that many times the rest of damaged pictures wasn't left by a fault of just now.
 _RECENT = 10
-
-
-class Outcome(StrEnum):
-    """What a worker found."""
-
-    FINISHED = "finished"
-    """There is something to publish."""
-
-    FRESH = "fresh"
-    """A decision was there already."""
-
-    FOREIGN = "foreign"
-    """Somebody else's variant was there already."""
-
-    TOO_LONG = "name-too-long"
-    """Nothing can be made of it: the name leaves no room for a suffix."""
-
-    GONE = "gone"
-    """There is no such original any more."""
-
-    UNREST = "unrest"
-    """Too early to tell: it must have been at rest for a time first."""
-
-    AWAY = "away"
-    """The originals can't be read now: it is tried again later, and the picture isn't to blame."""
-
-    DAMAGED = "damaged"
-    """A resized picture that can't be decoded, long at rest: Bitrix shall make it again."""
-
-    COPY = "copy"
-    """The full original under the name of a resized picture, long at rest: Bitrix shall make it again."""
-
-    FULL = "full"
-    """No space left for the result."""
-
-    AS_GOOD = "as-good"
-    """A second pass made nothing smaller."""
-
-    BROKEN = "broken"
-    """A decoder refuses good pictures too: nothing can be said about this one, nor about the next."""
 
 
 class Report(NamedTuple):

@@ -11,9 +11,9 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, star
 
 from webp_converter.config import Metrics as MetricsConfig
 from webp_converter.queue.jobs import Priority
+from webp_converter.queue.outcome import Outcome
 from webp_converter.variants.eviction import Why
 from webp_converter.variants.store import Result
-from webp_converter.work.worker import Outcome
 
 _SECONDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 _SIMILARITIES = (0.90, 0.92, 0.94, 0.95, 0.96, 0.97, 0.98, 0.99, 1.0)

@@ -1,0 +1,19 @@
+"""The daemon's end, as all its loops see it."""
+
+from __future__ import annotations
+
+import threading
+
+
+class Stopping(threading.Event):
+    """Set when the daemon is to end."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.failed = False
+        """Whether it ends because it can't work."""
+
+    def fail(self) -> None:
+        """Has the daemon end as one that failed."""
+        self.failed = True
+        self.set()

@@ -1,0 +1,57 @@
+"""Whether the queue can be worked with, as all parts of the daemon see it."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+
+import redis
+
+from webp_converter.base import log
+from webp_converter.queue.jobs import Job
+
+_STARTING = "starting"
+
+
+class QueueState:
+    """Whoever finds that Redis is away says so here. Nobody asks it then until the dispatcher reaches it."""
+
+    def __init__(self, scan_wanted: threading.Event) -> None:
+        """`scan_wanted` asks for a reconcile scan, which finds what could not be queued."""
+        self._scan_wanted = scan_wanted
+        self.problem = _STARTING
+        """Why Redis can't be asked; empty: it can."""
+
+        self.full = False
+        """Whether Redis took no more jobs."""
+
+        self.lengths: dict[str, int] = {}
+        """Of each stream, when that was last asked."""
+
+    def attempt(self, push: Callable[[Sequence[Job]], int], jobs: Sequence[Job]) -> int:
+        """Queues jobs by `push`; how many are new. What can't be queued now, the scan brings that follows an
+        outage."""
+        if not jobs or self.problem:
+            return 0
+        try:
+            return push(jobs)
+        except redis.OutOfMemoryError:
+            # Those it has are worked off, which makes room: a scan brings the rest.
+            if not self.full:
+                log.error("queue full")
+            self.full = True
+            self._scan_wanted.set()
+        except redis.RedisError as error:
+            self.lost(error)
+        return 0
+
+    def lost(self, error: Exception) -> None:
+        """Takes note that Redis is away."""
+        if self.problem in ("", _STARTING):
+            log.error("queue away", reason=str(error))
+        self.problem = f"Redis is away: {error}"
+
+    def reached(self) -> None:
+        """Takes note that Redis answers; whatever happened while it was away was not queued."""
+        self.problem = ""
+        self._scan_wanted.set()

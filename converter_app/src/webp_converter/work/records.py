@@ -1,0 +1,19 @@
+"""Where it is written down what was done."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from webp_converter.metrics import Metrics
+from webp_converter.queue.latest_jobs import Recent
+from webp_converter.variants.originals import OriginStatus
+from webp_converter.variants.statistics import Statistics
+
+
+class Records(NamedTuple):
+    """Where it is written down what was done."""
+
+    metrics: Metrics
+    statistics: Statistics
+    recent: Recent
+    reach: OriginStatus
