@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from multiprocessing import forkserver
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
@@ -13,13 +14,21 @@ _ONE_THREAD = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 _TRIES = 3
 
 
+# The server dies with the thread that started it, which may have to be done at any time, by whoever needs a
+# process: so one thread does it for all.
+_starter = ThreadPoolExecutor(1, "fork server")
+
+
 def start_fork_server() -> None:
-    """Starts the server that child processes are forked from. Call it from the thread that lives as long as
-    the daemon: the server dies with it."""
+    """Starts the server that child processes are forked from."""
     for name in _ONE_THREAD:
         os.environ[name] = "1"
     _context().set_forkserver_preload(["webp_converter.work.preload"])
-    forkserver.ensure_running()
+    _ensure_server()
+
+
+def _ensure_server() -> None:
+    _starter.submit(forkserver.ensure_running).result()
 
 
 def pipe() -> tuple[Connection, Connection]:
@@ -36,8 +45,9 @@ def child(target: Callable[..., None], *arguments: object) -> tuple[BaseProcess,
         ours, theirs = _context().Pipe()
         process = _context().Process(target=target, args=(*arguments, theirs), daemon=True)
         try:
+            _ensure_server()
             process.start()
-        except EOFError:
+        except (EOFError, ConnectionError):
             ours.close()  # the server died meanwhile: the next try starts another
         except BaseException:
             ours.close()
