@@ -70,23 +70,28 @@ def daemon(tmp_path_factory: pytest.TempPathFactory) -> Any:
     daemon = DaemonProcess(
         directory / "cdn", server.url, api=api, store={"high_water": 1.0, "low_water": 1.0}
     )
-    daemon.start()
-    path = daemon.root / "photo.jpg"
-    path.write_bytes(pictures.jpeg())
-    wait_until(lambda: decided(path))
-    jobs = Jobs(Queue(url=server.url, consumer="other"))
-    # The daemon is stopped meanwhile, so that it takes none of these.
-    assert daemon.stop() == 0
-    jobs.push(
-        [Job(bytes(daemon.root / name), 1, Priority.HIGH) for name in ("dead.jpg", "later.jpg", "now.jpg")]
-    )
-    dead, later, _ = jobs.fetch(3, 0)
-    jobs.finish([Done(dead, dead="worker crashed"), Done(later, later, after_s=3600)])
-    daemon.start()
-    urlopen(order(daemon, "/api/cleanup")).read()
-    yield daemon
-    daemon.kill()
-    server.kill()
+    try:
+        daemon.start()
+        path = daemon.root / "photo.jpg"
+        path.write_bytes(pictures.jpeg())
+        wait_until(lambda: decided(path))
+        jobs = Jobs(Queue(url=server.url, consumer="other"))
+        # The daemon is stopped meanwhile, so that it takes none of these.
+        assert daemon.stop() == 0
+        jobs.push(
+            [
+                Job(bytes(daemon.root / name), 1, Priority.HIGH)
+                for name in ("dead.jpg", "later.jpg", "now.jpg")
+            ]
+        )
+        dead, later, _ = jobs.fetch(3, 0)
+        jobs.finish([Done(dead, dead="worker crashed"), Done(later, later, after_s=3600)])
+        daemon.start()
+        urlopen(order(daemon, "/api/cleanup")).read()
+        yield daemon
+    finally:
+        daemon.kill()
+        server.kill()
 
 
 def order(daemon: DaemonProcess, path: str, body: bytes = b"") -> Request:
