@@ -46,6 +46,8 @@ class Why(StrEnum):
 
 
 class Count(Fact):
+    """Files that were removed, or would be."""
+
     files: int = 0
     bytes: int = 0
     """On disk."""
