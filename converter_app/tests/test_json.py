@@ -10,9 +10,8 @@ from typing import Any
 from urllib.request import Request, urlopen
 
 import pytest
-from converter_app.tests import pictures
-from converter_app.tests.harness import DaemonProcess, RedisServer, wait_until
-from converter_app.tests.test_daemon import decided
+from converter_app.tests.harness import DaemonProcess, RedisServer, decided, wait_until
+from tests.kit import pictures
 
 from webp_converter.config import Queue
 from webp_converter.queue.jobs import Done, Job, Jobs, Priority
