@@ -16,7 +16,7 @@ from converter_app.tests.harness import wait_until
 
 from webp_converter.base.processes import child, start_fork_server
 
-SERVER = forkserver._forkserver  # type: ignore[attr-defined]
+SERVER: Any = vars(forkserver)["_forkserver"]
 
 
 def say(words: str, connection: Connection) -> None:

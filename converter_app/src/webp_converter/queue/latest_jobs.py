@@ -48,7 +48,7 @@ class Conversion(Fact):
     published_at: float
     """Unix time."""
 
-    original_mtime_ns: int = Field(0, exclude=True)
+    original_mtime_ns: int = Field(default=0, exclude=True)
     """Not told: by this and `original_bytes` a picture is known as the one that was converted."""
 
 
