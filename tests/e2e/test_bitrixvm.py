@@ -73,8 +73,10 @@ def bitrixvm(
         yield inventory, unknowing.output
     finally:
         bitrix.run("sh", "-c", _NO_LONGER)
-        deploy(lab.name)
-        bitrix.run("sh", "-c", _GONE)
+        try:
+            deploy(lab.name)
+        finally:
+            bitrix.run("sh", "-c", _GONE, timeout=300)
 
 
 def test_a_deploy_that_looks_elsewhere_says_where_the_shop_is(bitrixvm: tuple[Path, str]) -> None:
