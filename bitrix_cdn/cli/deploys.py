@@ -60,9 +60,9 @@ def _show(session: Session, found: Plan) -> None:
             session.say(f"{name}: {one.what}: {one.summary}  ({one.check})")
             if not session.json:
                 _show_diff(session.out, one)
-    session.say(
-        f"{found.count} changes on {sum(map(bool, found.hosts.values()))} of {len(found.hosts)} hosts"
-    )
+    changed, every = sum(map(bool, found.hosts.values())), len(found.hosts)
+    said = f"{found.count} changes on {changed} of {every} hosts" if changed else ""
+    session.say(said or f"nothing to change on {every} hosts")
 
 
 def _show_diff(console: Console, one: Difference) -> None:

@@ -1,14 +1,15 @@
-"""`lab`, `demo`, `docs`: for work on the project."""
+"""`lab`, `demo`, `docs`: for work on the project; and `completion`."""
 
 from __future__ import annotations
 
 import os
 import sys
+from enum import StrEnum
 from typing import Annotated
 
 import typer
 
-from bitrix_cdn.cli.session import session_of
+from bitrix_cdn.cli.session import AsJson, session_of
 
 _ANYTHING = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
 
@@ -17,6 +18,7 @@ def add_to(app: typer.Typer) -> None:
     app.command(context_settings=_ANYTHING)(lab)
     app.command(context_settings=_ANYTHING)(demo)
     app.command()(docs)
+    app.command()(completion)
 
 
 def lab(context: typer.Context) -> None:
@@ -35,8 +37,27 @@ def _become(module: str, arguments: list[str]) -> None:
     os.execv(sys.executable, [sys.executable, "-m", module, *arguments])  # noqa: S606
 
 
+class Shell(StrEnum):
+    """Those that commands can be completed in."""
+
+    BASH = "bash"
+    ZSH = "zsh"
+    FISH = "fish"
+
+
+def completion(shell: Annotated[Shell, typer.Argument(metavar="bash|zsh|fish", show_default=False)]) -> None:
+    """Prints what has a shell complete commands: `source <(bitrix-cdn completion bash)`."""
+    from typer._completion_shared import get_completion_script
+
+    script = get_completion_script(
+        prog_name="bitrix-cdn", complete_var="_BITRIX_CDN_COMPLETE", shell=shell.value
+    )
+    print(script)
+
+
 def docs(
     context: typer.Context,
+    as_json: AsJson = False,
     check: Annotated[bool, typer.Option("--check", help="Write nothing; 3 when a page is old.")] = False,
 ) -> int:
     """Makes the pages of docs/ that are made from the code."""

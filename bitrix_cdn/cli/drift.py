@@ -58,7 +58,9 @@ def check(
 
 
 @drift.command()
-def allow(context: typer.Context, inventory: InventoryFile = None, limit: Limit = None) -> int:
+def allow(
+    context: typer.Context, inventory: InventoryFile = None, as_json: AsJson = False, limit: Limit = None
+) -> int:
     """Prints the settings that would allow what is not declared: read them, then paste them."""
     from bitrix_cdn.drift import run
     from bitrix_cdn.drift.allowances import suggestion
@@ -76,6 +78,7 @@ def allow(context: typer.Context, inventory: InventoryFile = None, limit: Limit 
 def schedule(
     context: typer.Context,
     inventory: InventoryFile = None,
+    as_json: AsJson = False,
     user: Annotated[
         str | None, typer.Option(metavar="ACCOUNT", help="The account that may log in to the hosts.")
     ] = None,

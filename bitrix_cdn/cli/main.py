@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import sys
 from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
@@ -11,7 +12,18 @@ from typing import Annotated
 
 import typer
 
-from bitrix_cdn.cli import backup, deploys, developers, drift, hosts, moving, releases, rollout, status
+from bitrix_cdn.cli import (
+    backup,
+    deploys,
+    developers,
+    drift,
+    hosts,
+    moving,
+    new,
+    releases,
+    rollout,
+    status,
+)
 from bitrix_cdn.cli.exits import FORESEEN, HELP, Exit
 from bitrix_cdn.cli.session import InventoryFile, Session
 
@@ -43,7 +55,7 @@ def everything(
     pass
 
 
-for _module in (hosts, deploys, status, drift, rollout, moving, backup, releases, developers):
+for _module in (new, hosts, deploys, status, drift, rollout, moving, backup, releases, developers):
     _module.add_to(app)
 
 
@@ -63,9 +75,27 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except typer.TyperException as error:
         _usage(error)
         session.status = Exit(error.exit_code)
+    except BrokenPipeError:
+        return _unread()
+    except SystemExit as ended:
+        # Typer's own end where its output can't be written.
+        if isinstance(ended.__context__, BrokenPipeError):
+            return _unread()
+        raise
     except FORESEEN as error:
         session.complain(error)
-    return session.end()
+    try:
+        status = session.end()
+        sys.stdout.flush()
+    except BrokenPipeError:
+        return _unread()
+    return status
+
+
+def _unread() -> int:
+    """Ends quietly when nobody reads the output any more, with the status of what a closed pipe kills."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return 128 + signal.SIGPIPE
 
 
 def _usage(error: typer.TyperException) -> None:

@@ -20,7 +20,8 @@ Made from `bitrix_cdn/cli/` by `bitrix-cdn docs`; a test compares them.
 
 {HELP} An error is one line on standard error.
 
-`-i` may stand before the command, too. `bitrix-cdn --install-completion` has the shell complete commands.
+`-i` may stand before the command, too. `bitrix-cdn completion bash` prints what has bash complete commands.
+This page as a manual: `man docs/bitrix-cdn.1`.
 """
 
 
@@ -30,6 +31,7 @@ def made() -> dict[Path, str]:
         ROOT / "docs" / "settings.md": reference.page(),
         ROOT / "docs" / "footprints.md": footprints.document(),
         ROOT / "docs" / "commands.md": commands(),
+        ROOT / "docs" / "bitrix-cdn.1": manual(),
     }
 
 
@@ -45,24 +47,89 @@ def commands() -> str:
     return "\n".join([_COMMANDS, *_of(get_command(app), "bitrix-cdn")])
 
 
-def _of(group: Any, path: str) -> Iterator[str]:
+def manual() -> str:
+    """The manual page, in roff."""
+    from bitrix_cdn.cli.main import app
+
+    return "\n".join([_MANUAL, *_entries(get_command(app)), _MANUAL_END])
+
+
+_MANUAL = """\
+.\\" Made from bitrix_cdn/cli/ by `bitrix-cdn docs`.
+.TH BITRIX\\-CDN 1
+.SH NAME
+bitrix\\-cdn \\- pictures of a 1C\\-Bitrix shop on hosts of their own
+.SH SYNOPSIS
+.B bitrix\\-cdn
+.RB [ \\-i
+.IR FILE ]
+.I COMMAND
+.RI [ OPTIONS ]
+.SH DESCRIPTION
+Deploys, checks and changes the hosts that an inventory describes.
+An error is one line on standard error.
+.SH COMMANDS"""
+
+_MANUAL_END = f"""\
+.SH EXIT STATUS
+{HELP.removeprefix("Exit status: ")}
+.SH ENVIRONMENT
+.TP
+.B BITRIX_CDN_INVENTORY
+The inventory, where
+.B \\-i
+does not name one.
+.SH SEE ALSO
+README.md and docs/ of the project.
+"""
+
+
+def _leaves(group: Any, path: str) -> Iterator[tuple[str, Any]]:
+    """All commands below a group, each as it is typed."""
     for name, command in group.commands.items():
-        typed = f"{path} {name}"
         if hasattr(command, "commands"):
-            yield from _of(command, typed)
-            continue
-        arguments = [
-            one.metavar or one.name.upper() for one in command.params if one.param_type_name == "argument"
-        ]
-        yield f"## `{' '.join([typed, *arguments])}`\n"
+            yield from _leaves(command, f"{path} {name}")
+        else:
+            yield f"{path} {name}", command
+
+
+def _arguments(command: Any) -> list[str]:
+    return [one.metavar or one.name.upper() for one in command.params if one.param_type_name == "argument"]
+
+
+def _options(command: Any) -> Iterator[tuple[list[str], str, str]]:
+    """Of each option its names, what is given to it, and what it is for."""
+    for one in command.params:
+        if one.param_type_name == "option":
+            given = "" if one.is_flag else one.metavar or one.name.upper()
+            default = f" (default: {one.default:g})" if isinstance(one.default, int | float) and given else ""
+            yield one.opts, given, f"{one.help}{default}"
+
+
+def _entries(group: Any) -> Iterator[str]:
+    for typed, command in _leaves(group, "bitrix-cdn"):
+        yield f".SS {_roff(' '.join([typed, *_arguments(command)]))}"
+        yield _roff(" ".join(command.help.split()))
+        for names, given, text in _options(command):
+            shown = ", ".join(f"\\fB{_roff(name)}\\fR" for name in names)
+            yield f".TP\n{shown}{f' {chr(92)}fI{_roff(given)}{chr(92)}fR' if given else ''}\n{_roff(text)}"
+
+
+def _roff(text: str) -> str:
+    """Text that roff prints as it is."""
+    escaped = text.replace("\\", "\\e").replace("-", "\\-")
+    return f"\\&{escaped}" if escaped.startswith((".", "'")) else escaped
+
+
+def _of(group: Any, path: str) -> Iterator[str]:
+    for typed, command in _leaves(group, path):
+        yield f"## `{' '.join([typed, *_arguments(command)])}`\n"
         yield f"{' '.join(command.help.split())}\n"
-        options = [one for one in command.params if one.param_type_name == "option"]
+        options = list(_options(command))
         if options:
             yield "| option | |"
             yield "|---|---|"
-        for one in options:
-            given = "" if one.is_flag else f" {one.metavar or one.name.upper()}"
-            default = f" (default: {one.default:g})" if isinstance(one.default, int | float) and given else ""
-            yield f"| `{'`, `'.join(one.opts)}{given}` | {one.help}{default} |"
+        for names, given, text in options:
+            yield f"| `{'`, `'.join(names)}{f' {given}' if given else ''}` | {text} |"
         if options:
             yield ""

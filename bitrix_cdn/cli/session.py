@@ -30,7 +30,7 @@ class Session:
         """What `--json` prints; None: what was said."""
         self.advice = ""
         """What to say when it is interrupted."""
-        self.out = Console(highlight=False, soft_wrap=True, markup=False)
+        self.out = _Output(highlight=False, soft_wrap=True, markup=False)
         self.errors = Console(stderr=True, highlight=False, soft_wrap=True, markup=False)
         self._said: list[str] = []
         self._loaded: Inventory | None = None
@@ -62,6 +62,11 @@ class Session:
         """For what shows how far it is: not in the way of programs that read JSON."""
         return _Shown(self)
 
+    @property
+    def asks(self) -> bool:
+        """Whether there is somebody to answer."""
+        return sys.stdin.isatty() and not self.json
+
     def say(self, text: str) -> None:
         """Prints a line; for programs, all lines come in the end."""
         self._said.append(text)
@@ -70,7 +75,10 @@ class Session:
 
     def complain(self, error: BaseException) -> None:
         """Tells an error in its line, and remembers the status: that of the first counts."""
-        self.errors.print(f"{self.command}: {error}")
+        # An inventory has a line for each of its mistakes.
+        lines = str(error).splitlines() if isinstance(error, UsageError) else [str(error)]
+        for line in lines or [""]:
+            self.errors.print(f"{self.command}: {line}")
         self.status = self.status or exits.of(error)
 
     def end(self) -> Exit:
@@ -81,6 +89,13 @@ class Session:
             said = {"status": self.status.name.lower(), "said": self._said}
             print(json.dumps(said if self.result is None else self.result, indent=2))
         return self.status
+
+
+class _Output(Console):
+    """Standard output, whose reader may go away."""
+
+    def on_broken_pipe(self) -> None:
+        raise BrokenPipeError
 
 
 class _Shown(Display):

@@ -256,12 +256,12 @@ def _addresses(members: Mapping[str, Sequence[str]], entries: Mapping[str, HostE
     home = {name: group for group in _NUMBERS for name in members[group]}
     for name, entry in entries.items():
         place = (home[name], name)
-        wrong = {"address": _unreachable(entry.address, loopback=False)}
+        wrong = {"address": unreachable(entry.address, loopback=False)}
         if entry.ssh_hostname is None:
             # Its name is how the operator reaches it.
-            wrong["name"] = _placeholder(name)
+            wrong["name"] = placeholder(name)
         else:
-            wrong["ssh_hostname"] = _unreachable(entry.ssh_hostname, loopback=True)
+            wrong["ssh_hostname"] = unreachable(entry.ssh_hostname, loopback=True)
         for key, why in wrong.items():
             if why:
                 given = getattr(entry, key, name)
@@ -305,7 +305,7 @@ def _plain(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> object:
     return getattr(address, "ipv4_mapped", None) or address
 
 
-def _unreachable(address: str, *, loopback: bool) -> str:
+def unreachable(address: str, *, loopback: bool) -> str:
     """What is wrong with an address; empty: nothing that can be told from here."""
     if not address.isascii() or address.startswith("-") or re.search(r"[\s/@=]", address) or not address:
         return "an address or a host's name is allowed"
@@ -318,7 +318,7 @@ def _unreachable(address: str, *, loopback: bool) -> str:
             return "an address without a port is allowed; the port of SSH is ssh_port"
         if address.lower().rstrip(".") == "localhost" and not loopback:
             return "the other hosts can't reach it; an address of the network is allowed"
-        return _placeholder(address) or (
+        return placeholder(address) or (
             "" if _NAME.fullmatch(address) else "an address or a host's name is allowed"
         )
     if isinstance(mapped := _plain(found), ipaddress.IPv4Address):
@@ -326,10 +326,11 @@ def _unreachable(address: str, *, loopback: bool) -> str:
     elsewhere = found.is_unspecified or found.is_multicast or found.is_link_local or found.is_reserved
     if elsewhere or (found.is_loopback and not loopback):
         return "the other hosts can't reach it; an address of the network is allowed"
-    return _placeholder(address)
+    return placeholder(address)
 
 
-def _placeholder(text: str) -> str:
+def placeholder(text: str) -> str:
+    """Whether a name or an address is one of the examples, in words; empty: it is not."""
     try:
         first = ipaddress.ip_network(text).network_address
     except ValueError:
@@ -342,7 +343,7 @@ def _placeholder(text: str) -> str:
 def _names(settings: Settings) -> Iterator[Mistake]:
     for key in ("server_names", "proxies"):
         for name in getattr(settings.nginx, key):
-            if why := _placeholder(name):
+            if why := placeholder(name):
                 yield Mistake(("settings", "nginx", key), f"settings: nginx.{key}: {name!r}: {why}")
 
 

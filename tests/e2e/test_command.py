@@ -96,7 +96,7 @@ def test_a_plan_shows_what_differs_and_is_what_is_done_or_refused(
     assert any(" of " in line and "cdn: Redis | " in line for line in done), done
     assert done[-1].startswith("next: ")
     assert "maxmemory 98mb" not in edited.remote.run("cat", CONF)
-    assert operator.types("plan").splitlines()[-1] == "0 changes on 0 of 2 hosts"
+    assert operator.types("plan").splitlines()[-1] == "nothing to change on 2 hosts"
 
 
 def test_an_interrupted_deploy_says_so_and_leaves_nothing_that_runs(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -22,6 +23,9 @@ from bitrix_cdn.rollout import errors as rollout
 from host_agent.backup.errors import BackupError, Status
 from tests.kit.deployment import ROOT
 from tests.kit.examples import filled_in
+
+WITHOUT = {"new", "lab", "demo", "docs", "completion"}
+"""Commands that need no inventory."""
 
 Captured = pytest.CaptureFixture[str]
 
@@ -67,7 +71,9 @@ def test_a_wrong_command_is_one_line_and_status_2(arguments: list[str], said: st
 
 
 @pytest.mark.parametrize(
-    "command", [one for one in commands() if one[0] not in {"lab", "demo", "docs"}], ids=" ".join
+    "command",
+    [one for one in commands() if one[0] not in {"new", "lab", "demo", "docs", "completion"}],
+    ids=" ".join,
 )
 def test_each_command_says_which_inventory_is_missing(command: tuple[str, ...], capsys: Captured) -> None:
     needs = {"explain": ["/upload/a.jpg"]}
@@ -211,3 +217,40 @@ def test_what_a_command_says_on_its_way_is_json_too(
     assert json.loads(capsys.readouterr().out) == {"status": "failed", "said": ["copied"]}
     assert main(["leave", "-i", str(filled_in(tmp_path))]) == Exit.FAILED
     assert capsys.readouterr().out == "copied\n"
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["--version"], ["--help"], ["completion", "bash"], ["docs", "--check", "--json"]],
+    ids=" ".join,
+)
+def test_a_reader_that_goes_away_is_no_error(arguments: list[str]) -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    try:
+        done = subprocess.run(
+            [sys.executable, "-m", "bitrix_cdn", *arguments],
+            cwd=ROOT,
+            stdout=writing,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+    finally:
+        os.close(writing)
+    assert (done.returncode, done.stderr) == (141, "")
+
+
+def test_all_lines_of_a_wrong_inventory_begin_alike(tmp_path: Path, capsys: Captured) -> None:
+    inventory = tmp_path / "shop.py"
+    inventory.write_text((ROOT / "inventories/production.py").read_text())
+    assert main(["check", "-i", str(inventory)]) == Exit.USAGE
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) > 2
+    assert all(line.startswith(f"check: {inventory}") for line in lines)
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_each_shell_can_have_its_completion(shell: str, capsys: Captured) -> None:
+    assert main(["completion", shell]) == Exit.FINE
+    assert f"_BITRIX_CDN_COMPLETE=complete_{shell}" in capsys.readouterr().out

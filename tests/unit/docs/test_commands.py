@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 import subprocess
 import sys
 from functools import cache
@@ -13,6 +14,7 @@ import pytest
 from typer.main import get_command
 
 from bitrix_cdn.cli import app
+from bitrix_cdn.cli.pages import manual
 from tests.kit.deployment import ROOT
 from tests.kit.documented import Command, commands
 
@@ -137,3 +139,13 @@ def test_help_is_help(file: Path, tmp_path: Path) -> None:
         parts = [part for part in file.with_suffix("").parts if part != "__main__"]
         help_of("-m", ".".join(parts[2:] if parts[:2] == ["converter_app", "src"] else parts))
     assert set(ROOT.iterdir()) == before
+
+
+def test_the_manual_is_roff_that_groff_takes_without_a_word() -> None:
+    text = manual()
+    assert all(line.startswith(".SS bitrix\\-cdn ") for line in text.splitlines() if line.startswith(".SS"))
+    if groff := shutil.which("groff"):
+        done = subprocess.run(
+            [groff, "-man", "-ww", "-Tascii"], input=text, capture_output=True, text=True, check=True
+        )
+        assert done.stderr == ""

@@ -1,0 +1,1 @@
+"""A first inventory, made of the answers to questions."""
