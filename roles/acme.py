@@ -11,12 +11,21 @@ from pyinfra.operations import apt
 
 from bitrix_cdn.engine.certificates import CertificateNames
 from bitrix_cdn.engine.files import directory, rendered, tree
+from bitrix_cdn.engine.footprint import Footprint, Place
 from bitrix_cdn.engine.services import running
 from bitrix_cdn.settings import Settings
 from roles.nginx import ACME_ROOT, CERTIFICATE, KEY
 
 HOOK = "/etc/letsencrypt/renewal-hooks/deploy/bitrix-cdn"
 LINEAGE = "bitrix-cdn"
+
+
+def footprint(place: Place) -> Footprint:
+    """What this role takes of a host."""
+    if place.settings.tls.mode != "acme" or not place.among("cdn"):
+        return Footprint()
+    # A certificate that was got may be of use elsewhere, and its authority gives only so many a week.
+    return Footprint(packages=("certbot",), data=("/etc/letsencrypt",))
 
 
 @deploy("ACME")

@@ -11,6 +11,7 @@ from pyinfra.api import StringCommand, deploy, operation
 from bitrix_cdn.engine.agent import SOURCES
 from bitrix_cdn.engine.distribution import Distribution
 from bitrix_cdn.engine.files import Existing, File, rendered, tree
+from bitrix_cdn.engine.footprint import Footprint, Place
 from bitrix_cdn.engine.journal import record_script
 from bitrix_cdn.engine.packages import packages
 from bitrix_cdn.settings import Settings
@@ -18,6 +19,8 @@ from roles.preflight import distribution
 
 COMMAND = "/usr/local/bin/cdn-host"
 LIBRARY = "/usr/local/lib/bitrix-cdn"
+
+PACKAGES = ("python3",)
 
 # Where earlier versions had their modules.
 _FORMER = (
@@ -28,10 +31,15 @@ _FORMER = (
 )
 
 
+def footprint(place: Place) -> Footprint:
+    """What this role takes of a host."""
+    return Footprint(packages=PACKAGES, owned=(LIBRARY,))
+
+
 @deploy("Host agent")
 def agent(settings: Settings) -> None:
     here = distribution(settings)
-    packages("Install Python for the host agent", here, ["python3"])
+    packages("Install Python for the host agent", here, PACKAGES)
     tree(name="Install the host agent", files=files(here), root="/usr/local")
 
 

@@ -85,13 +85,18 @@ INHIBITIONS = (
 )
 
 
+PACKAGES = ("prometheus-alertmanager",)
+
+
 def footprint(place: Place) -> Footprint:
     """What this role takes of a host."""
     if not place.among("monitoring"):
         return Footprint()
     port = place.settings.monitoring.alertmanager.port
     ports = (Port(port, "host", "Alertmanager", page=True, job="alertmanager"),)
-    return Footprint(ports, ("alertmanager",), ("/etc/prometheus/alertmanager_templates",))
+    templates = ("/etc/prometheus/alertmanager_templates",)
+    data = ("/var/lib/alertmanager",)  # which its package leaves behind
+    return Footprint(ports, ("alertmanager",), templates, packages=PACKAGES, data=data)
 
 
 @deploy("Alertmanager")
@@ -108,7 +113,7 @@ def alertmanager(settings: AlertmanagerSettings, language: str) -> None:
     )
     # Before the package, which starts the service: it never listens where it shouldn't.
     tree(name="Write Alertmanager's systemd sandbox", files=[unit], root="/etc/systemd")
-    apt.packages(name="Install Alertmanager", packages=["prometheus-alertmanager"], no_recommends=True)
+    apt.packages(name="Install Alertmanager", packages=[*PACKAGES], no_recommends=True)
     tree(
         name="Write alertmanager.yml (checked by amtool)",
         files=list(files.values()),

@@ -11,7 +11,7 @@ from pyinfra import host
 from pyinfra.api import FactBase, StringCommand, deploy, operation
 
 from bitrix_cdn.engine.files import Existing, File, directory, rendered, tree
-from bitrix_cdn.engine.footprint import Place
+from bitrix_cdn.engine.footprint import Footprint, Place
 from bitrix_cdn.engine.keys import key_pair
 from bitrix_cdn.engine.packages import packages
 from bitrix_cdn.engine.services import running
@@ -38,6 +38,18 @@ PROMETHEUS = "/var/lib/prometheus/metrics2"
 PACKAGES = ("restic", "python3", "openssh-client")
 UNITS = ("bitrix-cdn-backup", "bitrix-cdn-backup-check")
 TIMERS = tuple(f"{unit}.timer" for unit in UNITS)
+
+
+def footprint(place: Place) -> Footprint:
+    """What this role takes of a host."""
+    own = place.settings.backup
+    if not own.repository:
+        return Footprint()
+    return Footprint(
+        packages=PACKAGES,
+        owned=(CACHE, f"{metrics(place.settings)}/{METRICS}"),
+        data=() if own.sftp else (own.repository,),
+    )
 
 
 @deploy("Backup")

@@ -22,6 +22,7 @@ from roles.topology import addresses_of, bracketed, listening_address, members
 CONFIG = "/etc/haproxy/haproxy.cfg"
 CERTIFICATE = "/etc/haproxy/tls/certificate.pem"
 KEY = "/etc/haproxy/tls/key.pem"
+PACKAGES = ("haproxy", "openssl")
 JOINED = "/etc/haproxy/tls/joined.pem"
 """Certificate and key in one file, as HAProxy reads them."""
 SOCKET = "/run/haproxy/admin.sock"
@@ -56,7 +57,7 @@ def footprint(place: Place) -> Footprint:
         Port(exporters.haproxy_port, "monitoring", "metrics of HAProxy", job="haproxy"),
     ]
     ports += [Port(tls.port, "everybody", "pictures over HTTPS")] if tls.enabled else []
-    return Footprint(tuple(ports))
+    return Footprint(tuple(ports), packages=PACKAGES, owned=("/etc/haproxy/tls",))
 
 
 @deploy("Balancer")
@@ -82,7 +83,7 @@ def balancer(settings: Settings) -> None:
     }
     unit = files.pop(drop_in("haproxy"))
     tree(name="Write HAProxy's systemd sandbox", files=[unit], root="/etc/systemd")
-    apt.packages(name="Install HAProxy", packages=["haproxy", "openssl"], no_recommends=True)
+    apt.packages(name="Install HAProxy", packages=[*PACKAGES], no_recommends=True)
     if tls.mode == "self-signed":
         self_signed_certificate(
             name="Create a self-signed certificate",

@@ -11,8 +11,14 @@ from pyinfra.operations import selinux
 from bitrix_cdn.engine.files import rendered, tree
 from bitrix_cdn.engine.footprint import Footprint, Place
 from bitrix_cdn.engine.packages import packages
+from bitrix_cdn.engine.services import STAMPS
 from bitrix_cdn.settings import Settings
 from roles.preflight import distribution, machine
+
+PACKAGES = (
+    *("fuse3", "openssh-server", "openssh-sftp-server", "sshfs", "ca-certificates"),
+    "curl",  # what the runbooks ask with
+)
 
 
 def footprint(place: Place) -> Footprint:
@@ -20,20 +26,29 @@ def footprint(place: Place) -> Footprint:
     # On the shop's host cron is the shop's.
     cron = () if place.among("bitrix") else ("/etc/cron.d", "/var/spool/cron/crontabs")
     saved = ("/etc/systemd/system", "/etc/sysctl.d") if place.among("cdn") else ()
-    return Footprint(trees=("/etc/bitrix-cdn", "/etc/sudoers.d", *cron), saved=saved)
+    return Footprint(
+        trees=("/etc/bitrix-cdn", "/etc/sudoers.d", *cron),
+        saved=saved,
+        packages=PACKAGES,
+        owned=("/etc/bitrix-cdn",),
+    )
+
+
+BEFORE = "/var/lib/bitrix-cdn/before"
+"""What the host had before the first deploy, for `bitrix-cdn remove`."""
 
 
 @deploy("Base")
 def base(settings: Settings) -> None:
     here = distribution(settings)
+    remembered(name="Remember what the host had before the first deploy", manager=here.manager)
     if here.manager == "apt":
         tree(name="Configure apt to wait for its lock", files=rendered("base"))
         dpkg_finished(name="Repair an interrupted dpkg")
     packages(
         "Install sshfs and common tools",
         here,
-        # curl: what the runbooks ask with.
-        ["fuse3", "openssh-server", "openssh-sftp-server", "sshfs", "ca-certificates", "curl"],
+        PACKAGES,
         update=True,
     )
     if "bitrix" in host.groups and machine(settings)["selinux"] == "yes":
@@ -43,6 +58,53 @@ def base(settings: Settings) -> None:
             value=selinux.Boolean.ON,
             persistent=True,
         )
+
+
+class Remembered(FactBase[bool]):
+    """Whether it is known what the host had before, or was deployed when nobody remembered that yet."""
+
+    default = bool
+
+    def command(self) -> str:
+        return f"if [ -d {BEFORE} ] || ls {STAMPS}/* >/dev/null 2>&1; then echo yes; fi"
+
+    def process(self, output: list[str]) -> bool:
+        return bool(output)
+
+
+def remember_script(manager: str) -> str:
+    """A shell script that writes down what the host has, whole or not at all.
+
+    :param manager: what installs packages there.
+    """
+    listed = {
+        "apt": r"dpkg-query -W -f '${db:Status-Status} ${Package}\n' | sed -n 's/^installed //p'",
+        "dnf": r"rpm -qa --qf '%{NAME}\n'",
+    }[manager]
+    return f"""
+set -e
+rm -rf {BEFORE}.new
+mkdir -p {BEFORE}.new
+cd {BEFORE}.new
+{listed} | sort -u > packages
+systemctl list-unit-files --state=enabled --no-legend --no-pager | cut -d' ' -f1 | sort > units
+cut -d: -f1 /etc/passwd | sort > accounts
+cut -d: -f1 /etc/group | sort > groups
+sync -- *
+mv -T {BEFORE}.new {BEFORE}
+"""
+
+
+@operation()
+def remembered(manager: str) -> Generator[StringCommand, None, None]:
+    """Writes down packages, enabled units, accounts and groups, before the first deploy changes them.
+
+    + manager: what installs packages there
+    """
+    if host.get_fact(Remembered):
+        host.noop("it is remembered")
+        return
+    yield StringCommand(remember_script(manager))
 
 
 class DpkgInterrupted(FactBase[bool]):

@@ -26,6 +26,8 @@ from roles.topology import LOOPBACK, askers, listening_address
 
 PROJECT = Path(__file__).parent.parent / "converter_app"
 SYSCTL = "/etc/sysctl.d/60-webp-converter.conf"
+PACKAGES = ("python3-venv",)
+COMMAND = "/usr/local/bin/webp-converter"
 MISSES = "/etc/systemd/system/webp-converter-misses"
 SOCKET = "/run/webp-converter/misses.sock"
 """Where nginx tells what visitors missed."""
@@ -52,14 +54,23 @@ def footprint(place: Place) -> Footprint:
             job="converter",
         ),
     )
-    return Footprint(ports, trees=("/etc/webp-converter",), saved=("/etc/webp-converter",))
+    cdn = place.settings.cdn
+    return Footprint(
+        ports,
+        trees=("/etc/webp-converter",),
+        saved=("/etc/webp-converter",),
+        packages=PACKAGES,
+        owned=("/etc/webp-converter", str(HOME), COMMAND),
+        # The pictures of the shop, and what was made of them.
+        data=(cdn.root, cdn.variants),
+    )
 
 
 @deploy("Converter")
 def converter(settings: Settings) -> None:
     here = machine(settings)
     python = PYTHONS[here["version"]]
-    apt.packages(name="Install Python's venv", packages=["python3-venv"], no_recommends=True)
+    apt.packages(name="Install Python's venv", packages=[*PACKAGES], no_recommends=True)
     for path in (
         f"{settings.cdn.root}/.webp-converter",
         settings.cdn.variants,
@@ -77,7 +88,7 @@ def converter(settings: Settings) -> None:
     readable(name="Make the releases readable for the converter's account")
     files.link(
         name="Link the command webp-converter into /usr/local/bin",
-        path="/usr/local/bin/webp-converter",
+        path=COMMAND,
         target=f"{HOME}/current/bin/webp-converter",
     )
     values = settings.converter.model_dump(mode="json")

@@ -37,6 +37,9 @@ FILE_SYSTEMS_EXCLUDED = (
 MOUNT_POINTS_EXCLUDED = "^/(dev|proc|run|sys|{export}|var/lib/docker/.+|var/lib/containers/storage/.+)($$|/)"
 
 
+_OF_PICTURES = ("mtail", "prometheus-nginx-exporter", "prometheus-varnish-exporter")
+
+
 def footprint(place: Place) -> Footprint:
     """What this role takes of a host."""
     own = place.settings.monitoring.exporters
@@ -55,7 +58,14 @@ def footprint(place: Place) -> Footprint:
     if place.among("monitoring"):
         ports.append(Port(own.blackbox_port, "host", "blackbox exporter"))
     mtail = ("/etc/mtail",) if serving else ()
-    return Footprint(tuple(ports), trees=mtail, saved=mtail if place.among("cdn") else ())
+    packages = [
+        *("prometheus-node-exporter", "dbus"),
+        *(_OF_PICTURES if serving else ()),
+        *(("prometheus-redis-exporter",) if place.among("cdn") else ()),
+        *(("prometheus-blackbox-exporter",) if place.among("monitoring") else ()),
+    ]
+    saved = mtail if place.among("cdn") else ()
+    return Footprint(tuple(ports), trees=mtail, saved=saved, packages=tuple(packages))
 
 
 @deploy("Exporters")
@@ -116,15 +126,14 @@ def _on_every_host(settings: Settings, written: dict[str, File]) -> None:
 
 def _where_pictures_are_served(settings: Settings, written: dict[str, File]) -> None:
     ports = settings.monitoring.exporters
-    wanted = ("mtail", "prometheus-nginx-exporter", "prometheus-varnish-exporter")
-    drop_ins = {name: drop_in(name) for name in wanted}
+    drop_ins = {name: drop_in(name) for name in _OF_PICTURES}
     tree(
         name="Write the systemd sandboxes of mtail, nginx's and Varnish's exporters",
         files=[written[path] for path in drop_ins.values()],
         root="/etc",
     )
     apt.packages(
-        name="Install mtail, nginx's and Varnish's exporters", packages=list(wanted), no_recommends=True
+        name="Install mtail, nginx's and Varnish's exporters", packages=[*_OF_PICTURES], no_recommends=True
     )
     tree(
         name="Write edge.mtail (checked by mtail)",

@@ -11,6 +11,7 @@ from pyinfra import host
 from pyinfra.api import StringCommand, deploy, operation
 
 from bitrix_cdn.engine.files import Existing, File, rendered, tree
+from bitrix_cdn.engine.footprint import Footprint, Place
 from bitrix_cdn.engine.journal import record_script
 from bitrix_cdn.engine.packages import packages
 from bitrix_cdn.engine.services import running
@@ -35,6 +36,14 @@ class Door:
     ports: list[int]
     allowed4: list[str]
     allowed6: list[str]
+
+
+PACKAGES = ("nftables", "iproute2")
+
+
+def footprint(place: Place) -> Footprint:
+    """What this role takes of a host."""
+    return Footprint(packages=PACKAGES)
 
 
 @deploy("Firewall")
@@ -75,7 +84,7 @@ def _by_firewalld(policy: File) -> None:
 
 
 def _by_nftables(settings: Settings, files: dict[str, File]) -> None:
-    packages("Install nftables", distribution(settings), ["nftables", "iproute2"])
+    packages("Install nftables", distribution(settings), PACKAGES)
     tree(
         name="Write the firewall's unit",
         files=[files[UNIT], files[DROP_IN]],

@@ -13,8 +13,21 @@ from bitrix_cdn.settings import Settings
 from roles.topology import members
 
 ROLES = (
-    *("base", "sshd", "sftp", "mounts", "lab_site", "nginx", "originals", "varnish", "redis", "converter"),
-    *("balancer", "exporters", "prometheus", "alertmanager", "grafana"),
+    *(
+        "base",
+        "agent",
+        "firewall",
+        "sshd",
+        "sftp",
+        "mounts",
+        "lab_site",
+        "nginx",
+        "originals",
+        "varnish",
+        "redis",
+        "converter",
+    ),
+    *("balancer", "logs", "acme", "exporters", "prometheus", "alertmanager", "grafana", "backup"),
 )
 """Those that declare one, in the order of the docs."""
 
@@ -79,6 +92,9 @@ def document() -> str:
             ("Accounts", "accounts"),
             ("Directories in which every file is the project's or a package's", "trees"),
             ("Configuration in the backups", "saved"),
+            ("Packages", "packages"),
+            ("Beside its templates, the project's alone: removed by `bitrix-cdn remove`", "owned"),
+            ("Data: removed with `--data` alone", "data"),
         ):
             names = dict.fromkeys(name for one in taken.values() for name in getattr(one, key))
             if names:

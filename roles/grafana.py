@@ -60,7 +60,13 @@ def footprint(place: Place) -> Footprint:
         return Footprint(trees=trees, saved=("/etc/grafana",))
     ports = [Port(own.port, "host", "Grafana", page=True)]
     ports += [Port(own.https_port, "everybody", "Grafana over HTTPS")] if place.among("cdn", "edge") else []
-    return Footprint(tuple(ports), trees=trees, saved=("/etc/grafana",))
+    return Footprint(
+        tuple(ports),
+        trees=trees,
+        saved=("/etc/grafana",),
+        packages=("gpg", "grafana"),
+        owned=("/etc/grafana/dashboards",),
+    )
 
 
 @deploy("Grafana")

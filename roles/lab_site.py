@@ -21,7 +21,8 @@ def footprint(place: Place) -> Footprint:
     if not (place.settings.lab_site.enabled and place.among("bitrix")):
         return Footprint()
     trees = ("/etc/nginx/conf.d", "/etc/nginx/sites-enabled")
-    return Footprint((Port(80, "everybody", "site of the lab"),), trees=trees)
+    php = (f"php{version}-{part}" for version in PHPS.values() for part in ("fpm", "gd"))
+    return Footprint((Port(80, "everybody", "site of the lab"),), trees=trees, packages=("nginx", *php))
 
 
 @deploy("Lab site")

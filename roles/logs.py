@@ -7,6 +7,7 @@ from pyinfra.api import deploy
 from pyinfra.operations import apt
 
 from bitrix_cdn.engine.files import rendered, tree
+from bitrix_cdn.engine.footprint import Footprint, Place
 from bitrix_cdn.engine.services import running
 from bitrix_cdn.settings import Settings
 
@@ -14,6 +15,11 @@ JOURNAL = "/etc/systemd/journald.conf.d/60-bitrix-cdn.conf"
 NGINX = "/etc/logrotate.d/nginx"
 TIMER = "/etc/systemd/system/logrotate.timer.d/bitrix-cdn.conf"
 SANDBOX = "/etc/systemd/system/logrotate.service.d/bitrix-cdn.conf"
+
+
+def footprint(place: Place) -> Footprint:
+    """What this role takes of a host."""
+    return Footprint(packages=("logrotate",) if place.among("cdn", "edge") else ())
 
 
 @deploy("Logs")

@@ -14,6 +14,7 @@ from bitrix_cdn.engine.services import running
 from bitrix_cdn.settings import Settings
 from roles import agent
 from roles.preflight import distribution
+from roles.redis import TEXTFILES
 from roles.sftp import KEY, KNOWN_HOSTS
 from roles.topology import peer
 
@@ -37,7 +38,17 @@ OPTIONS = {
 
 def footprint(place: Place) -> Footprint:
     """What this role takes of a host."""
-    return Footprint(trees=("/etc/mount-guard",), saved=("/etc/mount-guard",))
+    if not place.among("bitrix", "cdn"):
+        return Footprint(trees=("/etc/mount-guard",), saved=("/etc/mount-guard",))
+    cdn, metrics = place.settings.cdn, place.settings.mounts.metrics or TEXTFILES
+    name = RESIZE_CACHE if place.among("bitrix") else "originals"
+    return Footprint(
+        trees=("/etc/mount-guard",),
+        saved=("/etc/mount-guard",),
+        packages=("rsync",),  # `adopt` and `leave` copy with it
+        owned=("/etc/mount-guard", "/var/lib/mount-guard", f"{metrics}/mount_guard_{name}.prom"),
+        empty=(cdn.originals, cdn.originals_parent) if place.among("cdn") else (),
+    )
 
 
 @deploy("Mounts")

@@ -111,7 +111,9 @@ def footprint(place: Place) -> Footprint:
     if place.among("cdn") and place.edges:
         ports.append(Port(place.settings.edges.shield_port, "edges", "pictures for edges"))
     trees = ("/etc/nginx/conf.d", "/etc/nginx/sites-enabled")
-    return Footprint(tuple(ports), trees=trees, saved=("/etc/nginx",))
+    return Footprint(
+        tuple(ports), trees=trees, saved=("/etc/nginx",), packages=PACKAGES, owned=("/etc/nginx/tls",)
+    )
 
 
 @deploy("nginx")

@@ -23,7 +23,12 @@ def footprint(place: Place) -> Footprint:
     if not place.among("cdn"):
         return Footprint()
     ports = (Port(place.settings.originals.port, "host", "originals, for Varnish and the converter"),)
-    return Footprint(ports, trees=("/etc/nginx-originals",), saved=("/etc/nginx-originals",))
+    return Footprint(
+        ports,
+        trees=("/etc/nginx-originals",),
+        saved=("/etc/nginx-originals",),
+        owned=("/etc/nginx-originals",),
+    )
 
 
 @deploy("Originals")

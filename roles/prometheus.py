@@ -28,13 +28,16 @@ class Target:
     labels: dict[str, str] = field(default_factory=dict)
 
 
+PACKAGES = ("prometheus",)
+
+
 def footprint(place: Place) -> Footprint:
     """What this role takes of a host."""
     if not place.among("monitoring"):
         return Footprint()
     port = place.settings.monitoring.prometheus.port
     ports = (Port(port, "host", "Prometheus", page=True, job="prometheus"),)
-    return Footprint(ports, trees=("/etc/prometheus/rules",), saved=("/etc/prometheus",))
+    return Footprint(ports, trees=("/etc/prometheus/rules",), saved=("/etc/prometheus",), packages=PACKAGES)
 
 
 @deploy("Prometheus")
@@ -58,7 +61,7 @@ def prometheus(settings: Settings) -> None:
     unit = files.pop(drop_in("prometheus"))
     # Before the package, which starts the service: it never listens where it shouldn't.
     tree(name="Write Prometheus' systemd sandbox", files=[unit], root="/etc/systemd")
-    apt.packages(name="Install Prometheus", packages=["prometheus"], no_recommends=True)
+    apt.packages(name="Install Prometheus", packages=[*PACKAGES], no_recommends=True)
     tree(
         name="Write prometheus.yml (checked by promtool)",
         files=list(files.values()),

@@ -12,6 +12,7 @@ from bitrix_cdn.engine.services import running
 from bitrix_cdn.settings import Settings
 from roles import agent
 
+PACKAGES = ("redis-server", "redis-tools")
 INSTANCES = ("cache", "queue")
 DROP_IN = "/etc/systemd/system/redis-server@.service.d/bitrix-cdn.conf"
 TEXTFILES = "/var/lib/prometheus/node-exporter"
@@ -25,12 +26,13 @@ def footprint(place: Place) -> Footprint:
     if not place.among("cdn"):
         return Footprint()
     ports = (Port(own.cache_port, "host", "Redis, statistics"), Port(own.queue_port, "host", "Redis, queue"))
-    return Footprint(ports, saved=("/etc/redis",))
+    owned = tuple(f"/var/lib/redis/{instance}" for instance in INSTANCES)
+    return Footprint(ports, saved=("/etc/redis",), packages=PACKAGES, data=owned)
 
 
 @deploy("Redis")
 def redis(settings: Settings) -> None:
-    apt.packages(name="Install Redis", packages=["redis-server", "redis-tools"], no_recommends=True)
+    apt.packages(name="Install Redis", packages=[*PACKAGES], no_recommends=True)
     systemd.service(
         name="Stop Debian's own Redis instance",
         service="redis-server.service",

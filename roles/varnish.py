@@ -90,13 +90,16 @@ def source_of_edge(settings: Settings, shield: str) -> Source:
     )
 
 
+PACKAGES = ("varnish",)
+
+
 def footprint(place: Place) -> Footprint:
     """What this role takes of a host."""
     own = place.settings.varnish
     if not place.among("cdn", "edge"):
         return Footprint()
     ports = (Port(own.port, "host", "Varnish"), Port(own.console_port, "host", "Varnish's console"))
-    return Footprint(ports, saved=("/etc/varnish",))
+    return Footprint(ports, saved=("/etc/varnish",), packages=PACKAGES)
 
 
 def configuration(settings: Settings, source: Source, memory: str) -> dict[str, File]:
@@ -122,7 +125,7 @@ def varnish(settings: Settings) -> None:
     files = configuration(settings, source, settings.edges.memory if on_edge else settings.varnish.memory)
     tree(name="Write Varnish's addresses and memory", files=[files[DROP_IN]], root="/etc/systemd")
     # After them: the package starts the service, which must never listen where it shouldn't.
-    apt.packages(name="Install Varnish", packages=["varnish"], no_recommends=True)
+    apt.packages(name="Install Varnish", packages=[*PACKAGES], no_recommends=True)
     tree(
         name="Write the VCL (checked by varnishd)",
         files=[files[VCL]],

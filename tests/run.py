@@ -78,7 +78,9 @@ _CHANGES = ("deploy", "releases", "drift", "adopt", "acme", "alerts", "bitrixvm"
 def _hosts(suite: str) -> list[Stage]:
     debian = _DEBIAN[suite]
     chosen = ("-m", "not long and not edges", "--suite", suite)
-    apart = [f"--ignore=tests/e2e/test_{name}.py" for name in (*_CHANGES, "outages", "backup", "soak")]
+    apart = [
+        f"--ignore=tests/e2e/test_{name}.py" for name in (*_CHANGES, "outages", "backup", "soak", "removal")
+    ]
     asked = ("tests/testinfra", "tests/e2e", *apart, *chosen)
     changed = (*(f"tests/e2e/test_{name}.py" for name in _CHANGES), *chosen)
     what = "two bare hosts, the deploy"
@@ -97,11 +99,13 @@ def _backup(suite: str) -> Stage:
 def _by_night(suite: str) -> list[Stage]:
     debian = _DEBIAN[suite]
     edges = ("tests/edges", "tests/rollout", "tests/testinfra", "-m", "edges", "--suite", suite)
+    removal = ("tests/e2e/test_removal.py", "--suite", suite)
     outages = ("tests/e2e/test_outages.py", "--suite", suite)
     alerts = ("tests/e2e", "--ignore=tests/e2e/test_outages.py", "-m", "long", "--suite", suite)
     return [
         Stage(f"alerts-{suite}", f"{debian}: each alert rung by its fault", 75, alerts, lab=True),
         Stage(f"edges-{suite}", f"{debian}, five hosts: edges, and rollouts killed", 60, edges, lab=True),
+        Stage(f"removal-{suite}", f"{debian}: hosts as they were before", 12, removal, lab=True),
         Stage(f"outages-{suite}", f"{debian}: the faults between the hosts", 15, outages, lab=True),
     ]
 

@@ -21,6 +21,7 @@ from bitrix_cdn.cli import (
     moving,
     new,
     releases,
+    removal,
     rollout,
     status,
 )
@@ -55,7 +56,7 @@ def everything(
     pass
 
 
-for _module in (new, hosts, deploys, status, drift, rollout, moving, backup, releases, developers):
+for _module in (new, hosts, deploys, status, drift, rollout, moving, backup, releases, removal, developers):
     _module.add_to(app)
 
 

@@ -63,3 +63,12 @@ class Footprint:
     """Directories in which every file is the project's, a package's, or one too many."""
     saved: tuple[str, ...] = ()
     """Directories of configuration that a backup keeps."""
+    packages: tuple[str, ...] = ()
+    """Packages that it installs."""
+    owned: tuple[str, ...] = ()
+    """Files and directories that are the project's alone, beside what its templates write:
+    `bitrix-cdn remove` takes them."""
+    empty: tuple[str, ...] = ()
+    """Directories that it makes for others' files, and that go only when nothing is in them."""
+    data: tuple[str, ...] = ()
+    """What would be lost with it: removed only where an operator says so."""

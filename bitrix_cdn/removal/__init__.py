@@ -1,0 +1,1 @@
+"""Takes the project from its hosts again: docs/uninstall.md."""

@@ -1,0 +1,1 @@
+"""Takes what a deploy brought from the host again."""
