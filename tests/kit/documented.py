@@ -48,7 +48,7 @@ _PROGRAMS = (
 READS = re.compile(
     r"""(?: sudo\ )? (?:
         amtool\ .*\ (?:alert|silence)\ query | amtool\ check-config | apt-cache\ policy
-      | bitrix-cdn-backup\ status | cdn-host\ lock\ show | cat\ /(?!.*\|)
+      | bitrix-cdn-backup\ status | cdn-host\ (?:lock\ show|audit\ (?:list|verify)) | cat\ /(?!.*\|)
       | curl\ -s[iIG]*\ (?!.*-X) | curl\ -i\ localhost
       | journalctl\ (?!.*--vacuum) | ls\ | tail\ | uptime | nginx\ -[tT] | nft\ list | findmnt | df\ | ss\ -
       | mount-guard\ status | promtool\ (?:query|check) | redis-cli\ .*(?:info|ping|get|lastsave|dbsize)
