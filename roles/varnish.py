@@ -14,6 +14,7 @@ from bitrix_cdn.engine.services import running
 from bitrix_cdn.settings import Settings
 from bitrix_cdn.settings.types import mebibytes
 from roles.nginx import SHIELD_PROBE, accepts, shield_of
+from roles.preflight import machine
 from roles.topology import LOOPBACK
 
 DROP_IN = "/etc/systemd/system/varnish.service.d/bitrix-cdn.conf"
@@ -102,10 +103,13 @@ def footprint(place: Place) -> Footprint:
     return Footprint(ports, saved=("/etc/varnish",), packages=PACKAGES)
 
 
-def configuration(settings: Settings, source: Source, memory: str) -> dict[str, File]:
+def configuration(
+    settings: Settings, source: Source, memory: str, *, modern: bool = False
+) -> dict[str, File]:
     """The files of a Varnish that keeps what a source serves, by path.
 
     :param memory: what it keeps pictures in, such as `256mb`.
+    :param modern: whether it can limit what it fetches ahead of a visitor; Debian 12's can't.
     """
     files = rendered(
         "varnish",
@@ -114,6 +118,7 @@ def configuration(settings: Settings, source: Source, memory: str) -> dict[str, 
         source=source,
         memory=memory,
         largest_mib=max(1, mebibytes(memory) // 8),
+        modern=modern,
     )
     return {file.path: file for file in files}
 
@@ -122,7 +127,8 @@ def configuration(settings: Settings, source: Source, memory: str) -> dict[str, 
 def varnish(settings: Settings) -> None:
     on_edge = "edge" in host.groups
     source = source_of_edge(settings, shield_of()) if on_edge else source_of_cdn(settings)
-    files = configuration(settings, source, settings.edges.memory if on_edge else settings.varnish.memory)
+    memory = settings.edges.memory if on_edge else settings.varnish.memory
+    files = configuration(settings, source, memory, modern=int(machine(settings)["version"]) >= 13)
     tree(name="Write Varnish's addresses and memory", files=[files[DROP_IN]], root="/etc/systemd")
     # After them: the package starts the service, which must never listen where it shouldn't.
     apt.packages(name="Install Varnish", packages=[*PACKAGES], no_recommends=True)
