@@ -85,7 +85,7 @@ class Session:
         """Closes what is open, prints what programs read, and returns the exit status."""
         if self._loaded is not None:
             self._loaded.close()
-        if self.json and (self.result is not None or self._said):
+        if self.json and (self.result is not None or self._said or self.status is Exit.FINE):
             said = {"status": self.status.name.lower(), "said": self._said}
             print(json.dumps(said if self.result is None else self.result, indent=2))
         return self.status
