@@ -95,5 +95,5 @@ def test_a_host_is_as_it_was_before(
     for name, host in remotes.items():
         assert look(host) == before[name], name
         last = host.run("sh", "-c", "tail -n 1 /var/log/bitrix-cdn/audit.jsonl")
-        assert (json.loads(last)["what"], json.loads(last)["result"]) == ("remove", "ok")
+        assert (json.loads(last)["what"], json.loads(last)["result"]) == ("remove", "ok"), (name, last)
     assert types(*all_of_it).splitlines() == [f"{name}: nothing is left to be removed" for name in remotes]
