@@ -2,39 +2,34 @@
 
 from __future__ import annotations
 
-import os
-import sys
 from enum import StrEnum
+from importlib import import_module
 from typing import Annotated
 
 import typer
 
 from bitrix_cdn.cli.session import AsJson, session_of
-
-_ANYTHING = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
+from bitrix_cdn.fleet import UsageError
 
 
 def add_to(app: typer.Typer) -> None:
-    app.command(context_settings=_ANYTHING)(lab)
-    app.command(context_settings=_ANYTHING)(demo)
+    for name in ("lab", "demo"):
+        try:
+            import_module(f"dev.{name}.cli").add_to(app)
+        except ModuleNotFoundError as error:
+            if not (error.name or "").startswith("dev"):
+                raise
+            app.command(name, context_settings=_ANYTHING, help="For work on the project; not here.")(_absent)
     app.command()(docs)
     app.command()(completion)
 
 
-def lab(context: typer.Context) -> None:
-    """Real Debian hosts on this machine: `bitrix-cdn lab --help`, docs/lab.md."""
-    _become("dev.lab", context.args)
+_ANYTHING = {"allow_extra_args": True, "ignore_unknown_options": True}
 
 
-def demo(context: typer.Context) -> None:
-    """Photographs through the lab's shop, and what each became: `make demo` does all of it."""
-    _become("dev.demo", context.args)
-
-
-def _become(module: str, arguments: list[str]) -> None:
-    """Goes on as another program: its streams, signals and status are its own."""
-    sys.stdout.flush()
-    os.execv(sys.executable, [sys.executable, "-m", module, *arguments])  # noqa: S606
+def _absent(context: typer.Context, as_json: AsJson = False) -> None:
+    session_of(context)
+    raise UsageError("dev/ isn't installed here; it is in a clone of the project, after `make venv`")
 
 
 class Shell(StrEnum):
@@ -45,14 +40,21 @@ class Shell(StrEnum):
     FISH = "fish"
 
 
-def completion(shell: Annotated[Shell, typer.Argument(metavar="bash|zsh|fish", show_default=False)]) -> None:
+def completion(
+    context: typer.Context,
+    shell: Annotated[Shell, typer.Argument(metavar="bash|zsh|fish", show_default=False)],
+    as_json: AsJson = False,
+) -> None:
     """Prints what has a shell complete commands: `source <(bitrix-cdn completion bash)`."""
     from typer._completion_shared import get_completion_script
 
     script = get_completion_script(
         prog_name="bitrix-cdn", complete_var="_BITRIX_CDN_COMPLETE", shell=shell.value
     )
-    print(script)
+    session = session_of(context)
+    session.result = {"script": script}
+    if not session.json:
+        print(script)
 
 
 def docs(

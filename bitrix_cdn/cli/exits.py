@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from enum import IntEnum
 
-from pyinfra.api.exceptions import PyinfraError
-
 from bitrix_cdn.fleet import HostError, RefusedError, UsageError
 from host_agent.backup.errors import BackupError, Status
 
@@ -26,10 +24,16 @@ class Exit(IntEnum):
     INTERRUPTED = 130
 
 
-FORESEEN = (HostError, BackupError, PyinfraError, OSError)
-"""What is told in one line."""
-
 _OF_BACKUPS = {Status.USAGE: Exit.USAGE, Status.LOCKED: Exit.REFUSED, Status.LIVE: Exit.REFUSED}
+
+
+def foreseen(error: Exception) -> bool:
+    """Whether it is told in one line."""
+    if isinstance(error, HostError | BackupError | OSError):
+        return True
+    from pyinfra.api.exceptions import PyinfraError
+
+    return isinstance(error, PyinfraError)
 
 
 def of(error: BaseException) -> Exit:

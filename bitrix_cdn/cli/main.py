@@ -7,7 +7,6 @@ import os
 import signal
 import sys
 from collections.abc import Sequence
-from importlib.metadata import PackageNotFoundError, version
 from typing import Annotated
 
 import typer
@@ -25,7 +24,7 @@ from bitrix_cdn.cli import (
     rollout,
     status,
 )
-from bitrix_cdn.cli.exits import FORESEEN, HELP, Exit
+from bitrix_cdn.cli.exits import HELP, Exit, foreseen
 from bitrix_cdn.cli.session import InventoryFile, Session
 
 app = typer.Typer(
@@ -39,6 +38,8 @@ app = typer.Typer(
 
 def _version(wanted: bool) -> None:
     if wanted:
+        from importlib.metadata import PackageNotFoundError, version
+
         try:
             print(f"bitrix-cdn {version('bitrix-cdn')}")
         except PackageNotFoundError:
@@ -72,7 +73,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         status = app(args=given, prog_name="bitrix-cdn", standalone_mode=False, obj=session)
         if status == Exit.INTERRUPTED and session.status != Exit.INTERRUPTED:
             session.complain(KeyboardInterrupt(f"interrupted; {session.advice}".removesuffix("; ")))
-        session.status = Exit(status or session.status)
+        session.status = status or session.status
     except typer.TyperException as error:
         _usage(error)
         session.status = Exit(error.exit_code)
@@ -83,7 +84,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if isinstance(ended.__context__, BrokenPipeError):
             return _unread()
         raise
-    except FORESEEN as error:
+    except Exception as error:
+        if not foreseen(error):
+            raise
         session.complain(error)
     try:
         status = session.end()

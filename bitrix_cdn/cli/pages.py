@@ -84,17 +84,18 @@ README.md and docs/ of the project.
 """
 
 
-def _leaves(group: Any, path: str) -> Iterator[tuple[str, Any]]:
+def leaves(group: Any, path: str = "") -> Iterator[tuple[str, Any]]:
     """All commands below a group, each as it is typed."""
     for name, command in group.commands.items():
         if hasattr(command, "commands"):
-            yield from _leaves(command, f"{path} {name}")
+            yield from leaves(command, f"{path} {name}".strip())
         else:
-            yield f"{path} {name}", command
+            yield f"{path} {name}".strip(), command
 
 
 def _arguments(command: Any) -> list[str]:
-    return [one.metavar or one.name.upper() for one in command.params if one.param_type_name == "argument"]
+    taken = (one for one in command.params if one.param_type_name == "argument" and not one.hidden)
+    return [one.metavar or one.name.upper() for one in taken]
 
 
 def _options(command: Any) -> Iterator[tuple[list[str], str, str]]:
@@ -107,7 +108,7 @@ def _options(command: Any) -> Iterator[tuple[list[str], str, str]]:
 
 
 def _entries(group: Any) -> Iterator[str]:
-    for typed, command in _leaves(group, "bitrix-cdn"):
+    for typed, command in leaves(group, "bitrix-cdn"):
         yield f".SS {_roff(' '.join([typed, *_arguments(command)]))}"
         yield _roff(" ".join(command.help.split()))
         for names, given, text in _options(command):
@@ -122,7 +123,7 @@ def _roff(text: str) -> str:
 
 
 def _of(group: Any, path: str) -> Iterator[str]:
-    for typed, command in _leaves(group, path):
+    for typed, command in leaves(group, path):
         yield f"## `{' '.join([typed, *_arguments(command)])}`\n"
         yield f"{' '.join(command.help.split())}\n"
         options = list(_options(command))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
@@ -12,8 +12,11 @@ from typer.core import TyperGroup
 
 from bitrix_cdn.cli import exits
 from bitrix_cdn.cli.exits import Exit
-from bitrix_cdn.fleet import Inventory, Remote, UsageError, load
+from bitrix_cdn.fleet import UsageError
 from bitrix_cdn.fleet.progress import Display
+
+if TYPE_CHECKING:
+    from bitrix_cdn.fleet import Inventory, Remote
 
 
 class Session:
@@ -25,7 +28,7 @@ class Session:
         self.limit: list[str] = []
         self.command = "bitrix-cdn"
         """What an error begins with."""
-        self.status = Exit.FINE
+        self.status: int = Exit.FINE
         self.result: Any = None
         """What `--json` prints; None: what was said."""
         self.advice = ""
@@ -49,6 +52,8 @@ class Session:
     def hosts(self) -> Inventory:
         """The inventory, read."""
         if self._loaded is None:
+            from bitrix_cdn.fleet import load
+
             self._loaded = load(self.file)
         return self._loaded
 
@@ -81,13 +86,14 @@ class Session:
             self.errors.print(f"{self.command}: {line}")
         self.status = self.status or exits.of(error)
 
-    def end(self) -> Exit:
+    def end(self) -> int:
         """Closes what is open, prints what programs read, and returns the exit status."""
         if self._loaded is not None:
             self._loaded.close()
-        if self.json and (self.result is not None or self._said or self.status is Exit.FINE):
-            said = {"status": self.status.name.lower(), "said": self._said}
-            print(json.dumps(said if self.result is None else self.result, indent=2))
+        if self.result is None and (self._said or self.status == Exit.FINE):
+            self.result = {"status": Exit(self.status).name.lower(), "said": self._said}
+        if self.json and self.result is not None:
+            print(json.dumps(self.result, indent=2))
         return self.status
 
 

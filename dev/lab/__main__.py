@@ -1,7 +1,7 @@
-"""`python -m dev.lab`."""
+"""`python -m dev.lab`: `bitrix-cdn lab`."""
 
 import sys
 
-from dev.lab.cli import main
+from bitrix_cdn.cli import main
 
-sys.exit(main())
+sys.exit(main(["lab", *sys.argv[1:]]))

@@ -1,131 +1,158 @@
-"""`python -m dev.lab`: the command line."""
+"""`bitrix-cdn lab`, which is `python -m dev.lab` too: a command of the lab each."""
 
 from __future__ import annotations
 
-import argparse
-import json
 import os
+import subprocess
 import sys
-from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from dev.lab import guest, layout, lifecycle, machine, state
-from dev.lab.errors import LabError, UsageError
-from dev.lab.layout import Layout
-from dev.lab.lifecycle import Progress
+import typer
 
-_EPILOG = """\
-LAB_NAME names the lab (default: lab); labs of different names run side by side.
-Exit status: 0, 1 for a failure, 2 for a wrong command or something this machine lacks;
-`exec` ends as the command did.
-"""
+from bitrix_cdn.cli.session import AsJson, Session, session_of
 
+if TYPE_CHECKING:
+    from dev.lab.layout import Layout
+    from dev.lab.lifecycle import Progress
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m dev.lab",
-        description="Real Debian hosts on this machine, booted by systemd-nspawn.",
-        epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    up = commands.add_parser("up", help="have all hosts running")
-    up.add_argument("--suite", choices=state.SUITES, help="Debian release of a new lab (default: trixie)")
-    up.add_argument(
-        "--host", nargs="+", action="extend", default=[], help="further hosts, beside bitrix and cdn"
-    )
-    status = commands.add_parser("status", help="names, addresses, state")
-    status.add_argument("--json", action="store_true", help="as JSON")
-    execute = commands.add_parser("exec", help="run a command on a host, without its network")
-    execute.add_argument("host")
-    execute.add_argument("argv", nargs=argparse.REMAINDER, metavar="-- COMMAND")
-    for name, text in (
-        ("partition", "cut a host off from the others and the outside, silently"),
-        ("heal", "join it again"),
-        ("kill", "take its power"),
-        ("start", "power it on"),
-        ("reset", "bring it back to the bare base image"),
-    ):
-        commands.add_parser(name, help=text).add_argument("host")
-    commands.add_parser("down", help="remove the lab")
-    commands.add_parser("packages", help="print the Debian packages that the lab needs here")
-    return parser
+lab = typer.Typer(
+    help="Real Debian hosts on this machine, booted by systemd-nspawn. LAB_NAME names the lab "
+    "(default: lab); labs of different names run side by side.",
+    rich_markup_mode=None,
+    no_args_is_help=True,
+)
+
+_Host = Annotated[str, typer.Argument(metavar="HOST", show_default=False)]
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command and return its exit status."""
-    options = _parser().parse_args(arguments)
-    progress = Progress(_say)
+def add_to(app: typer.Typer) -> None:
+    app.add_typer(lab, name="lab")
+
+
+@lab.callback()
+def every(context: typer.Context) -> None:
+    session_of(context)
     os.umask(0o022)
-    try:
-        return _run(options, progress)
-    except LabError as error:
-        _say(f"lab: {error}")
-        return error.status
-    except OSError as error:  # a full disk, a file that is no directory
-        _say(f"lab: {error}")
-        return 1
-    except KeyboardInterrupt:
-        return 130
 
 
-def _say(text: str) -> None:
-    # Imported where needed: `exec`, which tests call often, starts in half the time without.
-    from rich.console import Console
+def _lab(context: typer.Context) -> tuple[Session, Layout, Progress]:
+    from dev.lab import layout
+    from dev.lab.lifecycle import Progress
 
-    Console(stderr=True, highlight=False, soft_wrap=True).print(text, markup=False)
-
-
-def _run(options: argparse.Namespace, progress: Progress) -> int:
-    if options.command == "packages":
-        print("\n".join(machine.packages()))
-        return 0
-    files = Layout(layout.lab_name())
-    match options.command:
-        case "up":
-            lifecycle.up(files, options.suite, options.host, progress)
-        case "down":
-            lifecycle.down(files, progress)
-        case "status":
-            _status(as_json=options.json)
-        case "exec":
-            return _exec(files, options.host, options.argv)
-        case "partition":
-            lifecycle.partition(files, options.host, progress)
-        case "heal":
-            lifecycle.heal(files, options.host, progress)
-        case "kill":
-            lifecycle.kill(files, options.host, progress)
-        case "start":
-            lifecycle.start(files, options.host, progress)
-        case "reset":
-            lifecycle.reset(files, options.host, progress)
-    return 0
+    session = session_of(context)
+    return session, layout.Layout(layout.lab_name()), Progress(session.say)
 
 
-def _status(*, as_json: bool) -> None:
+@lab.command()
+def up(
+    context: typer.Context,
+    further: Annotated[list[str] | None, typer.Argument(hidden=True)] = None,
+    suite: Annotated[
+        Literal["trixie", "bookworm"] | None,
+        typer.Option(help="Debian release of a new lab; trixie by default."),
+    ] = None,
+    host: Annotated[
+        list[str] | None,
+        typer.Option(metavar="HOST...", help="Further hosts, beside bitrix and cdn."),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Has all hosts running."""
+    from dev.lab import lifecycle
+
+    session, files, progress = _lab(context)
+    # `--host a b` is taken as well as `--host a --host b`.
+    lifecycle.up(files, suite, [*(host or ()), *(further or ())], progress)
+    if session.json:
+        session.result = {"hosts": _hosts()}
+
+
+@lab.command()
+def status(context: typer.Context, as_json: AsJson = False) -> None:
+    """Shows the hosts: name, address, state, suite."""
+    session, _, _ = _lab(context)
+    rows = _hosts()
+    session.result = {"hosts": rows}
+    shown = [list(rows[0]), *(list(row.values()) for row in rows)]
+    widths = [max(map(len, column)) for column in zip(*shown, strict=True)]
+    for row in shown:
+        session.say("  ".join(map(str.ljust, row, widths)).rstrip())
+
+
+def _hosts() -> list[dict[str, str]]:
+    from dev.lab import machine, state
+
     machine.require_root()
-    lab = state.load()
     fields = ("name", "address", "state", "suite")
-    rows = [{field: str(getattr(host, field)) for field in fields} for host in lab.hosts]
-    if as_json:
-        print(json.dumps({"hosts": rows}))
-        return
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(*fields, box=None, header_style="bold")
-    for row in rows:
-        table.add_row(*row.values())
-    Console().print(table)
+    return [{field: str(getattr(host, field)) for field in fields} for host in state.load().hosts]
 
 
-def _exec(files: Layout, name: str, argv: Sequence[str]) -> int:
-    command = argv[1:] if argv[:1] == ["--"] else argv
-    if not command:
-        raise UsageError("exec needs a command: python -m dev.lab exec HOST -- COMMAND...")
+@lab.command("exec", context_settings={"allow_interspersed_args": False})
+def execute(
+    context: typer.Context,
+    name: _Host,
+    command: Annotated[list[str] | None, typer.Argument(metavar="COMMAND...", show_default=False)] = None,
+    as_json: AsJson = False,
+) -> int:
+    """Runs a command on a host, without its network, and ends as it does."""
+    from dev.lab import guest, machine, state
+    from dev.lab.errors import UsageError
+
+    session, files, _ = _lab(context)
+    words = (command or [])[1:] if (command or [])[:1] == ["--"] else command
+    if not words:
+        raise UsageError("exec needs a command: bitrix-cdn lab exec HOST -- COMMAND...")
     machine.require_root()
     host = state.existing(files).host(name)
-    line = guest.command_line(files, host, command)
+    line = guest.command_line(files, host, words)
     guest.enter_cgroup(files, host)
-    sys.stdout.flush()
-    os.execvp(line[0], line)  # noqa: S606 - streams, signals and status are the command's own
+    if not session.json:
+        sys.stdout.flush()
+        os.execvp(line[0], line)  # noqa: S606 - streams, signals and status are the command's own
+    ended = subprocess.run(line, capture_output=True, check=False)
+    out, errors = (text.decode(errors="replace") for text in (ended.stdout, ended.stderr))
+    session.result = {"status": ended.returncode, "out": out, "errors": errors}
+    return ended.returncode
+
+
+def _on_a_host(verb: str, help: str) -> None:
+    """Adds a command that does one thing to one host."""
+
+    def command(context: typer.Context, host: _Host, as_json: AsJson = False) -> None:
+        from dev.lab import lifecycle
+
+        _, files, progress = _lab(context)
+        act: Any = getattr(lifecycle, verb)
+        act(files, host, progress)
+
+    lab.command(verb, help=help)(command)
+
+
+for _verb, _help in {
+    "partition": "Cuts a host off from the others and the outside, silently.",
+    "heal": "Joins a host to the others again.",
+    "kill": "Takes a host's power.",
+    "start": "Powers a host on.",
+    "reset": "Brings a host back to the bare base image.",
+}.items():
+    _on_a_host(_verb, _help)
+
+
+@lab.command()
+def down(context: typer.Context, as_json: AsJson = False) -> None:
+    """Removes the lab."""
+    from dev.lab import lifecycle
+
+    _, files, progress = _lab(context)
+    lifecycle.down(files, progress)
+
+
+@lab.command()
+def packages(context: typer.Context, as_json: AsJson = False) -> None:
+    """Prints the Debian packages that the lab needs here."""
+    from dev.lab import machine
+
+    session = session_of(context)
+    session.result = {"packages": machine.packages()}
+    for package in machine.packages():
+        session.say(package)

@@ -1,22 +1,15 @@
-"""What can go wrong and can be foreseen, said in one line."""
+"""What can go wrong and can be foreseen, said in one line that says what to do."""
+
+from bitrix_cdn import fleet
 
 
-class LabError(Exception):
-    """A failure whose message is one line that says what to do.
-
-    `status` is the exit status that `python -m dev.lab` ends with.
-    """
-
-    status = 1
+class LabError(fleet.HostError):
+    """A failure."""
 
 
-class RequirementError(LabError):
+class RequirementError(LabError, fleet.UsageError):
     """This machine lacks something that the lab can't do without."""
 
-    status = 2
 
-
-class UsageError(LabError):
+class UsageError(LabError, fleet.UsageError):
     """A name or an option that can't be right."""
-
-    status = 2

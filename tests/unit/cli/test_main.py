@@ -11,11 +11,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import typer
 from pyinfra.api.exceptions import PyinfraError
+from typer.main import get_command
 
-from bitrix_cdn.cli import exits, main
+from bitrix_cdn.cli import developers, exits, main
 from bitrix_cdn.cli.exits import Exit
 from bitrix_cdn.cli.main import app
+from bitrix_cdn.cli.pages import leaves
+from bitrix_cdn.cli.session import Session
 from bitrix_cdn.drift.report import DriftError
 from bitrix_cdn.fleet import HostError, RefusedError, UsageError
 from bitrix_cdn.fleet.progress import Display
@@ -35,16 +39,9 @@ def _no_inventory(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("BITRIX_CDN_INVENTORY", raising=False)
 
 
-def commands(group: Any = None, path: tuple[str, ...] = ()) -> list[tuple[str, ...]]:
-    """All commands with their groups, as they are typed."""
-    from typer.main import get_command
-
-    found: list[tuple[str, ...]] = []
-    whole: Any = group or get_command(app)
-    for name, command in whole.commands.items():
-        nested = getattr(command, "commands", None)
-        found += commands(command, (*path, name)) if nested else [(*path, name)]
-    return found
+def commands() -> dict[tuple[str, ...], Any]:
+    """All commands, by their words."""
+    return {tuple(typed.split()): command for typed, command in leaves(get_command(app))}
 
 
 @pytest.mark.parametrize(
@@ -72,7 +69,7 @@ def test_a_wrong_command_is_one_line_and_status_2(arguments: list[str], said: st
 
 @pytest.mark.parametrize(
     "command",
-    [one for one in commands() if one[0] not in {"new", "lab", "demo", "docs", "completion"}],
+    [one for one in commands() if one[0] not in WITHOUT],
     ids=" ".join,
 )
 def test_each_command_says_which_inventory_is_missing(command: tuple[str, ...], capsys: Captured) -> None:
@@ -166,7 +163,7 @@ def test_what_the_inventory_has_not_is_refused_before_any_connection(
 )
 def test_each_error_has_its_status(error: Exception, status: Exit) -> None:
     assert exits.of(error) == status
-    assert isinstance(error, exits.FORESEEN)
+    assert exits.foreseen(error)
 
 
 def raising(error: BaseException) -> Callable[..., None]:
@@ -248,6 +245,27 @@ def test_all_lines_of_a_wrong_inventory_begin_alike(tmp_path: Path, capsys: Capt
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) > 2
     assert all(line.startswith(f"check: {inventory}") for line in lines)
+
+
+@pytest.mark.parametrize("command", commands().items(), ids=lambda command: " ".join(command[0]))
+def test_each_command_has_json(command: tuple[tuple[str, ...], Any]) -> None:
+    assert any("--json" in option.opts for option in command[1].params)
+
+
+@pytest.mark.parametrize("arguments", [["lab", "up"], ["lab", "exec", "cdn", "--", "ls", "-l"], ["demo"]])
+def test_without_dev_its_commands_say_so(arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in [name for name in sys.modules if name.startswith("dev.")]:
+        monkeypatch.delitem(sys.modules, module)
+    monkeypatch.setitem(sys.modules, "dev", None)
+    without = typer.Typer()
+    developers.add_to(without)
+    with pytest.raises(UsageError, match=r"^dev/ isn't installed here; it is in a clone of the project"):
+        without(args=arguments, standalone_mode=False, obj=Session())
+
+
+def test_help_and_completion_do_not_wait_for_what_only_commands_need() -> None:
+    script = "import sys, bitrix_cdn.cli; print([n for n in ('pyinfra', 'pydantic') if n in sys.modules])"
+    assert subprocess.check_output([sys.executable, "-c", script], cwd=ROOT, text=True) == "[]\n"
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])

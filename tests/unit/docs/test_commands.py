@@ -87,8 +87,6 @@ def leaf(words: list[str]) -> tuple[Any, list[str]]:
 def test_the_command_has_the_subcommand_and_its_options(command: Command) -> None:
     words = re.sub(r"[\[\]]", " ", re.split(r"[>|]|&&", command.text)[0]).split()
     found, rest = leaf(words[words.index("bitrix-cdn") + 1 :])
-    if getattr(found, "context_settings", {}).get("ignore_unknown_options"):
-        return  # another program's
     known = {"--help", *(option for one in found.params for option in one.opts)}
     values = {option for one in found.params for option in one.opts if not getattr(one, "is_flag", False)}
     arguments = [one for one in found.params if one.param_type_name == "argument"]
