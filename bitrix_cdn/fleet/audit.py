@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import secrets
-import shlex
 import sys
 import threading
 import time
@@ -25,14 +24,13 @@ from pyinfra.api.state import BaseStateCallback
 from pyinfra.connectors.ssh import SSHConnector
 from pyinfra.connectors.util import make_unix_command_for_host
 
-import host_agent.audit.log
 from bitrix_cdn.engine import patches
+from bitrix_cdn.engine.agent import PYTHON, call
 from bitrix_cdn.fleet.errors import HostError
 from bitrix_cdn.fleet.lock import machine, operator
 from bitrix_cdn.fleet.remote import Remote
 from host_agent.audit.log import DIRECTORY, SILENCE_S, hash_of, now
 
-_SOURCE = Path(host_agent.audit.log.__file__).read_text()
 _BEAT = SILENCE_S / 5
 # Seconds that a host gets to write its last line.
 _PATIENCE = 10.0
@@ -41,18 +39,23 @@ _PATIENCE = 10.0
 _DEPLOYS = {"deploy.py": "deploy", "rollback.py": "release back", "rotate_keys.py": "keys rotate"}
 
 
-def script(*arguments: str) -> str:
-    """A shell command that runs this tree's own `cdn-host audit`, whatever the host has."""
-    return f"python3 -c {shlex.quote(_SOURCE)} {shlex.join(arguments)}"
-
-
-def _add_script(run: str) -> str:
+def add_script(run: str) -> str:
     """Adds the lines of its input. Those of a host without Python wait in a file until it has one."""
-    return (
-        f"command -v python3 >/dev/null || {{ umask 027; mkdir -p {DIRECTORY}; "
+    bare = (
+        f"umask 027; mkdir -p {DIRECTORY}; "
         f"while IFS= read -r line; do printf '%s' \"${{line:+$line\n}}\" >> {DIRECTORY}/audit.pending; done; "
-        f"command -v python3 >/dev/null || exit 0; }}; exec {script('add', run)}"
+        f"[ -x {PYTHON} ] || exit 0"
     )
+    return call("audit", "add", run, bare=bare)
+
+
+def list_script() -> str:
+    """Prints what `bitrix-cdn log` tells of a host; one that was never changed has nothing."""
+    bare = (
+        f"""[ -e {DIRECTORY} ] || {{ echo '{{"entries": [], "broken": []}}'; exit 0; }}; """
+        "echo 'its audit log needs Python, which is gone there: install python3' >&2; exit 1"
+    )
+    return call("audit", "list", bare=bare)
 
 
 @dataclass(frozen=True)
@@ -82,7 +85,7 @@ class Writer:
     """What adds a run's lines to the log of one host."""
 
     def __init__(self, run: Run) -> None:
-        self._run = run
+        self.run = run
         self._channel: paramiko.Channel | None = None
 
     @property
@@ -101,14 +104,14 @@ class Writer:
         transport = connector.client.get_transport()
         assert transport is not None
         command = make_unix_command_for_host(
-            host.state, host, StringCommand(_add_script(self._run.name)), _sudo=bool(host.data.get("_sudo"))
+            host.state, host, StringCommand(add_script(self.run.name)), _sudo=bool(host.data.get("_sudo"))
         )
         again = self.begun
         with suppress(OSError, EOFError, paramiko.SSHException):
             self._channel = transport.open_session()
             self._channel.exec_command(command.get_raw_value())
             if not again:
-                self._send(self._run.entry("begin"))
+                self._send(self.run.entry("begin"))
             threading.Thread(target=_beat, args=(self._channel,), daemon=True).start()
 
     def end(self, result: str, **more: Any) -> bool:
@@ -127,7 +130,7 @@ class Writer:
 
     def last(self, result: str, **more: Any) -> dict[str, Any]:
         """The last line."""
-        return self._run.entry("end", result=result, **more)
+        return self.run.entry("end", result=result, **more)
 
     def _send(self, entry: Mapping[str, Any]) -> None:
         assert self._channel is not None
@@ -180,7 +183,7 @@ def _end(remote: Remote, result: str, more: Mapping[str, Any]) -> None:
     # The connection that it began with is gone; maybe there is a new one.
     line = json.dumps(writer.last(result, **more)).encode() + b"\n"
     try:
-        remote.run(script("add"), stdin=line, within=0)
+        remote.run(add_script(writer.run.name), stdin=line, within=0)
     except HostError as error:
         print(f"{error}: its audit log could not be written", file=sys.stderr)
 

@@ -9,17 +9,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import host_agent.removal.host
 from bitrix_cdn.adopt.transfer import MOUNT
 from bitrix_cdn.drift.expected import ACCOUNTS_OF_PACKAGES
+from bitrix_cdn.engine.agent import PYTHON, call
 from bitrix_cdn.engine.footprint import Place
 from bitrix_cdn.fleet import HostError, Inventory, RefusedError, Remote, keep_others_away
 from bitrix_cdn.fleet.audit import recorded
 from bitrix_cdn.settings import Settings
 from roles.base import BEFORE
 from roles.footprints import footprints
-
-_SOURCE = Path(host_agent.removal.host.__file__).read_text()
 
 # Where pictures are that only the CDN host has: mounted, or waiting in the spool.
 _LEFT = f"""
@@ -136,10 +134,7 @@ def _call(inventory: Inventory, remote: Remote, command: str, *, data: bool) -> 
     groups = [group for group, names in inventory.groups.items() if remote.name in names]
     given = json.dumps(spec(inventory.settings, groups)).encode()
     # Without Python it is a host from which all of it is gone, but for what apt had not finished.
-    script = (
-        f"command -v python3 >/dev/null || exit 0; "
-        f"exec python3 -c {shlex.quote(_SOURCE)} {command}{' --data' if data else ''}"
-    )
+    script = call("removal", command, *(["--data"] if data else []), bare=f"[ -e {PYTHON} ] || exit 0")
     return remote.run(script, stdin=given).text
 
 

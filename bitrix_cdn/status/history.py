@@ -11,7 +11,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from bitrix_cdn.fleet import HostError, Inventory, UsageError
-from bitrix_cdn.fleet.audit import script
+from bitrix_cdn.fleet.audit import list_script
 
 _UNITS = {"m": "minutes", "h": "hours", "d": "days"}
 
@@ -70,7 +70,7 @@ def ask(inventory: Inventory, names: Sequence[str]) -> History:
         remote = inventory.hosts[name]
         try:
             remote.connect()
-            said: dict[str, Any] = json.loads(remote.run(script("list"), silence=30).text)
+            said: dict[str, Any] = json.loads(remote.run(list_script(), silence=30).text)
         except HostError as error:
             return error
         except ValueError:

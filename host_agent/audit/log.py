@@ -3,8 +3,7 @@
 Each line holds the hash of the line before, so that a line that was changed or removed is noticed. Lines are
 added whole, at the end, and are on the disk before anything goes on.
 
-The operator's machine sends this file along, to `python3 -c`: a host may be bare, or have an older agent. So
-it imports nothing of the agent.
+The operator's machine brings it along: a host may be bare, or have an older agent.
 """
 
 from __future__ import annotations
@@ -294,7 +293,3 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"cdn-host audit: {error.filename or DIRECTORY}: {error.strerror}", file=sys.stderr)
         return 1
     return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

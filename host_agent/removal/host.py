@@ -1,7 +1,7 @@
 """Finds what a deploy brought to this host, and removes it: units, files, accounts; packages are apt's.
 
-The operator's machine sends this file along, to `python3 -c`: it removes the agent as well. So it imports
-nothing of the agent. All of it can be run again wherever it was cut short.
+The operator's machine brings it along, as it removes the agent as well. All of it can be run again wherever
+it was cut short.
 """
 
 from __future__ import annotations
@@ -13,9 +13,11 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
+
+from host_agent.answers import AgentError, answer
 
 MARK = b"Managed by bitrix-cdn from templates/"
 """What one of the first lines of each file from a template says."""
@@ -37,10 +39,6 @@ _OF_THE_SYSTEM = {
     *("/.", "/etc", "/mnt", "/opt", "/srv", "/usr", "/usr/local", "/usr/local/bin", "/usr/local/lib"),
     *("/var", "/var/cache", "/var/lib", "/var/log"),
 }
-
-
-class RemovalError(Exception):
-    """It can't go on; the message is one line."""
 
 
 class Removal:
@@ -170,7 +168,7 @@ class Removal:
     def _refuse_mounted(self, *, data: bool) -> None:
         """Never removes through a mount: what is behind it is another host's, or the shop's.
 
-        :raises RemovalError: something is mounted there.
+        :raises AgentError: something is mounted there.
         """
         with open("/proc/self/mounts") as lines:  # noqa: PTH123
             points = [line.split()[1] for line in lines]
@@ -178,7 +176,7 @@ class Removal:
             real = os.path.realpath(self._root / name.lstrip("/"))
             for point in points:
                 if point == real or point.startswith(f"{real}/"):
-                    raise RemovalError(f"{point} is mounted: unmount it, then run this again")
+                    raise AgentError(f"{point} is mounted: unmount it, then run this again")
 
 
 def _marked(path: Path) -> bool:
@@ -214,18 +212,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--data", action="store_true", help="data as well")
     options = parser.parse_args(arguments)
     removal = Removal(json.load(sys.stdin))
-    try:
-        if options.command == "list":
-            print(json.dumps(removal.found(data=options.data)))
-        elif options.command == "remove":
-            removal.remove(data=options.data)
-        else:
-            removal.forget()
-    except (RemovalError, OSError) as error:
-        print(error, file=sys.stderr)
-        return 1
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+    commands: dict[str, Callable[[], object]] = {
+        "list": lambda: removal.found(data=options.data),
+        "remove": lambda: removal.remove(data=options.data),
+        "forget": removal.forget,
+    }
+    return answer(commands[options.command])

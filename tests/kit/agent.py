@@ -13,19 +13,18 @@ from bitrix_cdn.engine import agent
 
 
 @contextmanager
-def sent_with(package: str, path: Path, instead: Path, room: Path) -> Iterator[None]:
-    """What is sent has another path in a package of the agent.
+def sent_with(module: str, path: Path, instead: Path, room: Path) -> Iterator[None]:
+    """What is sent has another path in a module of the agent.
 
     :param path: that stands there, once.
     :param room: an empty directory's path.
     """
-    sources = shutil.copytree(agent.SOURCES, room)
-    module = sources / package / "__init__.py"
-    text = module.read_text()
-    assert text.count(f'"{path}"') == 1
-    module.write_text(text.replace(f'"{path}"', f'"{instead}"'))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(agent, "SOURCES", sources)
+        patch.setattr(agent, "SOURCES", shutil.copytree(agent.SOURCES, room))
+        source = agent.source(module)
+        text = source.read_text()
+        assert text.count(f'"{path}"') == 1
+        source.write_text(text.replace(f'"{path}"', f'"{instead}"'))
         agent._modules.cache_clear()
         yield
     agent._modules.cache_clear()

@@ -9,15 +9,14 @@ from pathlib import Path
 import pytest
 
 import host_agent
+from bitrix_cdn.engine import agent
 from host_agent.cli import PARTS, main
 
 SOURCES = Path(host_agent.__file__).parent
-TRAVELLING = [
-    path
-    for pattern in ("audit/*.py", "lock/*.py", "journal/*.py", "*.py")
-    for path in sorted(SOURCES.glob(pattern))
-    if path.name != "cli.py" or path.parent != SOURCES
-]
+TRAVELLING = sorted(
+    # Releases are the converter's, whose host is Debian.
+    {agent.source(name) for part, names in agent.NEEDED.items() if part != "release" for name in names}
+)
 """What the operator's machine brings along, to be run before the deploy has installed any Python."""
 
 

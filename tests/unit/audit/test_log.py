@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from bitrix_cdn.engine import agent
 from bitrix_cdn.fleet import audit
 from host_agent.audit import log as module
 from host_agent.audit.log import Log, listed
+from tests.kit.agent import sent_with
 
 RUN = {"run": "ab12", "what": "deploy", "operator": "ann"}
 
@@ -35,10 +38,12 @@ def written(directory: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (directory / module.NAME).read_bytes().splitlines()]
 
 
-def script_of(directory: Path, *arguments: str) -> list[str]:
-    """What the operator's machine has a host run, with the log elsewhere."""
-    text = audit._add_script(*arguments) if arguments else audit.script("list")
-    return ["sh", "-c", text.replace(str(module.DIRECTORY), str(directory))]
+@pytest.fixture(autouse=True)
+def _sent(directory: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """What is sent has the log elsewhere."""
+    monkeypatch.setattr(audit, "DIRECTORY", directory)
+    with sent_with("audit.log", module.DIRECTORY, directory, tmp_path / "agent"):
+        yield
 
 
 def test_lines_are_chained_and_closed_to_others(log: Log, directory: Path) -> None:
@@ -108,11 +113,11 @@ def test_a_value_is_never_longer_than_a_line_should_be(log: Log) -> None:
 
 @pytest.mark.parametrize("python", [True, False], ids=["with Python", "bare"])
 def test_a_run_leaves_its_beginning_and_its_end(directory: Path, python: bool) -> None:
-    command = script_of(directory, "ab12")
+    script = audit.add_script("ab12")
     if not python:
         # The deploy that is recorded installs it: it is there at the end, and not at the beginning.
-        command[2] = command[2].replace("command -v python3", "false", 1)
-    process = subprocess.Popen(command, stdin=subprocess.PIPE)
+        script = script.replace(f"{agent.PYTHON} -I -S -c 'import", "false 'import", 1)
+    process = subprocess.Popen(["sh", "-c", script], stdin=subprocess.PIPE)
     assert process.stdin
     for event in ("begin", "end"):
         process.stdin.write(json.dumps({**RUN, "event": event}).encode() + b"\n\n")
@@ -132,7 +137,9 @@ def test_a_run_leaves_its_beginning_and_its_end(directory: Path, python: bool) -
 def test_a_run_that_is_killed_is_told_as_interrupted(log: Log, directory: Path) -> None:
     # As sshd has it: the operator's machine goes away, and the input ends.
     process = subprocess.run(
-        script_of(directory, "ab12"), input=json.dumps({**RUN, "event": "begin"}).encode() + b"\n", check=True
+        ["sh", "-c", audit.add_script("ab12")],
+        input=json.dumps({**RUN, "event": "begin"}).encode() + b"\n",
+        check=True,
     )
     assert process.returncode == 0
     _, end = written(directory)
@@ -151,7 +158,9 @@ def test_a_run_of_which_nothing_is_heard_is_told_as_interrupted(
 
 
 def test_a_host_that_lost_power_has_a_run_that_did_not_end(log: Log, directory: Path) -> None:
-    process = subprocess.Popen(script_of(directory, "ab12"), stdin=subprocess.PIPE)
+    process = subprocess.Popen(
+        ["sh", "-c", audit.add_script("ab12")], stdin=subprocess.PIPE, start_new_session=True
+    )
     assert process.stdin
     process.stdin.write(json.dumps({**RUN, "event": "begin"}).encode() + b"\n")
     process.stdin.flush()
@@ -159,7 +168,7 @@ def test_a_host_that_lost_power_has_a_run_that_did_not_end(log: Log, directory: 
     while not log.read() and time.monotonic() < deadline:
         time.sleep(0.02)
     assert listed(log)["at_work"] == ["ab12"]
-    process.send_signal(signal.SIGKILL)
+    os.killpg(process.pid, signal.SIGKILL)
     process.wait()
     assert listed(log)["at_work"] == []
     assert [entry["event"] for entry in log.read()] == ["begin"]
@@ -192,3 +201,19 @@ def test_the_command_of_the_host_says_what_is_broken(
     file.write_bytes(file.read_bytes().replace(b"one", b"won"))
     assert module.main(["verify"]) == 1
     assert "changed or removed" in capsys.readouterr().err
+
+
+def test_the_log_of_a_host_without_python_is_one_plain_line_or_empty(
+    log: Log, directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log.add({"what": "one"})
+    listing = ["sh", "-c", audit.list_script()]
+    done = subprocess.run(listing, capture_output=True, text=True, check=True)
+    assert [entry["what"] for entry in json.loads(done.stdout)["entries"]] == ["one"]
+    monkeypatch.setattr(agent, "PYTHON", "/nonexistent/python3")
+    purged = ["sh", "-c", audit.list_script()]
+    done = subprocess.run(purged, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == "its audit log needs Python, which is gone there: install python3\n"
+    shutil.rmtree(directory)  # nothing was ever deployed there
+    assert json.loads(subprocess.check_output(purged)) == {"entries": [], "broken": []}

@@ -87,7 +87,7 @@ def test_a_rollout_needs_a_host_that_was_deployed(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(agent, "PYTHON", "/nonexistent/python3")
     refused = run(lock.take_script(ANN))
     assert (refused.returncode, refused.stdout) == (Status.FAILED, "")
-    assert refused.stderr == "there is no Python: nothing was ever deployed here; do that first\n"
+    assert refused.stderr == "there is no Python, which a deploy installs: deploy first\n"
 
 
 def test_a_run_keeps_all_others_away_and_ends_with_its_connection(python: str, holds: Hold) -> None:

@@ -9,8 +9,9 @@ import pytest
 
 from bitrix_cdn.removal.run import Found, listed, spec
 from bitrix_cdn.settings import Settings
+from host_agent.answers import AgentError
 from host_agent.removal import host
-from host_agent.removal.host import MARK, Removal, RemovalError
+from host_agent.removal.host import MARK, Removal
 
 GIVEN = {
     "accounts": ["cdn-originals"],
@@ -128,7 +129,7 @@ def test_nothing_is_removed_through_a_mount(machine: Machine, monkeypatch: pytes
     given = {**GIVEN, "owned": ["/proc"]}
     monkeypatch.setattr(machine, "root", Path("/"))
     removal = Removal(given, Path("/"))
-    with pytest.raises(RemovalError, match="/proc is mounted"):
+    with pytest.raises(AgentError, match="/proc is mounted"):
         removal.remove(data=False)
     assert not [one for one in machine.ran if one.startswith(("systemctl", "userdel"))]
 
