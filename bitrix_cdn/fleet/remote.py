@@ -46,14 +46,13 @@ class Output:
 
 
 class Remote:
-    """A host of the inventory; commands run there as root."""
+    """A host of the inventory; commands run there as root, over one connection."""
 
     def __init__(self, host: Host) -> None:
         self.name = host.name
         self._host = host
         self._client: paramiko.SSHClient | None = None
-        self.holder: Holder | None = None
-        """Whose lock each connection made from now on takes: that of what changes the host."""
+        self._holder: Holder | None = None
         self.writer: Writer | None = None
         """What records in the host's audit log what is done to it; see :meth:`record`."""
 
@@ -63,48 +62,68 @@ class Remote:
         data = self._host.data
         return str(data.get("ssh_hostname") or self.name), int(data.get("ssh_port") or 22)
 
-    def connect(self, patience: float = 0, known_hosts: Path | None = None) -> None:
-        """Logs in, again and again for `patience` seconds.
+    @property
+    def _transport(self) -> paramiko.Transport | None:
+        """The connection, if there is one."""
+        transport = self._client.get_transport() if self._client else None
+        return transport if transport and transport.is_active() else None
 
-        :param known_hosts: for this connection, the only keys that the host may show; by default those that
+    def connect(self, patience: float = 0, known_hosts: Path | None = None) -> None:
+        """Logs in, again and again for `patience` seconds, where there is no connection yet.
+
+        :param known_hosts: of a new connection, the only keys that the host may show; by default those that
             the inventory says.
         :raises HostError: the host lets nobody in.
         """
-        if known_hosts is not None:
-            data = self._host.data
-            usual = {
-                name: data.get(name) for name in ("ssh_known_hosts_file", "ssh_strict_host_key_checking")
-            }
-            data.ssh_known_hosts_file, data.ssh_strict_host_key_checking = str(known_hosts), "yes"
-            try:
-                self.connect(patience)
-            finally:
-                for name, value in usual.items():
-                    setattr(data, name, value)
+        if known_hosts is None:
+            if self._transport is None:
+                self._log_in(patience)
             return
+        data = self._host.data.override_datas
+        usual = dict(data)
+        data |= {"ssh_known_hosts_file": str(known_hosts), "ssh_strict_host_key_checking": "yes"}
+        try:
+            self._log_in(patience)
+        finally:
+            data.clear()
+            data |= usual
+
+    def _log_in(self, patience: float) -> None:
+        self.close()  # what is left of a connection that is lost
         deadline = time.monotonic() + patience
         while True:
             connector = SSHConnector(self._host.state, self._host)
             try:
                 connector.connect()
+                # The first command shows what kind of login it is.
+                connector.run_shell_command(StringCommand("true"), _sudo=bool(self._host.data.get("_sudo")))
                 break
             except ConnectError as error:
+                if connector.client is not None:
+                    connector.client.close()
+                if isinstance(error, LoginError):
+                    raise HostError(str(error)) from None
                 if time.monotonic() > deadline:
                     raise HostError(f"{self.name}: {error}") from None
                 time.sleep(2)
-        try:
-            connector.run_shell_command(StringCommand("true"), _sudo=bool(self._host.data.get("_sudo")))
-        except LoginError as error:
-            raise HostError(str(error)) from None
         self._host.connector = connector
         self._client = connector.client
-        if self.holder:
-            try:
-                hold(self._host, self.holder)
-            except HeldError as error:
-                raise RefusedError(str(error)) from None
+        if self._holder:
+            self.hold(self._holder)
         if self.writer:
             self.writer.begin(self._host)
+
+    def hold(self, holder: Holder) -> None:
+        """Takes the host's lock for as long as it is connected to, from now on or from when it is.
+
+        :raises RefusedError: somebody else has it.
+        """
+        self._holder = holder
+        if self._transport is not None:
+            try:
+                hold(self._host, holder)
+            except HeldError as error:
+                raise RefusedError(str(error)) from None
 
     def record(self, writer: Writer) -> None:
         """Has the host's audit log tell of what is done to it, from when it is connected to."""
@@ -182,12 +201,10 @@ class Remote:
     def _channel(
         self, script: str, within: float, silence: float | None = None
     ) -> Iterator[paramiko.Channel]:
-        transport = self._client.get_transport() if self._client else None
-        if transport is None or not transport.is_active():
-            self.connect(within)
-            assert self._client is not None
-            transport = self._client.get_transport()
-        assert transport is not None
+        self.connect(within)
+        transport = self._transport
+        if transport is None:
+            raise self._lost()
         command = make_unix_command_for_host(
             self._host.state, self._host, StringCommand(script), _sudo=bool(self._host.data.get("_sudo"))
         )
@@ -209,8 +226,12 @@ def _drain_errors(channel: paramiko.Channel, errors: list[str]) -> None:
 
 
 def keep_others_away(remotes: Iterable[Remote], what: str) -> None:
-    """Has these hosts locked for this process, and for the runs that it starts, once it connects."""
+    """Has these hosts locked for this process, and for the runs that it starts, once they are connected to.
+
+    :raises RefusedError: somebody else holds one that is.
+    """
     holder = for_run(what)
     use_token(holder.token)
-    for remote in remotes:
-        remote.holder = holder
+    # In the order of their names: of two runs at once, one is first at the first host.
+    for remote in sorted(remotes, key=lambda one: one.name):
+        remote.hold(holder)

@@ -71,7 +71,6 @@ def refuse_if_needed(inventory: Inventory) -> None:
     """
     path = shlex.quote(inventory.settings.site.resize_cache)
     for name in inventory.groups.get("bitrix", ()):
-        # Not by another connection where there is one: the audit log would take the first for interrupted.
         if inventory.hosts[name].run(_LEFT % path, within=0).text:
             raise RefusedError(
                 f"{name}: the shop's pictures are on the CDN host; `bitrix-cdn leave` brings them back first"
@@ -114,12 +113,8 @@ def remove(
     :raises HostError: something could not be done; run again, it goes on.
     """
     remotes = [inventory.hosts[name] for name in found]
-    for remote in remotes:
-        remote.close()
     keep_others_away(remotes, "remove")
     with recorded(remotes, "remove", inventory.file):
-        for remote in sorted(remotes, key=lambda one: one.name):
-            remote.connect()
         refuse_if_needed(inventory)
         for remote in remotes:
             _call(inventory, remote, "remove", data=data)
