@@ -6,10 +6,12 @@ import contextlib
 import os
 import random
 import subprocess
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 from urllib.request import urlopen
 
 import pytest
@@ -25,9 +27,10 @@ from converter_app.tests.harness import (
 )
 from tests.kit import pictures
 
-from webp_converter.config import Queue
+from webp_converter.config import Config, Queue
 from webp_converter.queue.jobs import Job, Jobs, Priority
-from webp_converter.variants.store import EVICTED, XATTR, is_evicted
+from webp_converter.variants.disk import FULL_PAUSE_S, Disk
+from webp_converter.variants.store import EVICTED, XATTR, Store, is_evicted
 
 STREAMS = ("high", "normal", "low", "later", "dead")
 
@@ -166,6 +169,24 @@ def disk_part(daemon: DaemonProcess) -> dict[str, Any]:
     assert health
     part: dict[str, Any] = health["parts"]["disk"]
     return part
+
+
+def test_a_disk_that_was_full_is_called_full_until_it_is_tried_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is free is more than the least that is wanted, and still too little for a picture."""
+    scan_wanted = threading.Event()
+    config = Config.model_validate({"store": {"root": str(tmp_path), "minimum_free_mib": 0}})
+    disk = Disk(config, cast("Store", SimpleNamespace(check=lambda: None)), scan_wanted)
+    disk.full("no space left")
+    disk.check()
+    assert disk.problem == "no space left"
+    assert not scan_wanted.is_set()
+    later = time.monotonic() + FULL_PAUSE_S
+    monkeypatch.setattr(time, "monotonic", lambda: later)
+    disk.check()
+    assert disk.problem == ""
+    assert scan_wanted.is_set()
 
 
 @needs_root

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 
 from webp_converter.base import log
 from webp_converter.config import Config
 from webp_converter.variants.store import Store, StoreError
+
+FULL_PAUSE_S = 5.0
+"""How long nothing is tried again once something found no space."""
 
 
 class Disk:
@@ -22,6 +26,8 @@ class Disk:
         self.problem = ""
         """Why nothing can be published; empty: it can."""
 
+        self._full_until = 0.0
+
     def check(self) -> None:
         """Looks whether it can be published to."""
         try:
@@ -33,6 +39,8 @@ class Disk:
                 problem = f"{free_mib} MiB free, {self._minimum_free_mib} MiB wanted"
         except (StoreError, OSError) as error:
             problem = str(error)
+        if not problem and time.monotonic() < self._full_until:
+            return  # what is free is too little, which nobody but who tried can know
         if problem != self.problem:
             if problem:
                 log.error("disk", reason=problem)
@@ -46,4 +54,4 @@ class Disk:
         """Takes note that something found no space."""
         if not self.problem:
             log.error("disk", reason=reason)
-        self.problem = reason
+        self.problem, self._full_until = reason, time.monotonic() + FULL_PAUSE_S

@@ -19,7 +19,7 @@ from webp_converter.queue.in_hand import InHand
 from webp_converter.queue.jobs import Done, Job, Jobs, Priority, Rest
 from webp_converter.queue.outcome import Outcome
 from webp_converter.queue.state import QueueState
-from webp_converter.variants.disk import Disk
+from webp_converter.variants.disk import FULL_PAUSE_S, Disk
 from webp_converter.variants.removals import Removals
 from webp_converter.variants.statistics import Picture
 from webp_converter.variants.store import FAILED, FULL, KEEP, WEBP, Finished, Mark, Result
@@ -32,7 +32,6 @@ from webp_converter.work.worker import LEFT_ALONE, Report
 _PUBLISHED_AT_ONCE = 16
 _GATHER_S = 0.05
 _WAIT_S = 0.1
-_FULL_PAUSE_S = 5.0
 _CHANGED_PAUSE_S = 0.5
 
 
@@ -130,7 +129,7 @@ class Publisher:
             return Done(job, job._replace(tries=0, rest=None), _CHANGED_PAUSE_S)
         if result is Result.FULL:
             self._disk.full("no space left")
-            return Done(job, job, _FULL_PAUSE_S)
+            return Done(job, job, FULL_PAUSE_S)
         if result is not Result.PUBLISHED:
             self._metrics.pictures.labels(result.name.lower()).inc()
             log.info(result.name.lower(), path=job.path)
@@ -185,7 +184,7 @@ class Publisher:
                 is_first = self._removals.is_first(report.fingerprint)
             except sqlite3.OperationalError as error:
                 log.warning("removal not noted", path=job.path, reason=str(error))
-                return Done(job, job, _FULL_PAUSE_S)
+                return Done(job, job, FULL_PAUSE_S)
             if not is_first:
                 self._metrics.returned.inc()
                 log.warning("damaged picture came back and stays", path=job.path, detail=report.detail)
@@ -201,7 +200,7 @@ class Publisher:
                 log.warning("copy of the original removed", path=job.path)
         elif report.outcome is Outcome.FULL:
             self._disk.full(report.detail)
-            return Done(job, job, _FULL_PAUSE_S)
+            return Done(job, job, FULL_PAUSE_S)
         elif report.outcome is Outcome.BROKEN:
             # Every picture would end as a dead letter. It counts as a try all the same: this one may be what
             # breaks the decoder of its worker.
@@ -219,7 +218,7 @@ class Publisher:
         if tries < self._config.queue.tries:
             return Done(job, job._replace(tries=tries), self._config.queue.retry_pause_s * 2**job.tries)
         if self._disk.problem:  # it has no room for the verdict
-            return Done(job, job, _FULL_PAUSE_S)
+            return Done(job, job, FULL_PAUSE_S)
         self._metrics.dead.inc()
         log.error("given up", path=job.path, tries=tries, reason=failure.reason)
         return Done(job._replace(tries=tries), dead=failure.reason, traceback=failure.traceback)
