@@ -52,7 +52,8 @@ def test_nothing_yet(statistics: Statistics) -> None:
 def test_what_is_known_of_a_picture(statistics: Statistics) -> None:
     statistics.remember([converted(), kept(b"/b")])
     known = statistics.picture(PATH)
-    assert known == Known("q75", "jpeg", 1000, 400, 0.9512, 12, 34, known.decided_at if known else 0)
+    sizes = {"original_bytes": 1000, "variant_bytes": 400}
+    assert known == Known(verdict="q75", format="jpeg", **sizes, ssim=0.9512, latency_ms=12, encode_ms=34)
     other = statistics.picture(b"/b")
     assert other is not None
     assert (other.verdict, other.ssim) == ("no-saving", None)
@@ -155,8 +156,15 @@ def test_an_entry_says_what_was_put_in(
 ) -> None:
     mark = Mark(size, 0, verdict, ssim, ms, ms)
     known = Known.parse(Picture(PATH, mark, form, variant_bytes, 10**18).pack())
-    expected = None if math.isnan(ssim) else ssim
-    assert known == Known(verdict, form or "-", size, variant_bytes, expected, ms, ms, 10**9)
+    assert known == Known(
+        verdict=verdict,
+        format=form or None,
+        original_bytes=size,
+        variant_bytes=variant_bytes or None,
+        ssim=None if math.isnan(ssim) else ssim,
+        latency_ms=ms,
+        encode_ms=ms,
+    )
 
 
 @given(st.binary(max_size=70))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import math
 import os
 import re
 import sys
@@ -132,9 +131,7 @@ def convert(
             for done in progress.track(conversion.convert(settings, found), total=len(found)):
                 undecided += not done.decided
                 if as_json:
-                    similarity = None if math.isnan(done.similarity) else done.similarity
-                    values = {**done._asdict(), "path": os.fsdecode(done.path), "similarity": similarity}
-                    print(json.dumps(values), flush=True)
+                    print(json.dumps(done.model_dump()), flush=True)
                     continue
                 table.add_row(
                     terminal.path(done.path),
@@ -143,7 +140,7 @@ def convert(
                     str(done.variant_bytes or ""),
                     f"{1 - done.variant_bytes / done.original_bytes:.1%}" if done.variant_bytes else "",
                     done.verdict,
-                    "" if math.isnan(done.similarity) or not done.variant_bytes else f"{done.similarity:.4f}",
+                    f"{done.similarity:.4f}" if done.similarity is not None and done.variant_bytes else "",
                     str(done.encode_ms or ""),
                 )
     except StoreError as error:

@@ -7,7 +7,6 @@ is queued by that. Whatever doesn't answer in time is told of, and the rest is e
 from __future__ import annotations
 
 import http.client
-import math
 import os
 import re
 import ssl
@@ -249,7 +248,7 @@ def _variant(
         bytes=size,
         verdict=mark.verdict,
         quality=mark.quality,
-        ssim=None if math.isnan(mark.similarity) else mark.similarity,
+        ssim=mark.ssim,
         mark_version=mark.pack().partition(b" ")[0].decode(),
         encode_ms=mark.encode_ms,
         made_from_bytes=mark.size,

@@ -5,7 +5,6 @@ It works on the trees and on Redis, and needs no running daemon.
 
 from __future__ import annotations
 
-import math
 import os
 import shlex
 import time
@@ -19,38 +18,19 @@ from webp_converter.config import DEFAULT_FILE, Config
 from webp_converter.queue.jobs import Job, Jobs, Letter, LetterSummary, Overview, Priority
 from webp_converter.queue.latest_jobs import Conversion
 from webp_converter.variants.originals import Originals
-from webp_converter.variants.statistics import Statistics, Totals
+from webp_converter.variants.statistics import Known, Statistics, Totals
 from webp_converter.variants.store import DecisionState, Identity, Store, is_evicted
 
 if TYPE_CHECKING:
     from webp_converter.api.answers import Explanation
 
 
-class Picture(Fact):
+class Picture(Known):
     """What is known of one original."""
 
     path: str
-    verdict: str
-    """`q75` to `q100`, `q0` for lossless, or why the original is best."""
-
     evicted: bool
     """Whether its variants went because nobody read them; they come back when it is asked for."""
-
-    format: str | None = None
-    """Of the original, where the statistics remember it."""
-
-    original_bytes: int | None = None
-    variant_bytes: int | None = None
-    """None: the original is best."""
-
-    ssim: float | None = None
-    """Structural similarity of the variant to the original."""
-
-    encode_ms: int | None = None
-    """Decoding, judging and encoding."""
-
-    latency_ms: int | None = None
-    """From close-write to published."""
 
     avif_bytes: int | None = None
     """None: there is no AVIF variant."""
@@ -120,33 +100,20 @@ class Service:
         if known is None and not evicted:
             return None
         remembered = self._statistics.picture(path)
-        form = remembered.format if remembered and remembered.format != "-" else None
-        if known is not None:
-            mark, variant_bytes = known
-            return Picture(
-                path=shown,
-                verdict=mark.verdict,
-                evicted=False,
-                format=form,
-                original_bytes=mark.size,
-                variant_bytes=variant_bytes,
-                ssim=None if math.isnan(mark.similarity) else mark.similarity,
-                encode_ms=mark.encode_ms,
-                latency_ms=mark.latency_ms,
-                avif_bytes=store.avif_bytes_of(path) or None,
-            )
-        if remembered is None:
-            return Picture(path=shown, verdict="", evicted=True)
+        if known is None:
+            return Picture(path=shown, evicted=True, **dict(remembered or Known()))
+        mark, variant_bytes = known
         return Picture(
             path=shown,
-            verdict=remembered.verdict,
-            evicted=True,
-            format=form,
-            original_bytes=remembered.original_bytes,
-            variant_bytes=remembered.variant_bytes or None,
-            ssim=remembered.ssim,
-            encode_ms=remembered.encode_ms,
-            latency_ms=remembered.latency_ms,
+            evicted=False,
+            verdict=mark.verdict,
+            format=remembered.format if remembered else None,
+            original_bytes=mark.size,
+            variant_bytes=variant_bytes,
+            ssim=mark.ssim,
+            encode_ms=mark.encode_ms,
+            latency_ms=mark.latency_ms,
+            avif_bytes=store.avif_bytes_of(path) or None,
         )
 
     def explain(self, asked: str) -> Explanation:

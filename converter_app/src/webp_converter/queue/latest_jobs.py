@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 import secrets
 import threading
@@ -102,7 +101,7 @@ class Recent:
             variant_bytes=variant_bytes,
             avif_bytes=avif_bytes or None,
             verdict=mark.verdict,
-            ssim=None if math.isnan(mark.similarity) else mark.similarity,
+            ssim=mark.ssim,
             encode_ms=mark.encode_ms,
             latency_ms=mark.latency_ms,
             published_at=time.time(),

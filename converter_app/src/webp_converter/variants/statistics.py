@@ -171,26 +171,42 @@ class Picture(NamedTuple):
         return text.encode("ascii")
 
 
-class Known(NamedTuple):
+class Known(Fact):
     """What is remembered of a picture."""
 
-    verdict: str
-    format: str
-    original_bytes: int
-    variant_bytes: int
-    ssim: float | None
-    latency_ms: int
-    encode_ms: int
-    decided_at: int
-    """Seconds of the wall clock."""
+    verdict: str = ""
+    """`q75` to `q100`, `q0` for lossless, or why the original is best."""
+
+    format: str | None = None
+    """Of the original, where it is known."""
+
+    original_bytes: int | None = None
+    variant_bytes: int | None = None
+    """None: the original is best."""
+
+    ssim: float | None = None
+    """Structural similarity of the variant to the original."""
+
+    encode_ms: int | None = None
+    """Decoding, judging and encoding."""
+
+    latency_ms: int | None = None
+    """From close-write to published."""
 
     @classmethod
     def parse(cls, text: bytes) -> Known | None:
         """None for what this version didn't write."""
         try:
-            verdict, form, size, variant, ssim, latency, encode, at = text.decode("ascii").split(" ")
-            similarity = None if ssim == _UNKNOWN else float(ssim)
-            return cls(verdict, form, int(size), int(variant), similarity, int(latency), int(encode), int(at))
+            verdict, form, size, variant, ssim, latency, encode, _ = text.decode("ascii").split(" ")
+            return cls(
+                verdict=verdict,
+                format=None if form == _UNKNOWN else form,
+                original_bytes=int(size),
+                variant_bytes=int(variant) or None,
+                ssim=None if ssim == _UNKNOWN else float(ssim),
+                encode_ms=int(encode),
+                latency_ms=int(latency),
+            )
         except ValueError:
             return None
 

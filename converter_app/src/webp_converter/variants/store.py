@@ -116,6 +116,11 @@ class Mark(NamedTuple):
             return None
 
     @property
+    def ssim(self) -> float | None:
+        """The similarity; None when it was not asked for."""
+        return None if math.isnan(self.similarity) else self.similarity
+
+    @property
     def quality(self) -> int | None:
         """Of a variant, 0 for lossless; None of the verdict that the original is best."""
         number = self.verdict.removeprefix("q")

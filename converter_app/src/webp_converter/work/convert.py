@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import math
 import os
 import queue
 import time
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from typing import Any
 
+from webp_converter.base.fact import Fact
 from webp_converter.base.processes import start_fork_server
 from webp_converter.config import Config
 from webp_converter.events.scan import Tally, scan
@@ -19,10 +19,10 @@ from webp_converter.work.pool import Answered, Pool
 from webp_converter.work.worker import Report
 
 
-class Converted(NamedTuple):
+class Converted(Fact):
     """What became of one original."""
 
-    path: bytes
+    path: str
     outcome: str
     """`webp`, `keep`, `fresh`, `foreign`, or why there is no decision."""
 
@@ -32,8 +32,8 @@ class Converted(NamedTuple):
     verdict: str = ""
     """`q75` to `q100`, `q0` for lossless, or why the original is best; empty: nothing of ours is decided."""
 
-    similarity: float = math.nan
-    """NaN where it was not measured."""
+    similarity: float | None = None
+    """None where it was not measured."""
 
     encode_ms: int = 0
     avif_bytes: int = 0
@@ -86,39 +86,41 @@ def _publish(store: Store, answered: Answered) -> Iterator[Converted]:
     results = iter(store.publish([report.finished for report in reports if report.finished]))
     for job, answer in answered:
         if not isinstance(answer, Report):
-            yield Converted(job.path, answer.reason, False)
+            yield _told(job.path, answer.reason, False)
         elif answer.finished is None:
             if answer.outcome is Outcome.FRESH and (found := store.mark_of(job.path)):
-                yield _decided_before(store, job.path, *found)
+                mark, variant_bytes = found
+                avif_bytes = store.avif_bytes_of(job.path)
+                yield _told(job.path, Outcome.FRESH.value, True, mark, variant_bytes or 0, avif_bytes)
                 continue
             decided = answer.outcome in (Outcome.FRESH, Outcome.FOREIGN, Outcome.TOO_LONG)
-            yield Converted(job.path, answer.detail or answer.outcome.value, decided)
+            yield _told(job.path, answer.detail or answer.outcome.value, decided)
         elif (result := next(results)) is not Result.PUBLISHED:
-            yield Converted(job.path, result.name.lower(), result is Result.FOREIGN)
+            yield _told(job.path, result.name.lower(), result is Result.FOREIGN)
         else:
             mark, suffix = answer.finished.mark, answer.finished.suffix
-            yield Converted(
-                job.path,
-                "webp" if suffix == WEBP else "keep",
-                True,
-                mark.size,
-                answer.variant_bytes,
-                mark.verdict,
-                mark.similarity,
-                mark.encode_ms,
-                answer.avif_bytes,
-            )
+            outcome = "webp" if suffix == WEBP else "keep"
+            yield _told(job.path, outcome, True, mark, answer.variant_bytes, answer.avif_bytes)
 
 
-def _decided_before(store: Store, path: bytes, mark: Mark, variant_bytes: int | None) -> Converted:
-    return Converted(
-        path,
-        Outcome.FRESH.value,
-        True,
-        mark.size,
-        variant_bytes or 0,
-        mark.verdict,
-        mark.similarity,
-        mark.encode_ms,
-        store.avif_bytes_of(path),
+def _told(
+    path: bytes,
+    outcome: str,
+    decided: bool,
+    mark: Mark | None = None,
+    variant_bytes: int = 0,
+    avif_bytes: int = 0,
+) -> Converted:
+    known: dict[str, Any] = (
+        {}
+        if mark is None
+        else {
+            "original_bytes": mark.size,
+            "variant_bytes": variant_bytes,
+            "verdict": mark.verdict,
+            "similarity": mark.ssim,
+            "encode_ms": mark.encode_ms,
+            "avif_bytes": avif_bytes,
+        }
     )
+    return Converted(path=os.fsdecode(path), outcome=outcome, decided=decided, **known)
