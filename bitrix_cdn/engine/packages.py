@@ -86,4 +86,5 @@ def held_back(unit: str) -> Generator[StringCommand, None, None]:
     if not host.get_fact(Missing, unit=unit):
         host.noop(f"{unit} is there already")
         return
-    yield StringCommand(f"systemctl mask -q --runtime {shlex.quote(unit)}")
+    # No reload: systemd reads the mask when the package asks for the unit.
+    yield StringCommand(f"systemctl mask -q --no-reload --runtime {shlex.quote(unit)}")

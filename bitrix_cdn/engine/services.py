@@ -289,15 +289,16 @@ def start_script(
     """
     u = shlex.quote(unit)
     # Each of the two takes back only its own kind of masking.
-    unmasked = f"systemctl unmask -q {u}; systemctl unmask -q --runtime {u}"
+    unmasked = f"systemctl unmask -q --no-reload {u}; systemctl unmask -q --no-reload --runtime {u}"
     late = [f"{STAMPS}/{unit}"]
     recorded = [record_script(late=late, unit=unit, action=action or "", trial=trial)] if record else []
     script = [
         "set -e",
         *recorded,
-        "systemctl daemon-reload",
         unmasked,
-        f"systemctl enable -q {u}",
+        f"systemctl enable -q --no-reload {u}",
+        # Once for all three: it takes a busy host half a second.
+        "systemctl daemon-reload",
         # Before the unit takes them: who changes one just then is noticed the next time.
         f"taking=$({_stamp_of_files(start, reload)})",
     ]

@@ -7,7 +7,6 @@ import shutil
 import signal
 import subprocess
 from collections.abc import Mapping
-from functools import partial
 from pathlib import Path
 
 import pytest
@@ -47,6 +46,11 @@ def started(*command: str | Path, cwd: Path, env: Mapping[str, str] | None = Non
         stderr=subprocess.STDOUT,
         text=True,
         start_new_session=True,
-        # What is run in the background has it ignored, and hands that on.
-        preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
+        preexec_fn=_hear_signals,
     )
+
+
+def _hear_signals() -> None:
+    # What the shell's `&` or `nohup` started ignores one of them, and hands that on.
+    for number in (signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_DFL)
