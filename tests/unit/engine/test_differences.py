@@ -130,4 +130,6 @@ def test_what_is_wrong_with_a_unit(now: dict[str, str], said: list[str]) -> None
 def test_a_masked_unit_is_unmasked_before_it_is_enabled() -> None:
     script = start_script("mtail.service")
     assert "unmask -q --no-reload mtail.service; systemctl unmask -q --no-reload --runtime mtail" in script
-    assert script.index("systemctl unmask") < script.index("systemctl enable -q") < script.index("daemon-reload")
+    assert (
+        script.index("systemctl unmask") < script.index("systemctl enable -q") < script.index("daemon-reload")
+    )
