@@ -170,10 +170,16 @@ def release(
             rm -rf "$place"
             {record}
             umask 022
-            python3 -m venv "$place"
-            "$place/bin/pip" install -q --disable-pip-version-check --no-index --require-hashes \\
+            # By pip's own wheel, which python3-venv brings: a pip in the release would take longer to install
+            # than all else.
+            python3 -m venv --without-pip "$place"
+            "$place/bin/python" -I "$(echo /usr/share/python-wheels/pip-*.whl)/pip" install -q --no-compile \\
+                --disable-pip-version-check --no-index --require-hashes \\
                 --find-links "$wheels" -r "$wheels/requirements.txt"
-            "$place/bin/webp-converter" --help >/dev/null
+            # Root compiles what the daemon imports; its own account may not write here.
+            for module in cli daemon work.preload; do
+                "$place/bin/python" -I -c "import webp_converter.$module"
+            done
             echo {daemon.id} > "$place/release"
         fi
         """

@@ -103,7 +103,13 @@ def _by_night(suite: str) -> list[Stage]:
     outages = ("tests/e2e/test_outages.py", "--suite", suite)
     alerts = ("tests/e2e", "--ignore=tests/e2e/test_outages.py", "-m", "long", "--suite", suite)
     return [
-        Stage(f"alerts-{suite}", f"{debian}: each alert rung by its fault", 75, alerts, lab=True),
+        Stage(
+            f"alerts-{suite}",
+            f"{debian}: each alert rung by its fault, and what else takes long",
+            85,
+            alerts,
+            lab=True,
+        ),
         Stage(f"edges-{suite}", f"{debian}, five hosts: edges, and rollouts killed", 60, edges, lab=True),
         Stage(f"removal-{suite}", f"{debian}: hosts as they were before", 12, removal, lab=True),
         Stage(f"outages-{suite}", f"{debian}: the faults between the hosts", 15, outages, lab=True),

@@ -75,7 +75,6 @@ def best(cdn: Cdn, picture: Picture) -> str:
     return expected
 
 
-@pytest.mark.both
 def test_a_browser_gets_avif_where_it_is_switched_on(
     lab: state.Lab,
     shop: Shop,
@@ -120,6 +119,5 @@ def test_a_browser_gets_avif_where_it_is_switched_on(
     figure(f"Chromium, {len(resized)} pictures: {as_webp:,} bytes as WebP, {as_avif_too:,} with AVIF")
 
 
-@pytest.mark.both
 def test_and_webp_where_it_is_switched_off_again(cdn: Cdn, before: list[Picture]) -> None:
     assert {kind(cdn, picture) for picture in before} == {"image/webp"}

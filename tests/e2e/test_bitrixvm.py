@@ -15,6 +15,8 @@ from tests.kit.hosts import Cdn
 from tests.kit.pictures import photo
 from tests.kit.support import Remote, wait_until
 
+pytestmark = pytest.mark.long
+
 ROOT = "/home/bitrix/www"
 SITE = f'"site": {{"root": "{ROOT}", "user": "bitrix", "group": "bitrix"}}'
 

@@ -84,7 +84,7 @@ BROKEN = {
 }
 
 
-@pytest.fixture(params=BROKEN)
+@pytest.fixture(params=["ends at its start", pytest.param("never gets healthy", marks=pytest.mark.long)])
 def broken(request: pytest.FixtureRequest, lab: state.Lab, tmp_path: Path) -> tuple[Sources, str]:
     """A release with a fault and a configuration of its own, and what is said of it."""
     (module, old, new), said = BROKEN[request.param]
