@@ -5,11 +5,10 @@ from __future__ import annotations
 import contextlib
 from typing import Literal
 
-from bitrix_cdn.adopt import hosts
 from bitrix_cdn.adopt.adopt import adopt
 from bitrix_cdn.adopt.leave import leave
 from bitrix_cdn.adopt.transfer import Transfer
-from bitrix_cdn.fleet import HostError, keep_others_away
+from bitrix_cdn.fleet import HostError, Inventory, keep_others_away
 from bitrix_cdn.fleet.audit import recorded
 from bitrix_cdn.fleet.progress import Display
 
@@ -18,7 +17,7 @@ INTERRUPTED = "the site goes on working; run the same command again to go on"
 
 def move(
     direction: Literal["adopt", "leave"],
-    inventory: str,
+    inventory: Inventory,
     display: Display,
     *,
     bandwidth: str | None = None,
@@ -31,25 +30,19 @@ def move(
     :returns: 0, or 1 when something is left to be done by an operator.
     :raises HostError: it can't be; the site goes on working as it did.
     """
-    way: Transfer | None = None
+    way = Transfer(inventory, display, bandwidth)
+    run = adopt if direction == "adopt" else leave
     try:
-        way = Transfer(hosts.load(inventory), display, bandwidth)
-        run = adopt if direction == "adopt" else leave
         if dry_run:
             return run(way, dry_run=True)
         keep_others_away((way.bitrix, way.cdn), direction)
-        with recorded((way.bitrix, way.cdn), direction, inventory) as outcome:
+        with recorded((way.bitrix, way.cdn), direction, inventory.file) as outcome:
             status = run(way)
             if status:
                 outcome.result, outcome.why = "failed", "something is left to be done by an operator"
             return status
     except (HostError, KeyboardInterrupt):
-        if way is not None:
-            # Takes back what moving needed, as far as the hosts can be reached.
-            with contextlib.suppress(HostError, KeyboardInterrupt):
-                way.close(done=False)
+        # Takes back what moving needed, as far as the hosts can be reached.
+        with contextlib.suppress(HostError, KeyboardInterrupt):
+            way.close(done=False)
         raise
-    finally:
-        if way is not None:
-            way.bitrix.close()
-            way.cdn.close()

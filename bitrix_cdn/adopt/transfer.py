@@ -15,9 +15,9 @@ from dataclasses import dataclass
 
 from bitrix_cdn.adopt import rsync
 from bitrix_cdn.adopt.errors import MigrationError
-from bitrix_cdn.adopt.hosts import Deployment, Output, Remote
 from bitrix_cdn.engine.distribution import DEBIAN, LOOK, read
 from bitrix_cdn.engine.services import start_script
+from bitrix_cdn.fleet import Inventory, Output, Remote
 from bitrix_cdn.fleet.progress import Display
 from roles.mounts import RESIZE_CACHE, SSH_CONFIG, explanation, inputs, ready, unit_of
 from roles.sftp import KEY
@@ -59,10 +59,9 @@ class Mount:
 class Transfer:
     """Moves and compares files of `resize_cache/` between both hosts, whatever lies over it."""
 
-    def __init__(self, deployment: Deployment, display: Display, bandwidth: str | None = None) -> None:
-        self.bitrix: Remote = deployment.bitrix
-        self.cdn: Remote = deployment.cdn
-        self.settings = deployment.settings
+    def __init__(self, inventory: Inventory, display: Display, bandwidth: str | None = None) -> None:
+        self.bitrix, self.cdn = (inventory.hosts[inventory.groups[group][0]] for group in ("bitrix", "cdn"))
+        self.settings = inventory.settings
         self.display = display
         self.bandwidth = bandwidth
         self.upload = f"{RUN}/upload"

@@ -59,4 +59,4 @@ def _move(
 
     session = session_of(context)
     session.advice = INTERRUPTED
-    return move(direction, session.file, session.display, bandwidth=bandwidth, dry_run=dry_run)
+    return move(direction, session.hosts, session.display, bandwidth=bandwidth, dry_run=dry_run)

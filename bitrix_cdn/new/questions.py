@@ -99,65 +99,29 @@ def _login(text: str) -> object:
 
 
 QUESTIONS = (
-    Question(
-        "site_host",
-        "The shop's host, by the name that you log in to",
-        default=None,
-        check=_name,
-    ),
+    Question("site_host", "The shop's host, by the name that you log in to", default=None, check=_name),
     Question(
         "site_address",
         "Its address as the CDN host reaches it",
         default=lambda answers: answers["site_host"],
         check=_name,
     ),
-    Question(
-        "site_user",
-        "Your account there: root, or one with sudo",
-        default="root",
-        check=_login,
-    ),
-    Question(
-        "site_port",
-        "Port of its SSH server",
-        default="22",
-        check=_port,
-    ),
-    Question(
-        "cdn_host",
-        "The CDN host: bare Debian 12 or 13",
-        default=None,
-        check=_name,
-    ),
+    Question("site_user", "Your account there: root, or one with sudo", default="root", check=_login),
+    Question("site_port", "Port of its SSH server", default="22", check=_port),
+    Question("cdn_host", "The CDN host: bare Debian 12 or 13", default=None, check=_name),
     Question(
         "cdn_address",
         "Its address as the shop's host reaches it",
         default=lambda answers: answers["cdn_host"],
         check=_name,
     ),
+    Question("cdn_user", "Your account there", default="root", check=_login),
+    Question("cdn_port", "Port of its SSH server", default="22", check=_port),
     Question(
-        "cdn_user",
-        "Your account there",
-        default="root",
-        check=_login,
+        "root", "The shop's document root", default="/var/www/bitrix", check=_field(SiteSettings, "root")
     ),
     Question(
-        "cdn_port",
-        "Port of its SSH server",
-        default="22",
-        check=_port,
-    ),
-    Question(
-        "root",
-        "The shop's document root",
-        default="/var/www/bitrix",
-        check=_field(SiteSettings, "root"),
-    ),
-    Question(
-        "php_user",
-        "The account that its PHP runs as",
-        default="www-data",
-        check=_field(SiteSettings, "user"),
+        "php_user", "The account that its PHP runs as", default="www-data", check=_field(SiteSettings, "user")
     ),
     Question(
         "php_group",
@@ -198,12 +162,7 @@ QUESTIONS = (
         check=_field(TlsSettings, "key", mode="files", certificate="/x"),
         when=lambda answers: answers["tls"] == "files",
     ),
-    Question(
-        "language",
-        "Language of alerts: en, ru",
-        default="en",
-        check=_one_of("en", "ru"),
-    ),
+    Question("language", "Language of alerts: en, ru", default="en", check=_one_of("en", "ru")),
     Question(
         "email",
         "Who gets alerts by e-mail, with commas; empty: nobody",

@@ -38,7 +38,19 @@ def _mount_of_upload(path: str) -> str:
     return path
 
 
-class SiteSettings(Section):
+class _Tree(Section):
+    root: AbsolutePath
+
+    @property
+    def upload(self) -> str:
+        return f"{self.root}/upload"
+
+    @property
+    def resize_cache(self) -> str:
+        return f"{self.upload}/resize_cache"
+
+
+class SiteSettings(_Tree):
     """The Bitrix site, as it stands on the `bitrix` host."""
 
     root: AbsolutePath = "/var/www/bitrix"
@@ -50,16 +62,8 @@ class SiteSettings(Section):
     group: Account = "www-data"
     """That account's group; the reader of the originals becomes a member."""
 
-    @property
-    def upload(self) -> str:
-        return f"{self.root}/upload"
 
-    @property
-    def resize_cache(self) -> str:
-        return f"{self.upload}/resize_cache"
-
-
-class CdnSettings(Section):
+class CdnSettings(_Tree):
     """The tree of pictures on the `cdn` host."""
 
     root: AbsolutePath = "/var/www/cdn"
@@ -71,14 +75,6 @@ class CdnSettings(Section):
 
     variants: AbsolutePath = "/var/cache/webp"
     """Variants and verdicts of the mounted originals (that mount is read-only)."""
-
-    @property
-    def upload(self) -> str:
-        return f"{self.root}/upload"
-
-    @property
-    def resize_cache(self) -> str:
-        return f"{self.upload}/resize_cache"
 
     @property
     def originals_parent(self) -> str:

@@ -204,7 +204,7 @@ def test_completion_knows_the_commands() -> None:
 def test_what_a_command_says_on_its_way_is_json_too(
     monkeypatch: pytest.MonkeyPatch, capsys: Captured, tmp_path: Path
 ) -> None:
-    def move(_: str, __: str, display: Display, **___: object) -> int:
+    def move(_: str, __: object, display: Display, **___: object) -> int:
         with display.meter("copying", total_bytes=2):
             display.say("copied")
         return 1
