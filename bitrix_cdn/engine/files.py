@@ -19,6 +19,7 @@ from pyinfra.api import FactBase, StringCommand, operation
 from pyinfra.api.exceptions import PyinfraError
 
 from bitrix_cdn.engine import differences
+from bitrix_cdn.engine.cache import CACHE
 from bitrix_cdn.engine.errors import RefusalError
 from bitrix_cdn.engine.findings import RefusedFile, SurplusFile, WrongFile
 from bitrix_cdn.engine.journal import record_script
@@ -96,6 +97,8 @@ def _environments(root: Path) -> tuple[jinja2.Environment, jinja2.Environment]:
     """What renders the templates below a directory: the usual one, and the one for brackets."""
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader([root, TEMPLATES / "shared"]),
+        # To compile all of them takes a third of a second.
+        bytecode_cache=_compiled(),
         undefined=jinja2.StrictUndefined,
         keep_trailing_newline=True,
         trim_blocks=True,
@@ -112,6 +115,16 @@ def _environments(root: Path) -> tuple[jinja2.Environment, jinja2.Environment]:
         comment_end_string="#]",
     )
     return environment, bracketed
+
+
+def _compiled() -> jinja2.BytecodeCache | None:
+    """Where compiled templates are kept; None: they can't be."""
+    try:
+        place = CACHE / "templates"
+        place.mkdir(parents=True, exist_ok=True, mode=0o700)
+        return jinja2.FileSystemBytecodeCache(str(place))
+    except OSError:
+        return None
 
 
 def _toml(value: object) -> str:

@@ -6,6 +6,7 @@ What pyinfra has a hook for is done by that hook. `pyproject.toml` caps its vers
 
 from __future__ import annotations
 
+import functools
 import logging
 import sys
 from collections.abc import Callable
@@ -18,7 +19,7 @@ import paramiko.client
 import pyinfra
 import pyinfra.connectors.util
 from paramiko import Transport
-from pyinfra.api import Host
+from pyinfra.api import Host, arguments, facts
 from pyinfra.connectors.ssh import SSHConnector
 
 Wrapper = Callable[[Callable[..., Any]], Callable[..., Any]]
@@ -91,6 +92,17 @@ def disconnecting(host: Host, before: Callable[[], object]) -> None:
         disconnect()
 
     vars(host.connector)["disconnect"] = end
+
+
+def global_arguments() -> None:
+    """Has pyinfra find out once which arguments all operations take.
+
+    It did so for each operation and each fact, from the type hints of a class: a sixth of a run's time.
+    """
+    if not hasattr(arguments.all_global_arguments, "cache_info"):
+        once = functools.cache(arguments.all_global_arguments)
+        arguments.all_global_arguments = once
+        facts.all_global_arguments = once
 
 
 def deploy(filename: str) -> None:

@@ -376,6 +376,7 @@ def look_ahead(host: Host) -> None:
     """Has the facts of this deploy's operations asked together; before the first operation."""
     host = host.state.inventory.get_host(host.name)  # rather than the one of the context
     Ahead.of(host.state).put_off(host)
+    patches.global_arguments()
     # A deploy may be included by another one.
     for file in (host.state.current_deploy_filename, host.state.current_exec_filename):
         if file is not None:

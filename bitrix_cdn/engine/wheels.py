@@ -17,11 +17,13 @@ from pathlib import Path
 
 from pyinfra.api.exceptions import PyinfraError
 
+from bitrix_cdn.engine.cache import CACHE
+
 # glibc of Debian 12 is 2.36. Every older platform tag is named as well: pip takes the list literally,
 # and with one tag alone it silently picks an older release of a package.
 _PLATFORMS = ("manylinux_2_34", "manylinux_2_28", "manylinux_2_27", "manylinux_2_17", "manylinux2014")
 
-CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "bitrix-cdn" / "wheels"
+WHEELS = CACHE / "wheels"
 
 
 @dataclass(frozen=True)
@@ -48,10 +50,10 @@ def bundle(project: Path, python: str, machine: str) -> Bundle:
         known = ", ".join(sorted(p.name for p in project.glob("requirements-*.lock"))) or "none"
         raise PyinfraError(f"{project.name}: no wheels are locked for Python {python} (there is: {known})")
     identity = _identity(project, lock, python, machine)
-    archive = CACHE / f"{project.name}-{identity}.tar"
+    archive = WHEELS / f"{project.name}-{identity}.tar"
     if not archive.exists():
-        CACHE.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=CACHE) as work:
+        WHEELS.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=WHEELS) as work:
             _build(project, lock, python, machine, Path(work))
             built = Path(work) / "bundle.tar"
             built.rename(archive)

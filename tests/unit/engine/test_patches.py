@@ -11,12 +11,15 @@ from importlib.metadata import version
 from inspect import signature
 
 import paramiko.client
+import pyinfra.api.arguments
+import pyinfra.api.facts
 import pyinfra.connectors.util
 import pytest
 from packaging.requirements import Requirement
 from pyinfra.api import Host
 from pyinfra.connectors.ssh import SSHConnector
 
+from bitrix_cdn.engine import patches
 from tests.kit.deployment import ROOT
 
 LIBRARIES = ("pyinfra", "pyinfra_cli", "paramiko")
@@ -41,6 +44,22 @@ def test_what_is_replaced_is_there_and_called_in_the_same_way() -> None:
         *("self", "command", "print_output", "print_input")
     ]
     assert list(signature(Host.get_fact).parameters) == ["self", "name_or_cls", "args", "kwargs"]
+
+
+def test_pyinfra_finds_out_once_which_arguments_there_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+
+    def arguments() -> list[tuple[str, type]]:
+        asked.append(1)
+        return [("_sudo", bool)]
+
+    for module in (pyinfra.api.arguments, pyinfra.api.facts):
+        monkeypatch.setattr(module, "all_global_arguments", arguments)
+    patches.global_arguments()
+    patches.global_arguments()
+    for module in (pyinfra.api.arguments, pyinfra.api.facts):
+        assert module.all_global_arguments() == [("_sudo", bool)]
+    assert asked == [1]
 
 
 def test_pyinfras_command_reads_the_inventory_by_the_function_that_is_replaced() -> None:

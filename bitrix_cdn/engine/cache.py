@@ -1,0 +1,8 @@
+"""Where the operator's machine keeps what it can make again."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "bitrix-cdn"
