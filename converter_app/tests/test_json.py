@@ -39,7 +39,7 @@ EXPLANATION = (
     f"queue(state stream age_s due_s tries consumer dead({LETTER}) problem) varnish "
     "visitors(who accept status type bytes variant cache_control cache age_s problem) notes"
 )
-PICTURE = "path verdict evicted format original_bytes variant_bytes ssim encode_ms latency_ms avif_bytes"
+PICTURE = "verdict format original_bytes variant_bytes ssim encode_ms latency_ms path evicted avif_bytes"
 FORMATS = f"evicted evicted_bytes formats(*({SUMS}))"
 WORK = "decisions again evicted evicted_bytes"
 
