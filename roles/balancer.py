@@ -109,6 +109,7 @@ def balancer(settings: Settings) -> None:
         name="Run HAProxy",
         unit="haproxy.service",
         start=[unit.path],
+        hold=[settings.nginx.http_port, *([tls.port] if tls.enabled else [])],
         reload=[*files, *([JOINED] if tls.enabled else [])],
         ready=listens(settings.nginx.http_port),
     )

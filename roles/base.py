@@ -10,6 +10,7 @@ from pyinfra.operations import selinux
 
 from bitrix_cdn.engine.files import rendered, tree
 from bitrix_cdn.engine.footprint import Footprint, Place
+from bitrix_cdn.engine.kernel import sysctl_applied
 from bitrix_cdn.engine.packages import packages
 from bitrix_cdn.engine.services import STAMPS
 from bitrix_cdn.settings import Settings
@@ -19,6 +20,10 @@ PACKAGES = (
     *("fuse3", "openssh-server", "openssh-sftp-server", "sshfs", "ca-certificates"),
     "curl",  # what the runbooks ask with
 )
+
+
+APT = "/etc/apt/apt.conf.d/80-bitrix-cdn"
+SYSCTL = "/etc/sysctl.d/05-bitrix-cdn.conf"
 
 
 def footprint(place: Place) -> Footprint:
@@ -42,8 +47,9 @@ BEFORE = "/var/lib/bitrix-cdn/before"
 def base(settings: Settings) -> None:
     here = distribution(settings)
     remembered(name="Remember what the host had before the first deploy", manager=here.manager)
+    files = {file.path: file for file in rendered("base")}
     if here.manager == "apt":
-        tree(name="Configure apt to wait for its lock", files=rendered("base"))
+        tree(name="Configure apt to wait for its lock", files=[files[APT]])
         dpkg_finished(name="Repair an interrupted dpkg")
     packages(
         "Install sshfs and common tools",
@@ -51,6 +57,10 @@ def base(settings: Settings) -> None:
         PACKAGES,
         update=True,
     )
+    # The shop's host keeps its own ways.
+    if "bitrix" not in host.groups:
+        tree(name="Write what processes may see of each other", files=[files[SYSCTL]], root="/etc/sysctl.d")
+        sysctl_applied(name="Keep processes from looking into each other", path=SYSCTL, least=True)
     if "bitrix" in host.groups and machine(settings)["selinux"] == "yes":
         selinux.boolean(
             name="Let the web server use the mount (SELinux)",

@@ -111,7 +111,7 @@ def converter(settings: Settings) -> None:
     token(
         name="Create the token of the converter's API",
         path=str(settings.converter.api.token_file),
-        group="www-data",
+        owner="www-data",
     )
     sysctl_applied(name="Raise the kernel's inotify limits", path=SYSCTL)
     running(

@@ -112,7 +112,7 @@ def grafana(settings: Settings) -> None:
     # Before the package: it never runs without.
     tree(name="Write Grafana's systemd sandbox", files=[files[DROP_IN]], root="/etc/systemd")
     for path, what in ((PASSWORD, "the administrator's password"), (SECRET, "the key of its secrets")):
-        token(name=f"Create {what}", path=path, group="root")
+        token(name=f"Create {what}", path=path, owner="root")
     listed(name="Update the package list of Grafana's repository", package="grafana", source=SOURCES)
     apt.packages(name="Install Grafana", packages=["grafana"], no_recommends=True)
     tree(

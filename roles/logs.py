@@ -10,6 +10,7 @@ from bitrix_cdn.engine.files import rendered, tree
 from bitrix_cdn.engine.footprint import Footprint, Place
 from bitrix_cdn.engine.services import running
 from bitrix_cdn.settings import Settings
+from roles.nginx import ACCOUNT
 
 JOURNAL = "/etc/systemd/journald.conf.d/60-bitrix-cdn.conf"
 NGINX = "/etc/logrotate.d/nginx"
@@ -24,7 +25,7 @@ def footprint(place: Place) -> Footprint:
 
 @deploy("Logs")
 def logs(settings: Settings) -> None:
-    files = {file.path: file for file in rendered("logs", logs=settings.monitoring.logs)}
+    files = {file.path: file for file in rendered("logs", logs=settings.monitoring.logs, account=ACCOUNT)}
     if "balancer" in host.groups:
         # HAProxy has the journal only.
         tree(name="Limit the journal", files=[files[JOURNAL]], root="/etc/systemd")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import shlex
 from collections.abc import Generator
 
@@ -13,6 +14,8 @@ from bitrix_cdn.engine.footprint import Footprint, Place
 from bitrix_cdn.engine.services import running
 from bitrix_cdn.settings import Settings
 from roles import agent
+from roles.nginx import GROUP
+from roles.originals import ACCOUNT as READER
 from roles.preflight import distribution
 from roles.redis import TEXTFILES
 from roles.sftp import KEY, KNOWN_HOSTS
@@ -71,7 +74,10 @@ def mounts(settings: Settings) -> None:
         place=host.get_fact(RealPath, path=path.rpartition("/")[0]),
         options=OPTIONS[name],
         peer=other,
+        address=literal(other.data.address),
         account=account,
+        reader=READER,
+        group=GROUP,
         key=KEY,
         known_hosts=KNOWN_HOSTS,
         ssh_unit=distribution(settings).ssh_unit,
@@ -93,6 +99,14 @@ def mounts(settings: Settings) -> None:
         ready=ready(path),
         explain=explanation(name),
     )
+
+
+def literal(address: str) -> str:
+    """An address as it is; of a name, which its host may find elsewhere tomorrow, nothing."""
+    try:
+        return str(ipaddress.ip_address(address.strip("[]")))
+    except ValueError:
+        return ""
 
 
 def unit_of(name: str) -> str:

@@ -6,8 +6,9 @@ from pyinfra import host
 from pyinfra.api import deploy
 from pyinfra.operations import apt
 
+from bitrix_cdn.engine.accounts import account, follows
 from bitrix_cdn.engine.certificates import self_signed_certificate
-from bitrix_cdn.engine.files import rendered, tree
+from bitrix_cdn.engine.files import RealPath, rendered, tree
 from bitrix_cdn.engine.footprint import Footprint, Place, Port
 from bitrix_cdn.engine.packages import held_back
 from bitrix_cdn.engine.services import running
@@ -58,6 +59,13 @@ SHORT_LIVED = "public, max-age=15, stale-while-revalidate=10"
 CERTIFICATE = "/etc/nginx/tls/certificate.pem"
 KEY = "/etc/nginx/tls/key.pem"
 ACME_ROOT = "/var/lib/bitrix-cdn/acme"
+
+ACCOUNT = "cdn-nginx"
+"""That of the workers: nothing else runs as it, so that nothing else can look into them."""
+GROUP = "www-data"
+"""That of the pictures, and of the socket of the misses."""
+DROP_IN = "/etc/systemd/system/nginx.service.d/bitrix-cdn.conf"
+LOGS = "/var/log/nginx"
 
 # The module changes headers of answers that are written twice, and takes headers of requests away.
 PACKAGES = ("nginx", "libnginx-mod-http-headers-more-filter", "openssl")
@@ -112,14 +120,34 @@ def footprint(place: Place) -> Footprint:
         ports.append(Port(place.settings.edges.shield_port, "edges", "pictures for edges"))
     trees = ("/etc/nginx/conf.d", "/etc/nginx/sites-enabled")
     return Footprint(
-        tuple(ports), trees=trees, saved=("/etc/nginx",), packages=PACKAGES, owned=("/etc/nginx/tls",)
+        tuple(ports),
+        (ACCOUNT,),
+        trees=trees,
+        saved=("/etc/nginx",),
+        packages=PACKAGES,
+        owned=("/etc/nginx/tls",),
     )
+
+
+def _in_a_home(path: str) -> bool:
+    return host.get_fact(RealPath, path=path).startswith(("/home/", "/root/"))
 
 
 @deploy("nginx")
 def nginx(settings: Settings) -> None:
     held_back(name="Keep nginx stopped until it is configured", unit="nginx.service")
     apt.packages(name="Install nginx", packages=[*PACKAGES], no_recommends=True)
+    account(
+        name="Create the account of nginx's workers",
+        user=ACCOUNT,
+        group=GROUP,
+        system=True,
+        home="/nonexistent",
+        shell="/usr/sbin/nologin",
+        comment="Bitrix CDN, serves pictures",
+    )
+    # The package's are www-data's, as which the converter runs: what visitors ask for isn't its business.
+    follows(name="Give nginx's logs to its account", user=ACCOUNT, former=GROUP, directory=LOGS)
     tls, proxies, real_ip_header = settings.tls, settings.nginx.proxies, settings.nginx.real_ip_header
     on_edge = "edge" in host.groups
     shield: list[str] = []
@@ -170,9 +198,16 @@ def nginx(settings: Settings) -> None:
         key=key,
         acme_root=ACME_ROOT,
         drain=DRAIN,
+        account=ACCOUNT,
+        group=GROUP,
+        logs=LOGS,
+        homes="read-only" if tls.mode == "files" and any(map(_in_a_home, (certificate, key))) else "yes",
     )
+    unit = [file for file in configuration if file.path == DROP_IN]
+    configuration = [file for file in configuration if file.path != DROP_IN]
     if not shield:
         configuration = [file for file in configuration if file.path != SHIELD_SITE]
+    tree(name="Write nginx's systemd sandbox", files=unit, root="/etc/systemd")
     tree(
         name="Write nginx's configuration (checked by nginx)",
         files=configuration,
@@ -186,5 +221,12 @@ def nginx(settings: Settings) -> None:
     running(
         name="Run nginx",
         unit="nginx.service",
+        start=[DROP_IN],
+        # The shop has no other host to send its visitors to.
+        hold=[
+            settings.nginx.http_port,
+            *([tls.port] if tls.enabled else []),
+            *([settings.edges.shield_port] if shield else []),
+        ],
         reload=[file.path for file in configuration] + ([certificate] if kept_by_us else []),
     )

@@ -6,14 +6,17 @@ from pathlib import PurePosixPath
 
 from pyinfra.api import deploy
 
+from bitrix_cdn.engine.accounts import account
 from bitrix_cdn.engine.files import rendered, tree
 from bitrix_cdn.engine.footprint import Footprint, Place, Port
 from bitrix_cdn.engine.services import running
 from bitrix_cdn.settings import Settings
 from roles.converter import SOCKET
-from roles.nginx import PICTURES, REFUSED
+from roles.nginx import GROUP, PICTURES, REFUSED
 
 UNIT = "/etc/systemd/system/nginx-originals.service"
+ACCOUNT = "cdn-reader"
+"""That of its workers, whose the mounted originals are as this host sees them."""
 SHARED = ("/etc/nginx/conf.d/types.conf", "/etc/nginx/conf.d/negotiation.conf")
 """What it includes of the edge's configuration."""
 
@@ -25,6 +28,7 @@ def footprint(place: Place) -> Footprint:
     ports = (Port(place.settings.originals.port, "host", "originals, for Varnish and the converter"),)
     return Footprint(
         ports,
+        (ACCOUNT,),
         trees=("/etc/nginx-originals",),
         saved=("/etc/nginx-originals",),
         owned=("/etc/nginx-originals",),
@@ -33,6 +37,15 @@ def footprint(place: Place) -> Footprint:
 
 @deploy("Originals")
 def originals(settings: Settings) -> None:
+    account(
+        name="Create the account that reads the mounted originals",
+        user=ACCOUNT,
+        group=GROUP,
+        system=True,
+        home="/nonexistent",
+        shell="/usr/sbin/nologin",
+        comment="Bitrix CDN, reads originals",
+    )
     files = rendered(
         "originals",
         settings=settings,
@@ -40,6 +53,8 @@ def originals(settings: Settings) -> None:
         pictures=PICTURES,
         refused=REFUSED,
         misses=SOCKET,
+        account=ACCOUNT,
+        group=GROUP,
     )
     configuration = [file for file in files if file.path != UNIT]
     tree(
@@ -51,7 +66,9 @@ def originals(settings: Settings) -> None:
         name="Write the originals' nginx configuration (checked by nginx)",
         files=configuration,
         root="/etc/nginx-originals",
-        check="nginx -t -q -c /etc/nginx-originals/nginx.conf",
+        # Its own unit makes the directory, and its account is the unit's.
+        check=f"mkdir -p /run/nginx-originals && nginx -e stderr -t -q -g 'user {ACCOUNT} {GROUP};' "
+        "-c /etc/nginx-originals/nginx.conf",
     )
     running(
         name="Run the originals' nginx",

@@ -80,3 +80,32 @@ def account(
             places = shlex.join(owns)
             change += f"; find {places} -xdev -uid {present['uid']} -exec chown -h {twin_of or user} {{}} +"
     yield StringCommand(change)
+
+
+class FilesOf(FactBase[list[str]]):
+    """The files of an account in a directory."""
+
+    default = list
+
+    def command(self, user: str, directory: str) -> str:
+        return (
+            f"find {shlex.quote(directory)} -maxdepth 1 -type f -user {shlex.quote(user)} 2>/dev/null; true"
+        )
+
+    def process(self, output: Iterable[str]) -> list[str]:
+        return list(output)
+
+
+@operation()
+def follows(user: str, former: str, directory: str) -> Generator[StringCommand, None, None]:
+    """Gives the files in a directory to the account that has taken the place of another one.
+
+    + user: that account
+    + former: the other one
+    + directory: it has nobody else's files
+    """
+    if not host.get_fact(FilesOf, user=former, directory=directory):
+        host.noop(f"{former} has no files in {directory}")
+        return
+    found = f"find {shlex.quote(directory)} -maxdepth 1 -type f -user {shlex.quote(former)}"
+    yield StringCommand(f"{found} -exec chown -h {shlex.quote(user)} {{}} +")

@@ -59,15 +59,15 @@ def key_pair(path: str, comment: str) -> Generator[StringCommand, None, None]:
 
 
 @operation()
-def token(path: str, group: str) -> Generator[StringCommand, None, None]:
+def token(path: str, owner: str) -> Generator[StringCommand, None, None]:
     """Makes a random token that never leaves the host, of 64 hexadecimal digits. One that is there is kept.
 
-    + path: of the file; root's, mode 640
-    + group: whose members may read it
+    + path: of the file
+    + owner: the account that alone may read it, besides root; not a group, which others may be members of
     """
     differences.manage(files=[path])
     content, *access = host.get_fact(Paths, paths=[path]).get(path, (_EMPTY,))
-    if content != _EMPTY and access == ["640", "root", group]:
+    if content != _EMPTY and access == ["400", owner, "root"]:
         host.noop(f"{path} exists")
         return
     quoted, new = shlex.quote(path), shlex.quote(f"{path}.bitrix-cdn-new")
@@ -75,5 +75,5 @@ def token(path: str, group: str) -> Generator[StringCommand, None, None]:
         f"set -e; mkdir -p -m 755 $(dirname {quoted}); umask 077; rm -f {new}; "
         f"if [ -s {quoted} ] && [ ! -L {quoted} ]; then cp {quoted} {new}; "
         f"else od -An -N32 -tx1 /dev/urandom | tr -d ' \\n' > {new}; fi; "
-        f"chown root:{group} {new}; chmod 640 {new}; mv -fT {new} {quoted}"
+        f"chown {owner}:root {new}; chmod 400 {new}; mv -fT {new} {quoted}"
     )

@@ -155,6 +155,7 @@ def running(
     trial: str = "",
     told: str = "",
     runs: str = "",
+    hold: Sequence[int] = (),
 ) -> Generator[StringCommand, None, None]:
     """Makes sure that a unit is enabled, runs with its files as they are now, and is ready.
 
@@ -173,6 +174,7 @@ def running(
     + told: a command that prints something else once the unit has read its files again, where neither
       systemd nor the unit's processes show that
     + runs: a command that prints what the unit runs with, the same whenever its files are the same
+    + hold: ports whose new visitors wait while the unit restarts, instead of being refused
     """
     now = host.get_fact(Applied, unit=unit, start=start, reload=reload, ready=ready, told=told, runs=runs)
     differences.manage(units=[unit])
@@ -193,6 +195,7 @@ def running(
             trial=trial,
             told=told,
             runs=runs,
+            hold=hold,
         )
     )
 
@@ -281,6 +284,7 @@ def start_script(
     told: str = "",
     runs: str = "",
     record: bool = True,
+    hold: Sequence[int] = (),
 ) -> str:
     """A shell script that enables a unit, starts it and stamps with which files, as :func:`running` does.
 
@@ -305,6 +309,7 @@ def start_script(
     if action:
         # `reload-or-restart`: a unit without ExecReload takes its files by a restart.
         verb = "restart" if action == "restart" else "reload-or-restart"
+        script += held(hold) if hold and action == "restart" else []
         script += [
             # Until it is ready, nobody knows what it runs with.
             f"rm -f {STAMPS}/{u}",
@@ -314,8 +319,29 @@ def start_script(
             f"for i in $(seq 100); do if {{ {ready} ; }} >/dev/null 2>&1; then break; fi; sleep 0.2; done",
             f"{{ {ready} ; }} >/dev/null 2>&1 || {{ echo {u} does not get ready: >&2; fail; }}",
         ]
+        script += ["release"] if hold and action == "restart" else []
     script.append(_stamp(unit, told=told, runs=runs))
     return "\n".join(script)
+
+
+def held(ports: Sequence[int]) -> list[str]:
+    """The part of a script that has new connections wait: what is dropped is sent again a second later.
+
+    `release` ends that. Should the script be killed before, it ends by itself.
+    """
+    elements = ", ".join(f"{port} timeout 15s" for port in ports)
+    return [
+        "release() { nft delete table inet bitrix_cdn_hold 2>/dev/null || :; }",
+        "release",
+        f"""echo 'table inet bitrix_cdn_hold {{
+            set ports {{ type inet_service; flags timeout; elements = {{ {elements} }}; }}
+            chain input {{
+                type filter hook input priority -10;
+                tcp dport @ports tcp flags & (syn | ack) == syn drop
+            }}
+        }}' | nft -f - 2>/dev/null || :""",
+        "trap release EXIT",
+    ]
 
 
 def stamp_script(unit: str, *, start: Sequence[str] = (), reload: Sequence[str] = ()) -> str:

@@ -16,13 +16,19 @@ from bitrix_cdn.engine.footprint import Place
 from bitrix_cdn.fleet import HostError, Inventory, RefusedError, Remote, keep_others_away
 from bitrix_cdn.fleet.audit import recorded
 from bitrix_cdn.settings import Settings
+from roles.alertmanager import ACCOUNT as ALERTMANAGER
 from roles.base import BEFORE
 from roles.footprints import footprints
+from roles.nginx import ACCOUNT, GROUP
 
 # Where pictures are that only the CDN host has: mounted, or waiting in the spool.
 _LEFT = f"""
 if systemctl is-enabled -q {MOUNT} 2>/dev/null || systemctl is-active -q {MOUNT}; then echo mount; fi
 if mountpoint -q %s; then echo mounted; fi
+"""
+
+_NGINX = f"""
+[ ! -f /etc/nginx/nginx.conf ] || sed -i 's/^user {ACCOUNT} {GROUP};/user {GROUP};/' /etc/nginx/nginx.conf
 """
 
 
@@ -54,11 +60,10 @@ def spec(settings: Settings, groups: Sequence[str]) -> dict[str, list[str]]:
     def all_of(kind: str) -> list[str]:
         return list(dict.fromkeys(one for footprint in taken for one in getattr(footprint, kind)))
 
-    own = settings.sftp
-    on_host = {"cdn": own.cache_account, "bitrix": own.originals_account}
+    # The shop's own account stays; Alertmanager's goes with its package.
+    others = {settings.site.user, ALERTMANAGER}
     return {
-        # Not the shop's own account, which a footprint names as well.
-        "accounts": [name for group, name in on_host.items() if place.among(group)],
+        "accounts": [name for name in all_of("accounts") if name not in others],
         **{kind: all_of(kind) for kind in ("packages", "owned", "empty", "data")},
     }
 
@@ -120,6 +125,8 @@ def remove(
             _call(inventory, remote, "remove", data=data)
             if purge and found[remote.name].packages:
                 _purge(remote, found[remote.name].packages)
+            # That file is the package's, which may stay and must be able to start.
+            remote.run(_NGINX)
             _call(inventory, remote, "forget", data=data)
             remote.run(f"rm -rf {Path(BEFORE).parent}")
             yield remote.name, "removed"
@@ -135,7 +142,7 @@ def _call(inventory: Inventory, remote: Remote, command: str, *, data: bool) -> 
 
 def _purge(remote: Remote, packages: Sequence[str]) -> None:
     """Purges packages, what they alone needed, and the accounts that they added."""
-    accounts = " ".join(sorted(ACCOUNTS_OF_PACKAGES | {"alertmanager"}))
+    accounts = " ".join(sorted(ACCOUNTS_OF_PACKAGES | {ALERTMANAGER}))
     remote.run(
         f"""
         set -e

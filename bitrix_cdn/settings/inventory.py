@@ -97,6 +97,7 @@ _SYSTEM_ACCOUNTS = {
         "backup",
     ),
     *("list", "irc", "nobody", "sshd", "www-data", "redis", "varnish", "vcache", "prometheus", "haproxy"),
+    *("cdn-nginx", "cdn-reader", "alertmanager"),
 }
 
 

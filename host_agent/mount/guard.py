@@ -227,14 +227,18 @@ class Guard:
         above, name = os.path.split(self.config.mount_point)
         parent = os.open(above, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
+            made = False
             with contextlib.suppress(FileExistsError):
                 os.mkdir(name, 0o755, dir_fd=parent)
+                made = True
             point = os.open(name, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=parent)
         finally:
             os.close(parent)
         if Path(f"/proc/self/fd/{point}").readlink() != Path(self.config.mount_point):
             os.close(point)
             raise OSError(errno.ELOOP, "a symbolic link has come into the path; restart the guard")
+        if made:
+            Path(f"/proc/self/fd/{point}").chmod(0o755)
         with contextlib.suppress(ConfigError):  # no such account: told when it is mounted
             owner = self._numbers()
             found = os.fstat(point)

@@ -45,7 +45,7 @@ def test_its_ports_are_for_this_host_alone(cdn: Host, settings: Settings) -> Non
 
 def test_its_token_is_for_root_and_itself(cdn: Host, settings: Settings) -> None:
     file = cdn.file(str(settings.converter.api.token_file))
-    assert (file.user, file.group, file.mode) == ("root", "www-data", 0o640)
+    assert (file.user, file.group, file.mode) == ("www-data", "root", 0o400)
     assert len(file.content_string.strip()) >= 32
 
 

@@ -8,6 +8,7 @@ import pytest
 from testinfra.host import Host
 
 from bitrix_cdn.settings import Settings
+from roles.originals import ACCOUNT as READER
 from tests.kit.inventory import Inventory
 from tests.kit.support import wait_until
 
@@ -37,7 +38,7 @@ def test_what_php_writes_belongs_to_www_data_on_the_cdn_host(
 
 
 def test_originals_can_be_read_but_not_written(cdn: Host, settings: Settings) -> None:
-    assert cdn.run("runuser -u www-data -- ls %s", settings.cdn.originals).rc == 0
+    assert cdn.run("runuser -u %s -- ls %s", READER, settings.cdn.originals).rc == 0
     assert cdn.run("touch %s/x", settings.cdn.originals).rc != 0
     assert "ro" in cdn.check_output("findmnt -n -o OPTIONS --mountpoint %s", settings.cdn.originals).split(
         ","
@@ -124,7 +125,8 @@ def test_a_stopped_guard_leaves_an_ordinary_directory_and_no_process(
     host.check_output("systemctl stop %s", f"mount-guard@{name}")
     try:
         assert host.run("mountpoint -q %s", path).rc != 0
-        assert host.check_output("stat -c %%U %s", path) == "www-data"
+        owner = settings.site.user if group == "bitrix" else READER
+        assert host.check_output("stat -c %%U %s", path) == owner
         assert host.run("pgrep -x sshfs").stdout == ""
         assert host.run("mount-guard status").rc != 0
         assert "/run/mount-guard" not in host.check_output("cat /proc/mounts")

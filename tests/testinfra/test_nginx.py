@@ -1,6 +1,7 @@
 """Role nginx: what visitors of the CDN host get, and what they don't."""
 
 import json
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import quote
@@ -10,6 +11,7 @@ import httpx
 import pytest
 from testinfra.host import Host
 
+from bitrix_cdn.engine.services import held
 from bitrix_cdn.settings import Settings
 from tests.kit.inventory import Inventory, gixy
 from tests.kit.support import wait_until
@@ -284,3 +286,34 @@ def test_the_socket_of_the_misses_is_always_there(cdn: Host) -> None:
     assert state == "running"
     shown = cdn.check_output("stat -c '%F %G %a' /run/webp-converter/misses.sock")
     assert shown == "socket www-data 660"
+
+
+def test_a_restart_refuses_nobody(site: Site, cdn: Host, settings: Settings) -> None:
+    path = site.pair("photo.jpg")
+    address, stop = str(site.visitor.base_url).rstrip("/"), threading.Event()
+    answers: list[int | str] = []
+
+    def ask() -> None:
+        while not stop.is_set():
+            try:
+                answers.append(httpx.get(address + path, timeout=10).status_code)
+            except httpx.HTTPError as error:
+                answers.append(repr(error))
+
+    visitors = [threading.Thread(target=ask) for _ in range(4)]
+    for visitor in visitors:
+        visitor.start()
+    try:
+        wait_until("visitors", lambda: len(answers) > 20, timeout=10)
+        script = "\n".join(
+            ["set -e", *held([settings.nginx.http_port]), "systemctl restart nginx", "release"]
+        )
+        cdn.check_output(script.replace("%", "%%"))
+        before = len(answers)
+        wait_until("visitors again", lambda: len(answers) > before + 20, timeout=10)
+    finally:
+        stop.set()
+        for visitor in visitors:
+            visitor.join()
+    assert set(answers) == {200}
+    assert "bitrix_cdn_hold" not in cdn.check_output("nft list tables")

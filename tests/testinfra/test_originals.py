@@ -13,6 +13,7 @@ import pytest
 from testinfra.host import Host
 
 from bitrix_cdn.settings import Settings
+from roles.originals import ACCOUNT
 from tests.kit.inventory import gixy
 from tests.kit.support import wait_until
 
@@ -79,9 +80,9 @@ def test_it_listens_for_this_host_alone(cdn: Host, settings: Settings) -> None:
 
 
 @pytest.mark.smoke
-def test_it_reads_as_www_data(cdn: Host) -> None:
+def test_it_reads_as_an_account_of_its_own(cdn: Host) -> None:
     main = cdn.check_output("systemctl show -p MainPID --value %s", UNIT)
-    assert set(cdn.check_output("ps -o user= --ppid %s", main).split()) == {"www-data"}
+    assert set(cdn.check_output("ps -o user= --ppid %s", main).split()) == {ACCOUNT}
 
 
 def test_the_original_until_there_is_a_variant(bulkhead: Bulkhead) -> None:

@@ -1,11 +1,15 @@
 from __future__ import annotations
 
+import os
+import pwd
+import subprocess
+from pathlib import Path
 from typing import Any
 
 import pytest
 from pyinfra.context import host
 
-from bitrix_cdn.engine.accounts import Account, account
+from bitrix_cdn.engine.accounts import Account, account, follows
 from tests.unit.engine.machines import machines
 
 ROOT = {"uid": "0", "group": "root", "comment": "root", "home": "/root", "shell": "/bin/bash"}
@@ -84,3 +88,22 @@ def test_only_what_differs_is_put_right(
     monkeypatch.setattr(Account, "process", lambda self, output: ROOT)
     given = {key: ROOT[key] for key in ("home", "shell", "comment")} | difference
     assert commands(user="root", **given) == expected
+
+
+def test_files_follow_to_the_account_that_takes_over(tmp_path: Path) -> None:
+    for name in ("access.log", "error.log"):
+        (tmp_path / name).touch()
+    os.chown(tmp_path / "access.log", pwd.getpwnam("www-data").pw_uid, -1)
+    (tmp_path / "link.log").symlink_to("/etc/passwd")
+
+    def move() -> list[str]:
+        given = {"user": "daemon", "former": "www-data", "directory": str(tmp_path)}
+        with machines("one"):
+            return [str(command) for command in follows._inner(**given)]
+
+    [change] = move()
+    subprocess.run(["sh", "-c", change], check=True)
+    owners = {path.name: path.lstat().st_uid for path in tmp_path.iterdir()}
+    daemon = pwd.getpwnam("daemon").pw_uid
+    assert owners == {"access.log": daemon, "error.log": os.getuid(), "link.log": os.getuid()}
+    assert move() == []

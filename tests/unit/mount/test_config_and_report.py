@@ -16,7 +16,15 @@ from roles.mounts import OPTIONS
 @pytest.mark.parametrize("name", ["resize-cache", "originals"])
 def test_what_the_role_writes_is_what_the_guard_reads(name: str) -> None:
     path = f"/etc/mount-guard/{name}.toml"
-    [file] = rendered("mounts", only=[path], settings=Settings(), options=OPTIONS[name], known_hosts="/k")
+    [file] = rendered(
+        "mounts",
+        only=[path],
+        settings=Settings(),
+        options=OPTIONS[name],
+        known_hosts="/k",
+        reader="cdn-reader",
+        group="www-data",
+    )
     config = parse(name, file.content)
     assert config.spool == (name == "resize-cache")
     assert config.min_free == 256_000_000
@@ -42,6 +50,8 @@ def test_a_configuration_that_cannot_be_is_refused(change: tuple[str, str], mess
         settings=Settings.model_validate({"cdn": {"originals": "/mnt/a/upload"}}),
         options="ro",
         known_hosts="/k",
+        reader="cdn-reader",
+        group="www-data",
     )
     assert change[0] in file.content
     with pytest.raises(ConfigError, match=message):

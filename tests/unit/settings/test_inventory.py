@@ -370,6 +370,7 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"settings": {"sftp": {"export": "/var/www/bitrix/export"}}}, "one in the other"),
     ({"settings": {"sftp": {"cache_account": "root"}}}, "somebody else's"),
     ({"settings": {"sftp": {"cache_account": "www-data"}}}, "somebody else's"),
+    ({"settings": {"sftp": {"cache_account": "cdn-nginx"}}}, "somebody else's"),
     ({"settings": {"sftp": {"originals_account": "redis"}}}, "somebody else's"),
     ({"settings": {"site": {"user": "root"}}}, "PHP runs as"),
     ({"settings": {"varnish": {"port": 8081}}}, "originals.port's"),
