@@ -9,13 +9,10 @@ from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
-from converter_app.tests.harness import DaemonProcess, decided, wait_until
+from converter_app.tests.harness import TOKEN, DaemonProcess, decided, wait_until
 from tests.kit import pictures
 
 from webp_converter.variants.store import XATTR, Mark
-
-TOKEN = "0123456789abcdef0123456789abcdef"
-
 
 NASTY = os.fsdecode(b"new\nline '\"%41$(x)`y` \\ \xff\xfe.jpg")
 

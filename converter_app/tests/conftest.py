@@ -9,25 +9,21 @@ from typing import Any
 
 import pytest
 import redis
-from converter_app.tests.harness import DaemonProcess, RedisServer, StartDaemon
+from converter_app.tests.harness import DaemonProcess, RedisServer, StartDaemon, redis_in
 from converter_app.tests.site import Site
 
 
 @pytest.fixture
 def redis_server(tmp_path: Path) -> Iterator[RedisServer]:
-    server = RedisServer(tmp_path / "redis")
-    server.start()
-    yield server
-    server.kill()
+    with redis_in(tmp_path / "redis") as server:
+        yield server
 
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
     """One Redis, shared by the tests of a module: see `raw`."""
-    server = RedisServer(tmp_path_factory.mktemp("server") / "redis")
-    server.start()
-    yield server
-    server.kill()
+    with redis_in(tmp_path_factory.mktemp("server") / "redis") as server:
+        yield server
 
 
 @pytest.fixture
@@ -58,18 +54,12 @@ def start_daemon(tmp_path: Path, redis_server: RedisServer) -> Iterator[StartDae
 def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DaemonProcess]:
     """One daemon with short rests, shared by the tests of a module: each works in a directory of its own."""
     directory = tmp_path_factory.mktemp("shared")
-    server = RedisServer(directory / "redis")
-    server.start()
-    daemon = DaemonProcess(
-        directory / "cdn",
-        server.url,
-        watch={"intermediate_rest_s": 1.0, "damaged_rest_s": 1.5},
-        store={"directory_rest_s": 0.5},
-    )
-    daemon.start()
-    yield daemon
-    daemon.kill()
-    server.kill()
+    rests = {"watch": {"intermediate_rest_s": 1.0, "damaged_rest_s": 1.5}, "store": {"directory_rest_s": 0.5}}
+    with redis_in(directory / "redis") as server:
+        daemon = DaemonProcess(directory / "cdn", server.url, **rests)
+        daemon.start()
+        yield daemon
+        daemon.kill()
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 from urllib.error import HTTPError
@@ -27,6 +27,9 @@ def wait_until(condition: Callable[[], Any], timeout_s: float = 15, every_s: flo
             return value
         assert time.monotonic() < deadline, f"not true after {timeout_s} s"
         time.sleep(every_s)
+
+
+TOKEN = "0123456789abcdef0123456789abcdef"
 
 
 class RedisServer:
@@ -56,6 +59,33 @@ class RedisServer:
             self.process.wait()
             self.process = None
             self.socket.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def redis_in(directory: Path) -> Iterator[RedisServer]:
+    """A Redis that runs meanwhile."""
+    server = RedisServer(directory)
+    server.start()
+    try:
+        yield server
+    finally:
+        server.kill()
+
+
+@contextlib.contextmanager
+def daemon_in(directory: Path, **sections: dict[str, Any]) -> Iterator[DaemonProcess]:
+    """A daemon that runs meanwhile, with its own Redis and a token; its worker has little memory."""
+    token_file = directory / "token"
+    token_file.write_text(TOKEN + "\n")
+    sections["api"] = {"token_file": str(token_file), **sections.get("api", {})}
+    few = {"workers": {"memory_limit_mib": 256, "count": 1}, "queue": {"tries": 1, "retry_pause_s": 0}}
+    with redis_in(directory / "redis") as server:
+        daemon = DaemonProcess(directory / "cdn", server.url, **few, **sections)
+        daemon.start()
+        try:
+            yield daemon
+        finally:
+            daemon.kill()
 
 
 def free_port() -> int:

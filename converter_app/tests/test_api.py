@@ -13,11 +13,13 @@ from typing import Any
 from urllib.parse import quote_from_bytes
 
 import pytest
-from converter_app.tests.clients import NASTY, TOKEN, Answer, Client, give_up, verdict_read
+from converter_app.tests.clients import NASTY, Answer, Client, give_up, verdict_read
 from converter_app.tests.harness import (
+    TOKEN,
     DaemonProcess,
     RedisServer,
     StartDaemon,
+    daemon_in,
     decided,
     variant_of,
     wait_until,
@@ -36,23 +38,10 @@ from webp_converter.work.health import Health
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DaemonProcess]:
     """A daemon whose worker has little memory, with a token."""
     directory = tmp_path_factory.mktemp("api")
-    server = RedisServer(directory / "redis")
-    server.start()
-    token_file = directory / "token"
-    token_file.write_text(TOKEN + "\n")
     (directory / "variants").mkdir()
-    daemon = DaemonProcess(
-        directory / "cdn",
-        server.url,
-        api={"token_file": str(token_file), "hosts": ["pictures.example"]},
-        originals={"variants": str(directory / "variants"), "temporary": str(directory / "temporary2")},
-        workers={"memory_limit_mib": 256, "count": 1},
-        queue={"tries": 1, "retry_pause_s": 0},
-    )
-    daemon.start()
-    yield daemon
-    daemon.kill()
-    server.kill()
+    originals = {"variants": str(directory / "variants"), "temporary": str(directory / "temporary2")}
+    with daemon_in(directory, api={"hosts": ["pictures.example"]}, originals=originals) as daemon:
+        yield daemon
 
 
 @pytest.fixture

@@ -10,13 +10,12 @@ from typing import Any
 from urllib.request import Request, urlopen
 
 import pytest
-from converter_app.tests.harness import DaemonProcess, RedisServer, decided, wait_until
+from converter_app.tests.harness import TOKEN, DaemonProcess, RedisServer, decided, wait_until
 from tests.kit import pictures
 
 from webp_converter.config import Queue
 from webp_converter.queue.jobs import Done, Job, Jobs, Priority
 
-TOKEN = "0123456789abcdef0123456789abcdef"
 PARTS = " ".join(f"{part}(status reason)" for part in ("queue", "cache", "watch", "pool", "disk"))
 HEALTH = f"status parts({PARTS}) scanning directories running queue(high normal low later dead)"
 COUNTS, FOLLOWING = "converted kept failed original_bytes variant_bytes", "saved_bytes success_rate"

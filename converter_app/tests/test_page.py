@@ -14,11 +14,13 @@ from urllib.parse import urlencode
 
 import pytest
 from converter_app.tests import views
-from converter_app.tests.clients import NASTY, TOKEN, Answer, Client, Page, conversion_of, converted, give_up
+from converter_app.tests.clients import NASTY, Answer, Client, Page, conversion_of, converted, give_up
 from converter_app.tests.harness import (
+    TOKEN,
     DaemonProcess,
     RedisServer,
     StartDaemon,
+    daemon_in,
     variant_of,
     wait_until,
 )
@@ -78,22 +80,10 @@ def post(ask: Client, body: bytes, headers: dict[str, str], kind: str = "") -> A
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DaemonProcess]:
     """A daemon with a token, whose worker has little memory."""
     directory = tmp_path_factory.mktemp("page")
-    server = RedisServer(directory / "redis")
-    server.start()
-    (directory / "token").write_text(TOKEN + "\n")
     (directory / "variants").mkdir()
-    daemon = DaemonProcess(
-        directory / "cdn",
-        server.url,
-        api={"token_file": str(directory / "token")},
-        originals={"variants": str(directory / "variants"), "temporary": str(directory / "temporary2")},
-        workers={"memory_limit_mib": 256, "count": 1},
-        queue={"tries": 1, "retry_pause_s": 0},
-    )
-    daemon.start()
-    yield daemon
-    daemon.kill()
-    server.kill()
+    originals = {"variants": str(directory / "variants"), "temporary": str(directory / "temporary2")}
+    with daemon_in(directory, originals=originals) as daemon:
+        yield daemon
 
 
 @pytest.fixture

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 from converter_app.tests.chromium import Browser, browser
-from converter_app.tests.clients import TOKEN, Client, converted, give_up
-from converter_app.tests.harness import DaemonProcess, RedisServer, wait_until
+from converter_app.tests.clients import Client, converted, give_up
+from converter_app.tests.harness import TOKEN, DaemonProcess, daemon_in, wait_until
 from PIL import Image
 from tests.kit import pictures
 
@@ -21,26 +21,13 @@ from webp_converter.variants.statistics import Totals
 @pytest.fixture(scope="module")
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DaemonProcess]:
     """A daemon that has converted a few pictures and given up one."""
-    directory = tmp_path_factory.mktemp("page_browser")
-    server = RedisServer(directory / "redis")
-    server.start()
-    (directory / "token").write_text(TOKEN)
-    daemon = DaemonProcess(
-        directory / "cdn",
-        server.url,
-        api={"token_file": str(directory / "token")},
-        workers={"memory_limit_mib": 256, "count": 1},
-        queue={"tries": 1, "retry_pause_s": 0},
-    )
-    daemon.start()
-    (daemon.root / "iblock" / "1a2" / "450_450_1").mkdir(parents=True)
-    for name in pictures.PHOTOGRAPHS[:4]:
-        converted(daemon, f"iblock/1a2/450_450_1/{Path(name).stem}.jpg", pictures.jpeg(name))
-    converted(daemon, "x" * 200 + ".jpg")  # there is nowhere to break the line
-    give_up(daemon, Client(daemon), "y" * 200 + ".jpg")
-    yield daemon
-    daemon.kill()
-    server.kill()
+    with daemon_in(tmp_path_factory.mktemp("page_browser")) as daemon:
+        (daemon.root / "iblock" / "1a2" / "450_450_1").mkdir(parents=True)
+        for name in pictures.PHOTOGRAPHS[:4]:
+            converted(daemon, f"iblock/1a2/450_450_1/{Path(name).stem}.jpg", pictures.jpeg(name))
+        converted(daemon, "x" * 200 + ".jpg")  # there is nowhere to break the line
+        give_up(daemon, Client(daemon), "y" * 200 + ".jpg")
+        yield daemon
 
 
 @pytest.fixture(scope="module")

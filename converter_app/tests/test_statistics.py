@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import time
-from pathlib import Path
 
 import pytest
 import redis
@@ -207,40 +206,30 @@ def test_a_picture_is_removed_for_the_first_time_once(redis_server: RedisServer)
     assert not statistics.is_first_removal(b"/third")
 
 
-def test_what_redis_forgets_first_is_not_the_sums(tmp_path: Path) -> None:
+def test_what_redis_forgets_first_is_not_the_sums(redis_server: RedisServer) -> None:
     """200,000 pictures where there is room for some of them: the sums know them all."""
-    server = RedisServer(tmp_path / "redis")
-    server.start()
-    raw = redis.Redis(unix_socket_path=str(server.socket))
-    try:
-        raw.config_set("appendonly", "no")
-        raw.config_set("maxmemory-policy", "allkeys-lru")
-        raw.config_set("maxmemory", 6 << 20)
-        statistics = Statistics(Cache(url=server.url))
-        for first in range(0, 200_000, 500):
-            statistics.remember([converted(b"/%d.jpg" % k) for k in range(first, first + 500)])
-            assert statistics.available
-        assert raw.info("stats")["evicted_keys"] > 1000
-        assert sums(statistics.totals()) == Sums(
-            converted=200_000, original_bytes=200_000_000, variant_bytes=80_000_000
-        )
-    finally:
-        server.kill()
+    raw = redis.Redis(unix_socket_path=str(redis_server.socket))
+    raw.config_set("appendonly", "no")
+    raw.config_set("maxmemory-policy", "allkeys-lru")
+    raw.config_set("maxmemory", 6 << 20)
+    statistics = Statistics(Cache(url=redis_server.url))
+    for first in range(0, 200_000, 500):
+        statistics.remember([converted(b"/%d.jpg" % k) for k in range(first, first + 500)])
+        assert statistics.available
+    assert raw.info("stats")["evicted_keys"] > 1000
+    assert sums(statistics.totals()) == Sums(
+        converted=200_000, original_bytes=200_000_000, variant_bytes=80_000_000
+    )
 
 
-def test_a_million_pictures_fit(tmp_path: Path) -> None:
+def test_a_million_pictures_fit(redis_server: RedisServer) -> None:
     """Measured on a tenth of them: what a picture takes only falls with their number."""
-    server = RedisServer(tmp_path / "redis")
-    server.start()
-    raw = redis.Redis(unix_socket_path=str(server.socket))
-    try:
-        raw.config_set("appendonly", "no")
-        before = raw.info("memory")["used_memory_dataset"]
-        statistics = Statistics(Cache(url=server.url))
-        name = b"/var/www/cdn/upload/resize_cache/iblock/1a2/450_450_1/%d.jpg"
-        for first in range(0, 100_000, 2000):
-            statistics.remember([converted(name % k, 123_456, 45_678) for k in range(first, first + 2000)])
-        each = (raw.info("memory")["used_memory_dataset"] - before) / 100_000
-        assert 20 < each < 200
-    finally:
-        server.kill()
+    raw = redis.Redis(unix_socket_path=str(redis_server.socket))
+    raw.config_set("appendonly", "no")
+    before = raw.info("memory")["used_memory_dataset"]
+    statistics = Statistics(Cache(url=redis_server.url))
+    name = b"/var/www/cdn/upload/resize_cache/iblock/1a2/450_450_1/%d.jpg"
+    for first in range(0, 100_000, 2000):
+        statistics.remember([converted(name % k, 123_456, 45_678) for k in range(first, first + 2000)])
+    each = (raw.info("memory")["used_memory_dataset"] - before) / 100_000
+    assert 20 < each < 200
