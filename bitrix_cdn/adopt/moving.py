@@ -12,7 +12,7 @@ from bitrix_cdn.fleet import HostError, Inventory, keep_others_away
 from bitrix_cdn.fleet.audit import recorded
 from bitrix_cdn.fleet.progress import Display
 
-INTERRUPTED = "the site goes on working; run the same command again to go on"
+INTERRUPTED = "the site goes on working; run the same command again to continue"
 
 
 def move(

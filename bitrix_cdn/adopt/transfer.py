@@ -347,7 +347,7 @@ class Transfer:
                 said = next((text for text in result.errors.splitlines() if text.strip()), "")
                 raise MigrationError(
                     f"{self.bitrix.name}: rsync: {rsync.meaning(result.status)}"
-                    f"{f' ({said.strip()})' if said else ''}; run the same command again to go on"
+                    f"{f' ({said.strip()})' if said else ''}; run the same command again to continue"
                 )
             self.display.say(f"{rsync.meaning(result.status)}; trying again in {pause} s")
             time.sleep(pause)

@@ -23,7 +23,7 @@ def _fleet(context: typer.Context) -> tuple[Session, Fleet]:
     from bitrix_cdn.backup.fleet import of
 
     session = session_of(context)
-    session.advice = "run the same command again to go on"
+    session.advice = "run the same command again to continue"
     return session, of(session.hosts)
 
 
@@ -42,7 +42,7 @@ def run(
 def list_(
     context: typer.Context, inventory: InventoryFile = None, as_json: AsJson = False, limit: Limit = None
 ) -> None:
-    """Lists the backups that there are."""
+    """Lists the backups of each host."""
     from bitrix_cdn.backup import tasks
 
     session, fleet = _fleet(context)
@@ -55,7 +55,7 @@ def list_(
 def check(
     context: typer.Context, inventory: InventoryFile = None, as_json: AsJson = False, limit: Limit = None
 ) -> None:
-    """Clears away what is no longer kept, and checks the rest, as each week."""
+    """Removes expired backups and checks the others, as the timer does each week."""
     from bitrix_cdn.backup import tasks
 
     session, fleet = _fleet(context)
@@ -64,12 +64,12 @@ def check(
 
 @backup.command()
 def init(context: typer.Context, inventory: InventoryFile = None, as_json: AsJson = False) -> None:
-    """Makes the file with the password, where the settings say, once."""
+    """Makes the password file that the settings name, once."""
     from bitrix_cdn.backup import tasks
 
     session, fleet = _fleet(context)
     path = tasks.make_password(fleet)
-    session.say(f"{path} is made. Copy it to where neither this machine nor the hosts can take it along.")
+    session.say(f"{path} is written. Keep a copy that survives the loss of this machine and of the hosts.")
 
 
 def restore(
@@ -77,7 +77,9 @@ def restore(
     host: Annotated[str | None, typer.Argument(help="By default the CDN host.", metavar="[HOST]")] = None,
     inventory: InventoryFile = None,
     as_json: AsJson = False,
-    snapshot: Annotated[str, typer.Option(metavar="ID", help="As `backup list` shows it.")] = "latest",
+    snapshot: Annotated[
+        str, typer.Option(metavar="ID", help="The id of a backup, from `backup list`.")
+    ] = "latest",
     without_pictures: Annotated[bool, typer.Option("--without-pictures", help="Leave them out.")] = False,
     host_key: Annotated[
         str | None,
@@ -85,7 +87,7 @@ def restore(
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Overwrite a host that is in use.")] = False,
 ) -> None:
-    """Puts a host back as it was, from bare Debian on."""
+    """Restores a host from its backup, beginning with bare Debian."""
     from bitrix_cdn.backup import tasks
 
     session, fleet = _fleet(context)

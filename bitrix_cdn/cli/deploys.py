@@ -33,10 +33,10 @@ def plan(
     as_json: AsJson = False,
     limit: Limit = None,
     save: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Keep the plan, for `apply FILE`.")
+        Path | None, typer.Option(metavar="FILE", help="Save the plan, for `apply FILE`.")
     ] = None,
 ) -> int:
-    """Shows what a deploy would change, and only that; changes nothing. Exit status 3: something."""
+    """Shows what a deploy would change, and changes nothing. Exit status 3: there are changes."""
     from bitrix_cdn.deploy import plan as plans
 
     session = session_of(context)

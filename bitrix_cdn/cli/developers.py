@@ -45,7 +45,7 @@ def completion(
     shell: Annotated[Shell, typer.Argument(metavar="bash|zsh|fish", show_default=False)],
     as_json: AsJson = False,
 ) -> None:
-    """Prints what has a shell complete commands: `source <(bitrix-cdn completion bash)`."""
+    """Prints the completion script of a shell: `source <(bitrix-cdn completion bash)`."""
     from typer._completion_shared import get_completion_script
 
     script = get_completion_script(
@@ -60,9 +60,11 @@ def completion(
 def docs(
     context: typer.Context,
     as_json: AsJson = False,
-    check: Annotated[bool, typer.Option("--check", help="Write nothing; 3 when a page is old.")] = False,
+    check: Annotated[
+        bool, typer.Option("--check", help="Write nothing; exit status 3 if a page is outdated.")
+    ] = False,
 ) -> int:
-    """Makes the pages of docs/ that are made from the code."""
+    """Generates the pages of docs/ that come from the code."""
     from bitrix_cdn.cli.pages import old
 
     session = session_of(context)

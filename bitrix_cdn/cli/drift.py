@@ -28,10 +28,10 @@ def check(
     limit: Limit = None,
     junit: Annotated[Path | None, typer.Option(metavar="FILE", help="Write a JUnit report as well.")] = None,
     publish: Annotated[
-        bool, typer.Option("--publish", help="Tell Prometheus on the monitoring hosts the result.")
+        bool, typer.Option("--publish", help="Send the result to Prometheus on the monitoring hosts.")
     ] = False,
 ) -> int:
-    """Compares; changes nothing. (Default.)"""
+    """Compares the hosts with the inventory; changes nothing. (Default.)"""
     from bitrix_cdn.drift import run
     from bitrix_cdn.drift.publish import publish as tell
     from bitrix_cdn.drift.report import as_json as written
@@ -61,7 +61,7 @@ def check(
 def allow(
     context: typer.Context, inventory: InventoryFile = None, as_json: AsJson = False, limit: Limit = None
 ) -> int:
-    """Prints the settings that would allow what is not declared: read them, then paste them."""
+    """Prints settings that allow what was found but is not declared: read them, then paste them."""
     from bitrix_cdn.drift import run
     from bitrix_cdn.drift.allowances import suggestion
 
@@ -83,7 +83,7 @@ def schedule(
         str | None, typer.Option(metavar="ACCOUNT", help="The account that may log in to the hosts.")
     ] = None,
 ) -> None:
-    """Has systemd on this machine check at the times that settings.drift.calendar names. Needs root."""
+    """Makes systemd on this machine run the check at the times of settings.drift.calendar. Needs root."""
     from bitrix_cdn.drift.timer import install
 
     session = session_of(context)

@@ -19,7 +19,7 @@ def add_to(app: typer.Typer) -> None:
 
 
 def check(context: typer.Context, inventory: InventoryFile = None, as_json: AsJson = False) -> None:
-    """Tells what is wrong with an inventory, or which hosts it has. Connects to nothing."""
+    """Shows what is wrong with an inventory, or which hosts it has. Connects to nothing."""
     from bitrix_cdn.settings.inventory import GROUPS
 
     session = session_of(context)
@@ -40,7 +40,7 @@ def check(context: typer.Context, inventory: InventoryFile = None, as_json: AsJs
 def show(
     context: typer.Context, inventory: InventoryFile = None, as_json: AsJson = False, limit: Limit = None
 ) -> None:
-    """Says who holds the lock of each host. (Default.)"""
+    """Shows who holds the lock of each host. (Default.)"""
     from bitrix_cdn.fleet.locks import holders
 
     session = session_of(context)
@@ -54,7 +54,7 @@ def show(
 def break_(
     context: typer.Context, inventory: InventoryFile = None, as_json: AsJson = False, limit: Limit = None
 ) -> None:
-    """Takes the lock of each host from whoever has it. A run that still lives there loses its connection."""
+    """Removes the lock of each host, whoever holds it. A run in progress there loses its connection."""
     from bitrix_cdn.fleet.locks import take_away
 
     session = session_of(context)
@@ -70,10 +70,11 @@ def log(
     as_json: AsJson = False,
     limit: Limit = None,
     since: Annotated[
-        str | None, typer.Option(metavar="TIME", help="Not what began before: 2026-11-28, or 90m, 12h, 7d.")
+        str | None,
+        typer.Option(metavar="TIME", help="Only runs that began since then: 2026-11-28, or 90m, 12h, 7d."),
     ] = None,
 ) -> None:
-    """Tells who changed the hosts when, what with, and how that ended: their audit logs, by time."""
+    """Shows who changed the hosts, when, with which command, and the result: their audit logs, by time."""
     from dataclasses import asdict
 
     from bitrix_cdn.status import history

@@ -48,7 +48,7 @@ def leave(
     bandwidth: Bandwidth = None,
     dry_run: DryRun = False,
 ) -> int:
-    """Copies it back and stops the mount: the shop is off the CDN."""
+    """Copies the pictures back and stops the mount: the shop no longer uses the CDN."""
     return _move(context, "leave", bandwidth, dry_run=dry_run)
 
 

@@ -20,7 +20,7 @@ Made from `bitrix_cdn/cli/` by `bitrix-cdn docs`; a test compares them.
 
 {HELP} An error is one line on standard error.
 
-`-i` may stand before the command, too. `bitrix-cdn completion bash` prints what has bash complete commands.
+`-i` may stand before the command, too. `bitrix-cdn completion bash` prints the completion script for bash.
 This page as a manual: `man docs/bitrix-cdn.1`.
 """
 

@@ -64,7 +64,7 @@ def back(
 
 @keys.command()
 def rotate(context: typer.Context, inventory: InventoryFile = None, as_json: AsJson = False) -> None:
-    """Replaces the keys; the mounts stay up."""
+    """Replaces the SSH keys of the mounts, which stay up."""
     groups = session_of(context).hosts.groups
     show_execution(context, "rotate_keys.py", [*groups["bitrix"], *groups["cdn"]])
 
@@ -75,7 +75,7 @@ def explain(
     inventory: InventoryFile = None,
     as_json: AsJson = False,
 ) -> int:
-    """Says of one picture what there is, why, and what a browser gets: asks the converter."""
+    """Shows which files a picture has, why, and what a browser gets: asks the converter."""
     import json
 
     session = session_of(context)

@@ -11,7 +11,7 @@ from bitrix_cdn.cli.session import AsJson, InventoryFile, group, session_of
 
 rollout = group("Changes the hosts batch by batch, while visitors go on: docs/rollout.md.")
 
-BreakLock = Annotated[bool, typer.Option("--break-lock", help="Take the hosts from whoever holds them.")]
+BreakLock = Annotated[bool, typer.Option("--break-lock", help="Take over locked hosts, whoever holds them.")]
 
 
 def add_to(app: typer.Typer) -> None:
@@ -38,11 +38,11 @@ def start(
         ),
     ] = 90.0,
     again: Annotated[
-        bool, typer.Option("--again", help="Deploy also where nothing is to be changed.")
+        bool, typer.Option("--again", help="Deploy also to hosts with nothing to change.")
     ] = False,
     break_lock: BreakLock = False,
 ) -> int:
-    """Brings the hosts to the state of this tree. Cut short, it goes on where it was. (Default.)"""
+    """Brings the hosts to the state of this tree, one by one; continues an interrupted rollout. (Default.)"""
     from bitrix_cdn.rollout.command import Chosen
 
     return _run(context, Chosen(batch, canary, watch, idle, again, break_lock=break_lock))
@@ -55,7 +55,7 @@ def undo(
     as_json: AsJson = False,
     break_lock: BreakLock = False,
 ) -> int:
-    """Takes back what a rollout that was cut short left half changed."""
+    """Undoes what an interrupted rollout left half changed."""
     from bitrix_cdn.rollout.command import Chosen
 
     return _run(context, Chosen(undo=True, break_lock=break_lock))
@@ -73,7 +73,7 @@ def _run(context: typer.Context, chosen: object) -> int:
 
 @rollout.command()
 def status(context: typer.Context, inventory: InventoryFile = None, as_json: AsJson = False) -> None:
-    """Says how far the last rollout of this inventory, from this machine, is."""
+    """Shows how far the last rollout of this inventory from this machine is."""
     from dataclasses import asdict
 
     from bitrix_cdn.rollout.record import Record

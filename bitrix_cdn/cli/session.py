@@ -136,7 +136,7 @@ InventoryFile = Annotated[
         "-i",
         metavar="FILE",
         callback=_given,
-        help="The inventory of the hosts; by default what BITRIX_CDN_INVENTORY says.",
+        help="The inventory of the hosts; by default that of BITRIX_CDN_INVENTORY.",
     ),
 ]
 AsJson = Annotated[

@@ -23,7 +23,7 @@ def add_to(app: typer.Typer) -> None:
 def status(
     context: typer.Context, inventory: InventoryFile = None, as_json: AsJson = False, limit: Limit = None
 ) -> int:
-    """Shows how the hosts are, on one screen. Exit status 1: something needs somebody."""
+    """Shows the state of the hosts on one screen. Exit status 1: something needs attention."""
     from bitrix_cdn.status.ask import ask
 
     session = session_of(context)
@@ -63,7 +63,7 @@ def _lines(host: HostStatus) -> Iterator[tuple[str, str]]:
 
 
 def verify(context: typer.Context, inventory: InventoryFile = None, as_json: AsJson = False) -> int:
-    """Asks as visitors do, from this machine, and says what to do about what isn't right."""
+    """Checks from this machine what visitors get, and says what to do about each fault."""
     from bitrix_cdn.status.ask import ask
     from bitrix_cdn.status.verify import verify as check
 

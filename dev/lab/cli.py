@@ -57,7 +57,7 @@ def up(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Has all hosts running."""
+    """Starts all hosts of the lab."""
     from dev.lab import lifecycle
 
     session, files, progress = _lab(context)
@@ -94,7 +94,7 @@ def execute(
     command: Annotated[list[str] | None, typer.Argument(metavar="COMMAND...", show_default=False)] = None,
     as_json: AsJson = False,
 ) -> int:
-    """Runs a command on a host, without its network, and ends as it does."""
+    """Runs a command on a host, without its network, and exits with its status."""
     from dev.lab import guest, machine, state
     from dev.lab.errors import UsageError
 
@@ -130,8 +130,8 @@ def _on_a_host(verb: str, help: str) -> None:
 
 for _verb, _help in {
     "partition": "Cuts a host off from the others and the outside, silently.",
-    "heal": "Joins a host to the others again.",
-    "kill": "Takes a host's power.",
+    "heal": "Reconnects a host to the others.",
+    "kill": "Powers a host off at once.",
     "start": "Powers a host on.",
     "reset": "Brings a host back to the bare base image.",
 }.items():

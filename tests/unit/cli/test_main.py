@@ -179,7 +179,7 @@ def test_an_interruption_is_130_and_says_what_to_do(
     monkeypatch.setattr("bitrix_cdn.adopt.moving.move", raising(KeyboardInterrupt()))
     assert main(["adopt", "-i", str(filled_in(tmp_path))]) == Exit.INTERRUPTED
     err = capsys.readouterr().err
-    assert err == ("adopt: interrupted; the site goes on working; run the same command again to go on\n")
+    assert err == ("adopt: interrupted; the site goes on working; run the same command again to continue\n")
 
 
 @pytest.mark.parametrize("words", [["bitrix-cdn"], ["python", "-m", "bitrix_cdn"]], ids=" ".join)
