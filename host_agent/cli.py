@@ -1,6 +1,6 @@
 """The command `cdn-host`: what the deploy and systemd have done on a host.
 
-`cdn-host PART --help` tells more.
+See `cdn-host PART --help`.
 """
 
 from __future__ import annotations

@@ -71,7 +71,7 @@ def base(settings: Settings) -> None:
 
 
 class Remembered(FactBase[bool]):
-    """Whether it is known what the host had before, or was deployed when nobody remembered that yet."""
+    """Whether it is recorded what the host had before; no: a version that didn't record it deployed it."""
 
     default = bool
 

@@ -324,7 +324,7 @@ class Candidate(FactBase[str]):
 
 @operation()
 def listed(package: str, source: str) -> Generator[StringCommand, None, None]:
-    """Has apt know a package, by asking the one repository that has it.
+    """Makes a package known to apt, by reading the one repository that has it.
 
     + package: its name
     + source: the repository's file below `/etc/apt/sources.list.d`

@@ -165,7 +165,7 @@ def switch_script(release: str, *, healthy_within_s: int, restart: bool, back: b
     """The shell script that makes a release current, starts it, looks at its health, and undoes it all if
     that is bad.
 
-    :param restart: whether the daemon must be started anew even if the release is current already.
+    :param restart: whether the daemon must be restarted even if the release is current already.
     :param back: whether this is an operator's way back, so that what is newer leaves the history.
     """
     action: Literal["restart"] | None = "restart" if restart else None

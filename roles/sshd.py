@@ -131,7 +131,7 @@ def confirmed_sshd_config(
 
 
 def _confirm(state: State, host: Host, timeout: int) -> bool:
-    """Logs in again and disarms the timer; False when nobody can log in any more."""
+    """Logs in again and disarms the timer; False when no login works any more."""
     try:
         with new_connection(host) as connection:
             disarm = StringCommand(f"systemctl stop {ROLLBACK}.timer && rm -f /run/{ROLLBACK}.conf")

@@ -28,7 +28,7 @@ class Verdicts:
     removed: frozenset[bytes]
     """Copied before, and gone from the other side since."""
     unverified: frozenset[bytes]
-    """Different, and nobody knows why."""
+    """Different, for an unknown reason."""
 
 
 def judge(items: Iterable[rsync.Item], written_since: Collection[bytes]) -> Verdicts:

@@ -70,7 +70,7 @@ def docs(
     session = session_of(context)
     pages = old()
     for path, text in pages.items():
-        session.say(f"{path}: {'is old' if check else 'written'}")
+        session.say(f"{path}: {'is outdated' if check else 'written'}")
         if not check:
             path.write_text(text)
     return 3 if check and pages else 0

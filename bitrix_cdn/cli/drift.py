@@ -40,7 +40,7 @@ def check(
 
     session = session_of(context)
     if publish and session.limit:
-        raise UsageError("--publish tells of all hosts, so it is not allowed with --limit")
+        raise UsageError("--publish reports all hosts, so it is not allowed with --limit")
     report = run.check(session.file, session.limit)
     if junit:
         junit.write_bytes(as_junit(report))

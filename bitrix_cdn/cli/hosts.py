@@ -88,7 +88,7 @@ def log(
         for line in history.lines(one):
             session.say(line)
     if not runs:
-        session.say("nothing was done")
+        session.say("the audit logs have no such run")
     for error in found.failed:
         session.complain(error)
     for name, faults in found.broken.items():

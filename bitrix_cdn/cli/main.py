@@ -110,4 +110,4 @@ def _usage(error: typer.TyperException) -> None:
         return
     path = context.command_path if context else "bitrix-cdn"
     message = " ".join(error.format_message().split())
-    print(f"{path}: {message} (`{path} --help` tells more)", file=sys.stderr)
+    print(f"{path}: {message} (see `{path} --help`)", file=sys.stderr)

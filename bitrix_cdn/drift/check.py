@@ -22,7 +22,7 @@ from roles.topology import asked_from_elsewhere
 
 
 def look() -> None:
-    """Tells what this host has and nobody declared."""
+    """Reports what this host has that is not declared."""
     settings = settings_of(host)
     managed = differences.managed()
     may_have = expected(

@@ -1,4 +1,4 @@
-"""Has pyinfra make the dry run, and puts together what it said."""
+"""Lets pyinfra make the dry run, and puts its findings together."""
 
 from __future__ import annotations
 

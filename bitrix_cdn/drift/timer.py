@@ -1,4 +1,4 @@
-"""Has this machine, which the operator deploys from, check the hosts in time.
+"""Installs the timer that runs the check on the operator's machine.
 
 The keys to all hosts are here already; on a host that visitors reach they have no place.
 """

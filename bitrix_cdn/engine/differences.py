@@ -28,7 +28,7 @@ _told: dict[tuple[str, str | None], set[str]] = {}
 
 
 def tell(what: object, *, operation: str | None = None) -> None:
-    """Tells something of this host, and of the operation that it is called in; the same thing only once, as
+    """Reports a finding on this host, for the operation that it is called in; the same one only once, as
     the body of an operation may be run several times (:mod:`bitrix_cdn.engine.prefetch`).
 
     :param operation: the hash of the operation that it is about, where that is another one.
@@ -42,7 +42,7 @@ def tell(what: object, *, operation: str | None = None) -> None:
 
 
 def told(operation: str) -> bool:
-    """Whether an operation, by its hash, has told something of this host."""
+    """Whether an operation, by its hash, has reported a finding on this host."""
     return (host.name, operation) in _told
 
 

@@ -1,4 +1,4 @@
-"""Errors that an operator is told in one line."""
+"""Errors that are shown to the operator as one line."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ class OneLineError(PyinfraError):
 
 
 class RefusalError(OneLineError):
-    """What somebody has to put right on a host first.
+    """Something on a host has to be repaired first.
 
     Raised by the body of an operation, it ends a run before its first change: see
     :mod:`bitrix_cdn.engine.prefetch`.

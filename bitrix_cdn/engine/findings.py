@@ -75,17 +75,17 @@ _collect: Callable[[Finding], object] | None = None
 
 
 def collect(by: Callable[[Finding], object] | None) -> None:
-    """Has this function get all that is found from now on; None: nobody asks any more."""
+    """Sends all findings to this function from now on; None stops that."""
     global _collect
     _collect = by
 
 
 def wanted() -> bool:
-    """Whether somebody asks."""
+    """Whether findings are collected."""
     return _collect is not None
 
 
 def send(finding: Finding) -> None:
-    """Tells whoever asks, if somebody does."""
+    """Sends a finding to the collector, if there is one."""
     if _collect is not None:
         _collect(finding)

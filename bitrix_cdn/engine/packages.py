@@ -13,7 +13,7 @@ from bitrix_cdn.engine.distribution import Distribution
 
 
 def packages(name: str, distribution: Distribution, wanted: Sequence[str], *, update: bool = False) -> None:
-    """Has packages installed, without those that they only recommend.
+    """Installs packages, without those that they only recommend.
 
     :param wanted: as Debian names them.
     :param update: whether apt's lists are to be no older than a day; dnf sees to its own.

@@ -50,7 +50,7 @@ def connections(
 
 
 def as_command() -> None:
-    """Has pyinfra take this process for its own command.
+    """Makes pyinfra take this process for its own command.
 
     By its API alone, it orders operations by when each host came to them rather than by the lines of the
     deploy's file, and lets no file include another one.
@@ -72,7 +72,7 @@ def command(name: str, function: Callable[..., Any]) -> None:
 def host(
     host: Host, *, get_fact: Callable[..., Any], run: Callable[..., Any], change: Callable[..., Any]
 ) -> None:
-    """Has all that pyinfra asks of a host and does to it pass functions that get the replaced one first.
+    """Makes all that pyinfra asks of a host and does to it pass functions that get the replaced one first.
 
     pyinfra calls back before and after an operation, but not for a fact or a command.
     """
@@ -84,7 +84,7 @@ def host(
 
 
 def disconnecting(host: Host, before: Callable[[], object]) -> None:
-    """Has a function called before a host's connection ends: pyinfra calls back only afterwards."""
+    """Calls a function before a host's connection ends: pyinfra calls back only afterwards."""
     disconnect = host.connector.disconnect
 
     def end() -> None:

@@ -337,7 +337,7 @@ class Ahead(BaseStateCallback):
     # Plans
 
     def put_off(self, host: Host) -> None:
-        """Has the plan made when all of a host's operations are known."""
+        """Puts the plan off until all of a host's operations are known."""
         if self._state.check_for_changes or self._planning:
             self._state.check_for_changes = False
             self._planning.add(host)
@@ -373,7 +373,7 @@ def together(*functions: Callable[[], Any]) -> list[Any]:
 
 
 def look_ahead(host: Host) -> None:
-    """Has the facts of this deploy's operations asked together; before the first operation."""
+    """Asks the facts of this deploy's operations together; call it before the first operation."""
     host = host.state.inventory.get_host(host.name)  # rather than the one of the context
     Ahead.of(host.state).put_off(host)
     patches.global_arguments()

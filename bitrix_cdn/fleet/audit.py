@@ -1,4 +1,4 @@
-"""Has each run that changes hosts leave its beginning and its end in their audit log: `host_agent/audit`.
+"""Writes the beginning and the end of each run that changes hosts to their audit logs: `host_agent/audit`.
 
 A process on the host adds both. It lasts as long as the run, so that it also notes the end of a run that was
 killed, and costs no round trip but one at the end.
@@ -155,7 +155,7 @@ class Outcome:
 
 @contextmanager
 def recorded(remotes: Iterable[Remote], what: str, inventory: str) -> Iterator[Outcome]:
-    """Has these hosts record what is done to them meanwhile, each from when it is connected to."""
+    """Records in these hosts' audit logs what is done to them meanwhile, from each host's connection on."""
     run, outcome = Run(what, Path(inventory).name), Outcome()
     hosts = list(remotes)
     started = time.monotonic()
@@ -249,7 +249,7 @@ def digest(names: Iterable[str]) -> str:
 
 
 def record_while_changing(state: State, plan: str = "") -> None:
-    """Has this run leave its lines, once it begins to change anything.
+    """Writes this run's lines to the audit logs, once it begins to change anything.
 
     :param plan: a hash of the saved plan that is applied.
     """

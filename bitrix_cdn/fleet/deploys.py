@@ -1,4 +1,4 @@
-"""Runs pyinfra as a library, in a process of its own, whose side is :mod:`bitrix_cdn.fleet.worker`.
+"""Runs pyinfra as a library, in a separate process: :mod:`bitrix_cdn.fleet.worker`.
 
 A process, because pyinfra runs once in one: it keeps its state, its settings and the modules of the deploy in
 globals, gevent has to replace the threads and sockets of the standard library before anything else is

@@ -103,7 +103,7 @@ class _Lock(BaseStateCallback):
 
 
 def hold_while_changing(state: State) -> None:
-    """Has this run take the lock before it changes anything."""
+    """Makes this run take the lock before it changes anything."""
     if not any(isinstance(handler, _Lock) for handler in state.callback_handlers):
         deploys = [Path(argument).name for argument in sys.argv[1:] if argument.endswith(".py")]
         # Before what looks at the hosts: that must see what the run before this one left.

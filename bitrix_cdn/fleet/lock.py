@@ -104,7 +104,7 @@ def for_run(what: str) -> Holder:
 
 
 def use_token(token: str) -> None:
-    """Has this process, and the runs that it starts, let through where the lock has this token."""
+    """Lets this process, and the runs that it starts, pass where the lock has this token."""
     global _token
     _token = token
 

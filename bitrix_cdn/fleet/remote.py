@@ -126,7 +126,7 @@ class Remote:
                 raise RefusedError(str(error)) from None
 
     def record(self, writer: Writer) -> None:
-        """Has the host's audit log tell of what is done to it, from when it is connected to."""
+        """Records what is done to the host in its audit log, from its connection on."""
         self.writer = writer
         if self._client is not None:
             writer.begin(self._host)
@@ -226,7 +226,7 @@ def _drain_errors(channel: paramiko.Channel, errors: list[str]) -> None:
 
 
 def keep_others_away(remotes: Iterable[Remote], what: str) -> None:
-    """Has these hosts locked for this process, and for the runs that it starts, once they are connected to.
+    """Locks these hosts for this process, and for the runs that it starts, once they are connected.
 
     :raises RefusedError: somebody else holds one that is.
     """

@@ -49,7 +49,7 @@ class LoginError(OneLineError, ConnectError):
 
 
 class _NoTerminalError(Exception):
-    """There is nobody who could be asked for a password."""
+    """There is no terminal to ask for a password at."""
 
 
 class PatientTransport(Transport):
@@ -130,7 +130,7 @@ def lost(client: SSHClient | None) -> SilentError | None:
 
 
 def _told(original: Callable[..., Any]) -> Callable[..., Any]:
-    """Has a method of pyinfra's connector say that its connection is lost, where it would say nothing."""
+    """Makes a method of pyinfra's connector report a lost connection, where it would say nothing."""
 
     @functools.wraps(original)
     def method(self: SSHConnector, *args: Any, **kwargs: Any) -> Any:
@@ -149,7 +149,7 @@ def _told(original: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _proven(original: Callable[..., Any]) -> Callable[..., Any]:
-    """Has the first command of a connection show whether the login passes commands and output on as they are.
+    """Checks with the first command of a connection that the login passes commands and output unchanged.
 
     It rides with that command, so that it costs no round trip.
     """
@@ -221,7 +221,7 @@ patches.connections(PatientTransport, every=_told, commands=_proven, ask=_ask_fo
 
 @contextmanager
 def new_connection(host: Host) -> Generator[SSHConnector, None, None]:
-    """A login of its own, beside the one that the deploy uses.
+    """A separate login, beside the one that the deploy uses.
 
     :raises pyinfra.api.exceptions.ConnectError: the host lets nobody in.
     """

@@ -77,7 +77,7 @@ def _one_of(*allowed: str) -> Callable[[str], object]:
 
 
 def _field(section: type[Section] | type[HostEntry], field: str, **others: Any) -> Callable[[str], object]:
-    """Has a setting's own section judge it."""
+    """Lets a setting's section validate it."""
     return lambda text: section.model_validate({field: text, **others})
 
 
@@ -143,7 +143,7 @@ QUESTIONS = (
     ),
     Question(
         "acme_email",
-        "Who is told when a renewal fails; empty: nobody",
+        "E-mail address for failed renewals; empty: none",
         default="",
         check=_field(TlsSettings, "acme_email"),
         when=lambda answers: answers["tls"] == "acme",
@@ -165,7 +165,7 @@ QUESTIONS = (
     Question("language", "Language of alerts: en, ru", default="en", check=_one_of("en", "ru")),
     Question(
         "email",
-        "Who gets alerts by e-mail, with commas; empty: nobody",
+        "E-mail addresses for alerts, separated by commas; empty: none",
         default="",
         check=lambda text: EmailSettings.model_validate({**_TO, "to": words(text)}),
     ),

@@ -22,7 +22,7 @@ def states(remote: Remote, port: int) -> dict[str, str]:
     """
     told = expositions(remote, [port]).get(port)
     if told is None:
-        raise RolloutError(f"{remote.name}: HAProxy does not tell how its servers are, at port {port}")
+        raise RolloutError(f"{remote.name}: HAProxy does not report the state of its servers, at port {port}")
     try:
         return parse(told)
     except ValueError as error:

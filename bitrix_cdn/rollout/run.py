@@ -146,7 +146,7 @@ class Rollout:
     ) -> None:
         for host in everyone:
             if silent := [kind for kind in self._hosts.kinds(host) if kind not in self._first[host]]:
-                self._say(f"{host}: tells nothing of its {' and '.join(silent)}, which can't be watched")
+                self._say(f"{host}: reports no {' and '.join(silent)}, which can't be watched")
             operations = planned[host]
             what = (
                 f"{len(operations)} to change: {', '.join(operations)}" if operations else "nothing to change"
@@ -226,7 +226,7 @@ class Rollout:
         hosts = [host for host in hosts if host not in known]
         rest = self._options.watch - (self._clock() - self._since)
         if hosts and rest > 0:
-            self._say(f"looking {rest:.0f} s at what is usual before")
+            self._say(f"counting the usual errors for {rest:.0f} s first")
             self._sleep(rest)
         for host in hosts:
             now = self._hosts.counters(host)
@@ -264,7 +264,7 @@ class Rollout:
         for host in hosts:
             now = self._hosts.counters(host)
             if missing := sorted(set(before[host]) - set(now)):
-                raise RolloutError(f"{host}: tells nothing of its {' and '.join(missing)} any more")
+                raise RolloutError(f"{host}: reports no {' and '.join(missing)} any more")
             after[host] = {
                 kind: rates.since(begin[host].get(kind, rates.NOTHING), count) for kind, count in now.items()
             }

@@ -1,4 +1,4 @@
-"""Settings of the alarm: what is promised, who is told when it isn't kept, and how."""
+"""Settings of the alerts: the service levels, and who is told how when they are missed."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pyinfra.api.exceptions import PyinfraError
 from bitrix_cdn.settings.types import Memory, Port, Section
 
 Severity = Literal["critical", "warning", "info"]
-"""How bad it is: `critical` wakes somebody, `warning` waits for working hours, `info` is worth knowing."""
+"""`critical` needs action at once, `warning` in working hours, `info` is worth knowing."""
 
 _FILE, _ENVIRONMENT = "file:", "env:"
 
@@ -138,8 +138,8 @@ class WebhookSettings(Section):
 
 
 class WatchdogSettings(Section):
-    """A dead man's switch: an alert that always fires, for somebody elsewhere who misses it when it stays
-    away. Nobody on the monitoring host itself can tell that this host is down."""
+    """A dead man's switch: an alert that always fires, for a service elsewhere that notices when it stops.
+    Nothing on the monitoring host itself can report that this host is down."""
 
     url: SecretUrl = ""
     """Where it is posted each `interval_s`: `https://...`, `file:PATH` or `env:NAME`; empty: nowhere."""
@@ -149,7 +149,7 @@ class WatchdogSettings(Section):
 
 
 class AlertmanagerSettings(Section):
-    """Alertmanager, on the `monitoring` hosts: who is told what. It listens on loopback only."""
+    """Alertmanager, on the `monitoring` hosts: who gets which alerts. It listens on loopback only."""
 
     port: Port = 9093
     """Its port on loopback."""
@@ -172,7 +172,7 @@ class AlertmanagerSettings(Section):
     """The same for the others."""
 
     critical_repeat_h: Annotated[int, Field(ge=1, le=720)] = 4
-    """Hours (1 to 720) after which a critical alert that goes on is told again."""
+    """Hours (1 to 720) after which a critical alert that still fires is sent again."""
 
     warning_repeat_h: Annotated[int, Field(ge=1, le=720)] = 24
     """The same for the others."""

@@ -85,7 +85,7 @@ class BackupSettings(Section):
     """KiB a second that a backup or restore may take of the network; 0: all it gets."""
 
     stale_h: Annotated[int, Field(ge=2, le=8760)] = 30
-    """Hours (2 to 8760) after which a missing backup is told of."""
+    """Hours (2 to 8760) after which a missing backup raises an alert."""
 
     @property
     def sftp(self) -> SftpTarget | None:

@@ -218,7 +218,7 @@ class NginxSettings(Section):
     """The port for HTTP."""
 
     status_port: Port = 8082
-    """The port on loopback where nginx tells the exporter its numbers, at `/status`."""
+    """The port on loopback where the exporter reads nginx's numbers, at `/status`."""
 
     requests_per_second: Annotated[int, Field(ge=1, le=100_000)] = 200
     """Requests a second (1 to 100000) that one client's address may make in the long run; beyond: 429."""

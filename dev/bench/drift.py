@@ -44,7 +44,7 @@ class Cost(NamedTuple):
 
 @contextmanager
 def many_logins(host: str) -> Iterator[None]:
-    """Has a host's SSH server let any number log in at once, as each of so many hosts would let one."""
+    """Makes a host's SSH server accept any number of logins at once, as this many hosts together would."""
     _exec(host, "sh", "-c", f"echo MaxStartups 1000 > {DROP_IN}; systemctl reload ssh")
     try:
         yield

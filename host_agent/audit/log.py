@@ -91,7 +91,7 @@ class Log:
         return found
 
     def put_before(self, saved: Path) -> None:
-        """Puts the lines of a backup before those of a host that was set up anew.
+        """Puts the lines of a backup before those of a host that was set up again.
 
         A log that begins as the saved one does holds it already.
         """

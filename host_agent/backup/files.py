@@ -65,7 +65,7 @@ def put_in_place(source: Path, to: Path) -> None:
 
 
 def replace_content(directory: Path, source: Path) -> None:
-    """Has a directory hold what another one on the same file system holds, and nothing else.
+    """Makes a directory the same as another one on the same file system.
 
     The directory itself stays: it may be a mount point. Its owner is that of all that comes.
     """

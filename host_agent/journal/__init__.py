@@ -210,7 +210,7 @@ def copied(path: str, to: str) -> None:
 
 
 def synced(paths: Iterable[Path]) -> None:
-    """Has files and directories on the disk; what is no longer there, or neither, is left out."""
+    """Syncs files and directories to the disk; what is no longer there, or is neither, is left out."""
     for path in paths:
         if path.is_symlink() or not (path.is_file() or path.is_dir()):
             continue

@@ -93,7 +93,7 @@ def _stop(units: list[_Unit], systemd: Systemd) -> list[str]:
 
 
 def _start(units: list[_Unit], systemd: Systemd) -> tuple[list[str], list[str]]:
-    """Has the units that ran take their files; returns what was done, and what doesn't come back."""
+    """Makes the units that ran load their files; returns what was done, and which don't come back."""
     done, failed = [], []
     for unit in units:
         if not unit.ran or not unit.verb:

@@ -153,7 +153,7 @@ class Removal:
             directory = directory.parent
 
     def _apply(self, removed: Sequence[Path]) -> None:
-        """Has what runs on take the configuration that is left."""
+        """Makes the services that keep running load the configuration that is left."""
         _run("systemctl", "daemon-reload")
         _run("systemctl", "reset-failed")
         places = {path.parent for path in removed}

@@ -175,7 +175,7 @@ class Traffic:
 
 
 WhileVisited = Callable[[], AbstractContextManager[Traffic]]
-"""Has visitors come all the time, while the body of `with` runs; afterwards it is known what they met."""
+"""Sends visitors all the time while the body of `with` runs; afterwards tells what they got."""
 
 
 @contextmanager

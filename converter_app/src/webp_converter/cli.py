@@ -317,7 +317,7 @@ def cleanup(
         bool, typer.Option("--dry-run", help="Remove nothing, only tell what would go.")
     ] = False,
 ) -> None:
-    """Removes variants that are stale, have no original or are read by nobody, and what killed runs left
+    """Removes variants that are stale, have no original or are not read, and what killed runs left
     unfinished; queues what is then missing. Exit status 1 when something is left: with --dry-run what would
     go, otherwise what could not."""
     settings = _load(config)
@@ -427,8 +427,8 @@ def dead_retry(
     config: ConfigFile = DEFAULT_FILE,
     as_json: AsJson = False,
 ) -> None:
-    """Has pictures tried again, with the highest priority and all their tries anew. Exit status 1 when one of
-    the letters isn't there."""
+    """Retries pictures that were given up, with the highest priority and all their tries. Exit status 1
+    when one of the letters isn't there."""
     _settle(config, ids or [], every, as_json, "retried")
 
 

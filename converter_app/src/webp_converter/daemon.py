@@ -126,7 +126,7 @@ class Daemon:
             try:
                 run(self._stopping)
             except Exception:
-                # A daemon without one of its loops would look alive and do nothing: systemd starts it anew.
+                # A daemon without one of its loops would look alive and do nothing: systemd restarts it.
                 log.error("loop failed", loop=name, traceback=True)
                 self._stopping.fail()
 

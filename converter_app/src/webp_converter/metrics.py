@@ -77,7 +77,7 @@ class Metrics:
         self.scans = counter("scans", "Reconcile scans completed")
         self.scan_seconds = gauge("scan_seconds", "Duration of the last reconcile scan")
         self.scan_originals = gauge("scan_originals", "Originals seen by the last reconcile scan")
-        self.evicted = counter("evicted", "Variants removed because nobody read them, by rule", "why")
+        self.evicted = counter("evicted", "Variants removed because they were not read, by rule", "why")
         self.evicted_bytes = counter("evicted_bytes", "Bytes on disk that these took up", "why")
         self.eviction_seconds = gauge("eviction_seconds", "Duration of the last eviction")
         self.eviction_time = gauge("eviction_time_seconds", "Unix time at which the last eviction ended")
@@ -100,7 +100,7 @@ class Metrics:
         about.labels(VERSION, release()).set(1)
 
     def _show_all(self) -> None:
-        """Has each labelled series be there from the start: what is absent can't be compared."""
+        """Creates each labelled series at the start: absent series can't be compared."""
         for metric, values in (
             (self.pictures, _DECISIONS),
             (self.second, _SECOND_PASS),

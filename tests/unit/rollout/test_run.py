@@ -249,7 +249,7 @@ def test_a_host_that_can_not_be_watched_is_said(tmp_path: Path) -> None:
     record.open("new", said.append)
     fake = Silent()
     assert Rollout(fake, record, said.append, Options(), sleep=fake.sleep, clock=fake.now).run(BATCHES)
-    assert "edge1: tells nothing of its requests, which can't be watched" in said
+    assert "edge1: reports no requests, which can't be watched" in said
     record.close()
 
 

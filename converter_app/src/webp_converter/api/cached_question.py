@@ -25,7 +25,7 @@ class Told(NamedTuple, Generic[Value]):
     """None: nothing."""
 
     problem: str = ""
-    """Why it is not known anew; empty: it is."""
+    """Why the answer could not be renewed; empty: it was."""
 
     age_s: float = 0
     """How old `value` is; 0 without a problem."""

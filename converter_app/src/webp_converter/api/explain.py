@@ -369,7 +369,7 @@ def _undecided(path: bytes, variants: list[VariantModel], queue: Queued, config:
     if any(variant.state == "stale" for variant in variants):
         began = "It has changed since it was converted, and nothing is decided about what it is now"
     elif is_evicted(path):
-        began = "Its variants were removed, as nobody read them for long"
+        began = "Its variants were removed, as they were not read for long"
     if queue.problem:
         return "pending", f"{began}; whether it is queued can't be told, as Redis is away."
     states: dict[str, Callable[[], str]] = {

@@ -66,7 +66,7 @@ class _AsciiJson(JSONResponse):
 def _problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
     """The errors that a route documents, besides those of all."""
     meanings = {
-        400: "The `Host` header names nobody that this is.",
+        400: "The `Host` header names another host.",
         401: "No token, or not the right one.",
         404: "There is no such thing.",
         409: "It is being done already.",
@@ -298,7 +298,7 @@ def _add_orders(app: FastAPI, service: Service, parts: Parts) -> None:
         dependencies=token,
     )
     def retry(id: LetterId) -> Any:
-        """Has a picture tried again, with the highest priority and all its tries anew."""
+        """Retries a picture that was given up, with the highest priority and all its tries."""
         letter = _found(service, id)
         if not service.retry([letter]):
             raise HTTPException(404, f"no dead letter {id}")
@@ -325,7 +325,7 @@ def _add_orders(app: FastAPI, service: Service, parts: Parts) -> None:
         dependencies=token,
     )
     def scan() -> Any:
-        """Has all originals compared with their variants: what is missing is queued, what is stale goes."""
+        """Compares all originals with their variants: missing ones are queued, stale ones are removed."""
         parts.scanner.wanted.set()
         return ScanAsked(asked=True)
 
@@ -339,7 +339,7 @@ def _add_orders(app: FastAPI, service: Service, parts: Parts) -> None:
     def clean_up(
         dry_run: Annotated[bool, Query(description="Remove nothing, only tell what would go.")] = False,
     ) -> Any:
-        """Removes what is stale, unfinished, or read by nobody, and tells what that was; it is answered when
+        """Removes files that are stale, unfinished, or not read, and returns which; it is answered when
         that is done, which for a million pictures takes a minute."""
         try:
             done = parts.housekeeper.clean_up(dry_run)

@@ -30,7 +30,7 @@ class Picture(Known):
 
     path: str
     evicted: bool
-    """Whether its variants went because nobody read them; they come back when it is asked for."""
+    """Whether its variants were removed because they were not read; they are made again on request."""
 
     avif_bytes: int | None = None
     """None: there is no AVIF variant."""
@@ -195,7 +195,7 @@ class Service:
         return self._jobs.letter(id)
 
     def retry(self, letters: Sequence[Letter]) -> int:
-        """Has pictures tried again that were given up; how many still were.
+        """Retries pictures that were given up; returns how many still were.
 
         The verdict goes first: killed in between, the picture is undecided, which the next scan notices, and
         its letter is still there. The other way round, a worker might find the verdict, and leave it at that.

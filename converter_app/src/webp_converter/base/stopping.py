@@ -14,6 +14,6 @@ class Stopping(threading.Event):
         """Whether it ends because it can't work."""
 
     def fail(self) -> None:
-        """Has the daemon end as one that failed."""
+        """Ends the daemon with a failure."""
         self.failed = True
         self.set()

@@ -60,7 +60,7 @@ class Tally:
     """What these took up on disk."""
 
     evicted: int = 0
-    """Undecided originals left alone, since nobody read their variants."""
+    """Undecided originals left alone, since their variants were not read."""
 
     too_long: list[bytes] = field(default_factory=list)
     """Some of the originals whose names leave no room for a suffix: nothing can be made of them."""

@@ -59,7 +59,7 @@ class WatchError(Exception):
 
 
 class _LostError(Exception):
-    """Events were lost, or the root itself: everything has to be watched and scanned anew."""
+    """Events were lost, or the root itself: everything has to be watched and scanned again."""
 
 
 class _Node:

@@ -129,8 +129,8 @@ def save_options(animation: Animation) -> dict[str, object]:
 
 
 def with_alpha(data: bytes) -> bytes:
-    """Has an animated WebP say that parts of it are transparent. libwebp says so only of what is transparent
-    within a frame, not of what is left where a frame was disposed of."""
+    """Makes an animated WebP say that parts of it are transparent. libwebp says so only of what is
+    transparent within a frame, not of what is left where a frame was disposed of."""
     if data[12:16] != b"VP8X":
         return data
     return data[:_WEBP_FLAGS] + bytes([data[_WEBP_FLAGS] | _WEBP_ALPHA]) + data[_WEBP_FLAGS + 1 :]

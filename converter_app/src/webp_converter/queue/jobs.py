@@ -2,7 +2,7 @@
 
 One path has one live entry. What is known of it lies in the hash `paths`: `w:<priority>:<entry>` while it
 waits, `r:<priority>:<entry>` while somebody works on it, `d:<priority>:<entry>:<event>` when it was asked for
-again meanwhile: then it is queued anew when that work is finished, so no change is lost to deduplication.
+again meanwhile: then it is queued again when that work is finished, so no change is lost to deduplication.
 Jobs with a pause before them lie in the sorted set `later`. Each step is one script: a crash leaves the state
 before it or after it.
 
@@ -576,8 +576,8 @@ class Jobs:
         return bool(self._redis.hexists(self._letters_by_path, path))
 
     def retry(self, ids: Sequence[str]) -> int:
-        """Puts dead letters back into the queue, with all their tries anew; how many there were. The verdict
-        on the picture has to be gone by then."""
+        """Puts dead letters back into the queue, with all their tries; returns how many there were. The
+        verdict on the picture has to be gone by then."""
         return int(self._retry(keys=self._keys, args=list(ids))) if ids else 0
 
     def drop(self, ids: Sequence[str]) -> int:

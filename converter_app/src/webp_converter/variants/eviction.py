@@ -1,4 +1,4 @@
-"""Eviction: variants that nobody reads go, and come back when somebody asks for them.
+"""Eviction: variants that are not read are removed, and made again on request.
 
 The file system knows who reads: with `relatime` the first read after a change, and one in 24 hours from then
 on, set a file's access time. Two rules: what was not read for so many days goes; and while a file system is
@@ -39,7 +39,7 @@ class Why(StrEnum):
     """Why variants go."""
 
     AGE = "age"
-    """Nobody read them for `store.evict_after_days`."""
+    """They were not read for `store.evict_after_days`."""
 
     SPACE = "space"
     """The file system is fuller than `store.high_water`."""

@@ -290,7 +290,7 @@ class Originals(Store):
         # Asked for again as soon as a visitor sees it, and then compared.
         return True
 
-    # Comparing, when Varnish asks anew
+    # Comparing, when Varnish asks again
 
     def revalidate(self, path: bytes) -> bool:
         """Removes what was made of another content of an original, or of one that is gone; whether it has to
@@ -324,7 +324,7 @@ class Originals(Store):
 
 
 def _asked_for(directory: int, name: bytes) -> None:
-    """Has eviction take a file for read: a verdict never is, a variant not while Varnish has it."""
+    """Makes eviction count a file as read: a verdict never is read, nor a variant that Varnish has."""
     with contextlib.suppress(OSError):
         status = os.stat(name, dir_fd=directory, follow_symlinks=False)
         os.utime(name, ns=(time.time_ns(), status.st_mtime_ns), dir_fd=directory, follow_symlinks=False)

@@ -244,7 +244,7 @@ class Day(Sums):
     """Decisions about pictures that were decided before."""
 
     evicted: int = 0
-    """Variants that went because nobody read them."""
+    """Variants that were removed because they were not read."""
 
     evicted_bytes: int = 0
 
@@ -253,7 +253,7 @@ class Totals(Sums):
     """All that is counted."""
 
     since: int = 0
-    """Unix time at which counting began, or began anew after Redis lost the sums; 0: nothing was counted."""
+    """Unix time at which counting began, or began again after Redis lost the sums; 0: nothing was counted."""
 
     evicted: int = 0
     evicted_bytes: int = 0

@@ -32,7 +32,7 @@ from webp_converter.config import Config
 
 XATTR = "user.webp-converter"
 EVICTED = "user.webp-converter.evicted"
-"""On an original: nobody read its variants, so that they went. The scan leaves it alone then."""
+"""On an original: its variants were removed, as they were not read. The scan then leaves it alone."""
 
 WEBP = b".webp"
 KEEP = b".keep"
@@ -756,7 +756,7 @@ def note_eviction(original: int, status: os.stat_result) -> None:
 
 
 def is_evicted(path: bytes) -> bool:
-    """Whether the variants of an original's present content went because nobody read them."""
+    """Whether the variants of an original's present content were removed as they were not read."""
     try:
         status = os.stat(path, follow_symlinks=False)
         return os.getxattr(path, EVICTED, follow_symlinks=False) == _eviction_of(status)

@@ -28,7 +28,7 @@ class Cleanup(Fact):
     """Files of runs that were killed."""
 
     evicted: dict[str, Count]
-    """Variants that nobody read, by rule: `age`, `space`."""
+    """Variants that were not read, by rule: `age`, `space`."""
 
     refused: int
     """Pictures whose original can't bear the note of an eviction, so that their variants stay."""

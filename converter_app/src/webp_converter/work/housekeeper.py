@@ -33,7 +33,7 @@ class LastEviction(Fact):
     """Originals with variants, as looked at."""
 
     age_files: int
-    """Variants gone because nobody read them for `store.evict_after_days`."""
+    """Variants removed because they were not read for `store.evict_after_days`."""
 
     age_bytes: int
     space_files: int
