@@ -9,7 +9,7 @@ MESSAGES = {
     "degraded": "исправен не полностью",
     "failed": "не работает",
     "version {version}": "версия {version}",
-    "release {release}": "релиз {release}",
+    "release {release}": "выпуск {release}",
     "up {time}": "работает {time}",
     "Everything works": "Всё работает",
     "Works, but not all of it": "Работает, но не всё",
