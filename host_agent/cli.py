@@ -11,6 +11,7 @@ from collections.abc import Sequence
 
 PARTS = {
     "mount": ("host_agent.mount.cli", "the mounts' guard: run it, and tell how the mounts are"),
+    "export": ("host_agent.export", "what is root's in the directory that the CDN host may read"),
     "backup": ("host_agent.backup.cli", "make, list, check and put back the backups of this host"),
     "audit": ("host_agent.audit.log", "tell who changed this host, and when"),
     "journal": ("host_agent.journal.cli", "take back what a deploy has done to this host"),

@@ -14,6 +14,8 @@ from bitrix_cdn.engine.footprint import Footprint, Place
 from bitrix_cdn.engine.keys import PublicKey, key_pair
 from bitrix_cdn.engine.services import running
 from bitrix_cdn.settings import Settings
+from roles import agent
+from roles.nginx import REFUSED
 from roles.preflight import distribution
 from roles.topology import HOST_KEY, peer
 
@@ -95,7 +97,14 @@ def sftp(settings: Settings) -> None:
         )
         # systemd takes paths as they are written: it doesn't see the disk behind a symbolic link.
         places = [host.get_fact(RealPath, path=path) for path in (settings.site.upload, settings.sftp.export)]
-        unit = rendered("sftp", settings=settings, places=places, ssh_unit=distribution(settings).ssh_unit)
+        unit = rendered(
+            "sftp",
+            settings=settings,
+            places=places,
+            ssh_unit=distribution(settings).ssh_unit,
+            export=f"{agent.COMMAND} export {settings.site.upload} {settings.sftp.sentinel}",
+            private=" ".join(REFUSED),
+        )
         tree(name="Write the unit that exports upload", files=unit, root="/etc/systemd")
         running(
             name="Export upload read-only, without the CDN's own mount",

@@ -107,7 +107,8 @@ class SftpSettings(Section):
 
     sentinel: Annotated[str, Field(pattern=r"^\.[A-Za-z0-9][A-Za-z0-9._-]*$")] = ".bitrix-cdn"
     """Name of the empty file in the site's `upload/` that proves to the CDN host that what it sees is the
-    mount; only root can read it, so the site has nothing to show."""
+    mount; only root can read or remove it, so the site has nothing to show. Such a file also lies in the
+    directories of `upload/` that don't leave the site's host, which Bitrix would else remove."""
 
     alive_interval: Annotated[int, Field(ge=1, le=3600)] = 5
     """Seconds between the server's questions to a silent client; the second one left unanswered ends the

@@ -151,7 +151,25 @@ def test_directories_that_are_nobodys_business(
             assert bulkhead.get(f"{prefix}/upload/{directory}/{name}").status == 404
     finally:
         bitrix.check_output("rm %s", f"{place}/{name}")
-        bitrix.run("rmdir -p --ignore-fail-on-non-empty %s", place)
+
+
+@pytest.mark.parametrize("directory", ["1c_exchange", "1c_catalog", "tmp", "support/not_image"])
+def test_private_directories_do_not_leave_the_sites_host(
+    bulkhead: Bulkhead, bitrix: Host, cdn: Host, settings: Settings, directory: str
+) -> None:
+    """Not even for root there, nor once Bitrix has removed and made them again."""
+    user, place = settings.site.user, f"{settings.site.upload}/{directory}"
+    name = f"{bulkhead.name}.xml"
+    bitrix.run("runuser -u %s -- rm -rf %s", user, place)
+    bitrix.check_output(
+        "runuser -u %s -- sh -c %s", user, f"mkdir -p {place} && echo secret > {place}/{name}"
+    )
+    try:
+        there = cdn.run("cat %s", f"{settings.cdn.originals}/{directory}/{name}")
+        assert there.rc != 0
+        assert "secret" not in there.stdout
+    finally:
+        bitrix.check_output("rm %s", f"{place}/{name}")
 
 
 def test_symbolic_links_are_not_followed(bulkhead: Bulkhead, bitrix: Host) -> None:
@@ -173,7 +191,9 @@ def test_nothing_but_reading(bulkhead: Bulkhead, method: str) -> None:
 def test_the_site_cannot_show_what_proves_the_mount(bitrix: Host, settings: Settings) -> None:
     sentinel = f"{settings.site.upload}/{settings.sftp.sentinel}"
     assert bitrix.file(sentinel).size == 0
-    assert bitrix.run("runuser -u %s -- cat %s", settings.site.user, sentinel).rc != 0
+    for command in ("cat %s", "rm -f %s", "mv %s /tmp"):
+        assert bitrix.run(f"runuser -u {settings.site.user} -- {command}", sentinel).rc != 0
+    assert bitrix.file(sentinel).size == 0
 
 
 def test_what_is_missing_is_404_only_while_the_mount_is_proven(
@@ -183,13 +203,13 @@ def test_what_is_missing_is_404_only_while_the_mount_is_proven(
     assert bulkhead.get(missing).status == 404
     assert bulkhead.get("/health").status == 200
     sentinel = f"{settings.site.upload}/{settings.sftp.sentinel}"
-    bitrix.check_output("mv %s %s.away", sentinel, sentinel)
+    bitrix.check_output("chattr -i %s && mv %s %s.away", sentinel, sentinel, sentinel)
     try:
         assert bulkhead.get(missing).status == 503
         assert bulkhead.get("/original" + missing).status == 503
         assert bulkhead.get("/health").status == 503
     finally:
-        bitrix.check_output("mv %s.away %s", sentinel, sentinel)
+        bitrix.check_output("mv %s.away %s && chattr +i %s", sentinel, sentinel, sentinel)
     assert bulkhead.get("/health").status == 200
 
 
