@@ -144,7 +144,8 @@ def close(upload: str, name: str, export: str, closed: str, private: Sequence[st
         # name by now.
         with _opened(export) as directory, _below(directory, path, make=False) as place:
             if place is not None:
-                target = f"/proc/self/fd/{place}"
+                # What is mounted by move_mount(2) follows no link at the end of a path, and this is one.
+                target = f"/proc/self/fd/{place}/."
                 subprocess.run(["mount", "-c", "-o", "bind", closed, target], check=True, pass_fds=[place])
 
 

@@ -203,13 +203,15 @@ def test_what_is_missing_is_404_only_while_the_mount_is_proven(
     assert bulkhead.get(missing).status == 404
     assert bulkhead.get("/health").status == 200
     sentinel = f"{settings.site.upload}/{settings.sftp.sentinel}"
-    bitrix.check_output("chattr -i %s && mv %s %s.away", sentinel, sentinel, sentinel)
+    export = f"cdn-host export {settings.site.upload} {settings.sftp.sentinel}"
+    bitrix.check_output(f"{export} release tmp && mv %s %s.away", sentinel, sentinel)
     try:
         assert bulkhead.get(missing).status == 503
         assert bulkhead.get("/original" + missing).status == 503
         assert bulkhead.get("/health").status == 503
     finally:
-        bitrix.check_output("mv %s.away %s && chattr +i %s", sentinel, sentinel, sentinel)
+        bitrix.check_output("mv %s.away %s", sentinel, sentinel)
+        bitrix.check_output("systemctl restart originals-export")
     assert bulkhead.get("/health").status == 200
 
 
