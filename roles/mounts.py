@@ -33,8 +33,8 @@ OPTIONS = {
     # with sshfs's own 20 s, PHP takes a directory for present that is gone, and fails to write into it.
     RESIZE_CACHE: "allow_other,default_permissions,dcache_timeout=2",
     # No attribute cache: with one, a rewritten original is read as its new bytes cut to the old size, and
-    # a deletion shows seconds late.
-    "originals": "ro,allow_other,default_permissions,dir_cache=no,attr_timeout=0,entry_timeout=0,"
+    # a deletion shows seconds late. Files are their reader's alone, whatever their modes are over there.
+    "originals": "ro,allow_other,default_permissions,umask=077,dir_cache=no,attr_timeout=0,entry_timeout=0,"
     "negative_timeout=0",
 }
 

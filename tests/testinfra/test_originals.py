@@ -172,6 +172,16 @@ def test_private_directories_do_not_leave_the_sites_host(
         bitrix.check_output("rm %s", f"{place}/{name}")
 
 
+@pytest.mark.parametrize("account", ["nobody", "www-data"])
+def test_nobody_but_its_reader_reads_the_mount(
+    bulkhead: Bulkhead, cdn: Host, settings: Settings, account: str
+) -> None:
+    place = f"{settings.cdn.originals}{bulkhead.write('photo.jpg', 'original').removeprefix('/upload')}"
+    assert cdn.run("runuser -u %s -- cat %s", ACCOUNT, place).stdout == "original"
+    for command in ("cat %s", "ls -l %s"):
+        assert cdn.run(f"runuser -u {account} -- {command}", place).rc != 0
+
+
 def test_symbolic_links_are_not_followed(bulkhead: Bulkhead, bitrix: Host) -> None:
     bulkhead.write("real.jpg", "picture")
     # On this side it would lead to this host's own files.
