@@ -140,8 +140,8 @@ def close(upload: str, name: str, export: str, closed: str, private: Sequence[st
                 print(f"{upload}/{path}: no directory, so there is nothing to hide", file=sys.stderr)
                 continue
             _pin(made, name, f"{upload}/{path}")
-        # Opened again in the export, where the mount shall be. It comes over what was opened, whatever has its
-        # name by now.
+        # Opened again in the export, where the mount shall be: over what was opened, whatever has its name by
+        # now.
         with _opened(export) as directory, _below(directory, path, make=False) as place:
             if place is not None:
                 # What is mounted by move_mount(2) follows no link at the end of a path, and this is one.
