@@ -35,8 +35,10 @@ def footprint(place: Place) -> Footprint:
     on_cdn = (own.cache_account,) if place.among("cdn") else ()
     on_site = (own.originals_account, place.settings.site.user) if place.among("bitrix") else ()
     keys = tuple(f"/etc/ssh/authorized_keys.d/{name}" for name in (*on_cdn, *on_site[:1]))
-    exported = (f"{own.export}/upload", own.export) if on_site else ()
-    sentinel = (f"{place.settings.site.upload}/{own.sentinel}",) if on_site else ()
+    upload = place.settings.site.upload
+    private = (*(f"{upload}/{path}" for path in REFUSED), f"{upload}/support")
+    exported = (f"{own.export}/upload", own.export, *private) if on_site else ()
+    sentinel = (f"{upload}/{own.sentinel}",) if on_site else ()
     return Footprint(accounts=(*on_cdn, *on_site), owned=(*keys, *sentinel), empty=exported)
 
 
