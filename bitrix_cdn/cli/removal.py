@@ -53,7 +53,7 @@ def remove(
 
 
 def _consent(session: Session, names: Iterable[str]) -> None:
-    """Has each host's name typed.
+    """Asks to type the name of each host.
 
     :raises RefusedError: it isn't.
     """

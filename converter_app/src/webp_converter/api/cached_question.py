@@ -1,6 +1,6 @@
 """Questions whose answers nobody waits long for.
 
-Each runs in a thread of its own, at most one at a time. Whoever asks while it runs waits for the same answer;
+Each runs in a separate thread, at most one at a time. Whoever asks while it runs waits for the same answer;
 what was told last is kept for those whose patience ends.
 """
 

@@ -259,7 +259,7 @@ def reconcile(config: Config, share: int = 0, shares: int = 1, tally: Tally | No
 
 
 def scan_share(config: Config, share: int, shares: int, report: Connection) -> None:
-    """Runs one share of a scan in a process of its own, and sends the tally."""
+    """Runs one share of a scan in a separate process, and sends the tally."""
     linux.die_with_parent()
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     report.send(reconcile(config, share, shares))

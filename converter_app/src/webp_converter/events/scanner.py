@@ -38,7 +38,7 @@ class LastScan(Fact):
 
 
 class Scanner:
-    """Scans in processes of its own: a walk through a million files must not hold up the rest."""
+    """Scans in separate processes: a walk through a million files must not hold up the rest."""
 
     def __init__(
         self,

@@ -81,13 +81,13 @@ def cleanup(
 
 
 def evict_in_child(config: Config, report: Connection) -> None:
-    """Evicts in a process of its own, and sends what was done."""
+    """Evicts in a separate process, and sends what was done."""
     _become_child()
     report.send(evict(config))
 
 
 def clean_up_in_child(config: Config, dry_run: bool, report: Connection) -> None:
-    """Cleans up in a process of its own, and sends what was done."""
+    """Cleans up in a separate process, and sends what was done."""
     _become_child()
     eviction = Eviction()
     report.send((cleanup(config, dry_run, eviction=eviction), eviction))

@@ -1,6 +1,6 @@
 """The daemon's housekeeper: has eviction run when it is time, or when a file system fills up.
 
-It runs in a process of its own, like the scan: a walk through a million files must not hold up the rest.
+It runs in a separate process, like the scan: a walk through a million files must not hold up the rest.
 """
 
 from __future__ import annotations

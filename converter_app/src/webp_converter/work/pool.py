@@ -1,6 +1,6 @@
 """Worker processes with limits: what a hostile picture breaks is one worker, not the daemon.
 
-Each worker is a process of its own at the other end of a pair of sockets. It answers tasks in order, so the
+Each worker is a separate process at the other end of a pair of sockets. It answers tasks in order, so the
 first of those handed over is the one that it works on, and the one to blame when it dies. One thread reads
 all answers, ends what takes too long and starts what is missing.
 """

@@ -1,7 +1,7 @@
 """The second pass: while nothing else is to be done, variants are encoded again with more effort.
 
 Which ones is remembered in memory alone: what is forgotten stays as it is, and that is good already. The work
-is done by a process of its own, one picture at a time, on time that nobody else wants.
+is done by a separate process, one picture at a time, on time that nobody else wants.
 """
 
 from __future__ import annotations
@@ -149,7 +149,7 @@ class Refiner:
 
 
 def _work(config: Config, temporary: bytes, pipe: Connection) -> None:
-    """Answers orders in a process of its own."""
+    """Answers orders in a separate process."""
     with contextlib.suppress(OSError):
         os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
     worker.start(config, temporary)
