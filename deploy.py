@@ -26,7 +26,7 @@ from roles.nginx import nginx
 from roles.originals import originals
 from roles.preflight import preflight, settings_of
 from roles.prometheus import prometheus
-from roles.redis import redis
+from roles.redis import redis, redis_with_passwords
 from roles.sftp import keys, sftp
 from roles.sshd import sshd
 from roles.varnish import varnish
@@ -57,6 +57,7 @@ firewall(settings=settings)
 if "cdn" in host.groups:
     redis(settings=settings)
     converter(settings=settings)
+    redis_with_passwords()
 
 if serving:
     nginx(settings=settings)

@@ -21,6 +21,8 @@ PARTS = {
     ),
     "lock": ("host_agent.lock.cli", "who is at work on this host"),
     "health": ("host_agent.health.converter", "wait until the converter is healthy"),
+    "redis": ("host_agent.redis.cli", "ask a Redis of this host, as redis-cli does"),
+    "redis-users": ("host_agent.redis.users", "put together who may ask a Redis, and what"),
     "redis-mend": ("host_agent.health.redis_mend", "let a Redis start whose file a power cut damaged"),
 }
 

@@ -19,11 +19,12 @@ from bitrix_cdn.settings import Settings
 from bitrix_cdn.settings.backup import password_of
 from host_agent.audit.log import DIRECTORY
 from host_agent.backup.state import METRICS
+from host_agent.redis import INSTANCES, socket_of
 from roles import agent
 from roles.footprints import footprints
 from roles.nginx import CERTIFICATE
 from roles.preflight import distribution
-from roles.redis import INSTANCES, TEXTFILES
+from roles.redis import TEXTFILES
 
 HOME = "/etc/bitrix-cdn/backup"
 CONFIG = f"{HOME}/config.toml"
@@ -138,7 +139,7 @@ def configuration(settings: Settings, name: str, groups: Collection[str]) -> dic
     instances = [
         {
             "name": instance,
-            "socket": f"/run/redis-{instance}/redis.sock",
+            "socket": str(socket_of(instance)),
             "directory": f"/var/lib/redis/{instance}",
             "unit": f"redis-server@{instance}.service",
         }

@@ -11,9 +11,9 @@ from bitrix_cdn.engine.footprint import Footprint, Place, Port
 from bitrix_cdn.engine.packages import packages
 from bitrix_cdn.engine.services import running
 from bitrix_cdn.settings import Settings
+from host_agent.redis import INSTANCES, password_file
 from roles import agent
 from roles.preflight import distribution, machine
-from roles.redis import INSTANCES
 from roles.topology import askers, bracketed, listening_address, reloads
 
 MTAIL = "/etc/mtail/edge.mtail"
@@ -185,7 +185,7 @@ def _of_redis(settings: Settings, written: dict[str, File]) -> None:
         running(
             name=f"Run the Redis exporter of the {instance}",
             unit=f"prometheus-redis-exporter@{instance}.service",
-            start=[REDIS_UNIT, instances[instance]],
+            start=[REDIS_UNIT, instances[instance], str(password_file(instance, "exporter"))],
             ready=listens(port),
         )
 

@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
-from pyinfra.api import deploy
+from collections.abc import Generator, Iterable
+from typing import Any
+
+from pyinfra import host
+from pyinfra.api import FactBase, StringCommand, deploy, operation
 from pyinfra.operations import apt, systemd
 
 from bitrix_cdn.engine.files import directory, rendered, tree
 from bitrix_cdn.engine.footprint import Footprint, Place, Port
 from bitrix_cdn.engine.kernel import sysctl_applied
+from bitrix_cdn.engine.keys import token
 from bitrix_cdn.engine.services import running
 from bitrix_cdn.settings import Settings
+from host_agent.redis import INSTANCES, OPERATOR, password_file, socket_of
 from roles import agent
 
 PACKAGES = ("redis-server", "redis-tools")
-INSTANCES = ("cache", "queue")
+USERS = {OPERATOR: "root", "converter": "www-data", "exporter": "root"}
+"""Those of each instance, and the group that may read the password. The exporter's systemd reads for it."""
 DROP_IN = "/etc/systemd/system/redis-server@.service.d/bitrix-cdn.conf"
 TEXTFILES = "/var/lib/prometheus/node-exporter"
 KEYS = ("bind", "port", "dir", "maxmemory", "maxmemory-policy", "appendonly", "appendfsync", "save")
@@ -54,19 +61,66 @@ def redis(settings: Settings) -> None:
     )
     sysctl_applied(name="Allow memory overcommit, so that Redis can fork", path=sysctl)
     for instance in INSTANCES:
-        socket = f"/run/redis-{instance}/redis.sock"
+        for user, group in USERS.items():
+            token(
+                name=f"Create the password of the {instance}'s {user}",
+                path=str(password_file(instance, user)),
+                group=group,
+            )
         directory(
             name=f"Create the data directory of the {instance}",
             path=f"/var/lib/redis/{instance}",
-            mode="750",
+            # Members of the group may ask it, and see no more than it tells them.
+            mode="700",
             user="redis",
             group="redis",
         )
-        running(
-            name=f"Run the Redis of the {instance}",
-            unit=f"redis-server@{instance}.service",
-            start=[configuration[instance], DROP_IN],
-            ready=f"redis-cli -s {socket} ping | grep -qx PONG",
-            # Anybody who can ask it can change it while it runs. Each start has an order of its own.
-            runs=f"redis-cli -s {socket} config get {' '.join(KEYS)} | paste - - | sort",
-        )
+        running_or_taught(name=f"Run the Redis of the {instance}", instance=instance)
+
+
+@deploy("Redis")
+def redis_with_passwords() -> None:
+    """After the converter, which gives its password by now."""
+    for instance in INSTANCES:
+        running(name=f"Have the Redis of the {instance} insist on passwords", **_running(instance))
+
+
+def _running(instance: str) -> dict[str, Any]:
+    ask = f"{agent.COMMAND} redis {instance}"
+    return {
+        "unit": f"redis-server@{instance}.service",
+        "start": [
+            f"/etc/redis/redis-{instance}.conf",
+            f"/etc/redis/redis-{instance}.users",
+            *(str(password_file(instance, user)) for user in USERS),
+            DROP_IN,
+        ],
+        "ready": f"{ask} ping | grep -qx PONG",
+        # Its operator can change it while it runs. Each start has an order of its own.
+        "runs": f"{{ {ask} config get {' '.join(KEYS)} | paste - -; {ask} acl list; }} | sort",
+    }
+
+
+class Open(FactBase[bool]):
+    """Whether an instance answers whoever asks."""
+
+    default = bool
+
+    def command(self, instance: str) -> str:
+        return f"redis-cli -s {socket_of(instance)} ping 2>/dev/null; true"
+
+    def process(self, output: Iterable[str]) -> bool:
+        return list(output) == ["PONG"]
+
+
+@operation()
+def running_or_taught(instance: str) -> Generator[StringCommand, None, None]:
+    """Runs an instance. One that asks nobody for a password, as earlier versions of this deploy left it, is
+    left running and told of its users: it would refuse the converter that runs.
+
+    + instance: its name
+    """
+    if host.get_fact(Open, instance=instance):
+        yield StringCommand(f"{agent.COMMAND} redis-users {instance} --teach")
+        return
+    yield from running._inner(**_running(instance))

@@ -26,6 +26,7 @@ from bitrix_cdn.settings.backup import BackupSettings
 from bitrix_cdn.settings.drift import DriftSettings
 from bitrix_cdn.settings.monitoring import MonitoringSettings
 from bitrix_cdn.settings.types import AbsolutePath, Account, Memory, Network, Port, Section, SettingsError
+from host_agent.redis import password_file
 
 __all__ = ["HostEntry", "Section", "Settings", "SettingsError"]
 
@@ -192,7 +193,8 @@ class SshdSettings(Section):
 
 
 class RedisSettings(Section):
-    """The two Redis instances of the `cdn` host; both listen on loopback and a Unix socket only."""
+    """The two Redis instances of the `cdn` host; both listen on loopback and a Unix socket only, and ask
+    everybody for a password."""
 
     cache_port: Port = 6379
     """TCP port of the instance that may forget: metadata, statistics, rate limits."""
@@ -498,6 +500,12 @@ class Settings(Section):
         }
         converter = given.get("converter", {})
         if isinstance(converter, Mapping):
+            for section in ("queue", "cache"):
+                own = converter.get(section, {})
+                # Of another Redis, the settings say as whom it is asked.
+                if isinstance(own, Mapping) and "url" not in own:
+                    password = str(password_file(section, "converter"))
+                    places[section] = {"user": "converter", "password_file": password}
             merged = {section: {**place, **converter.get(section, {})} for section, place in places.items()}
             return {**given, "converter": {**converter, **merged}}
         return given

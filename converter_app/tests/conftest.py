@@ -19,17 +19,19 @@ def redis_server(tmp_path: Path) -> Iterator[RedisServer]:
         yield server
 
 
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
-    """One Redis, shared by the tests of a module: see `raw`."""
-    with redis_in(tmp_path_factory.mktemp("server") / "redis") as server:
+@pytest.fixture(scope="module", params=[False, True], ids=["open", "users"])
+def server(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Iterator[RedisServer]:
+    """One Redis, shared by the tests of a module, without users and with them: see `raw`."""
+    with redis_in(tmp_path_factory.mktemp("server") / "redis", users=request.param) as server:
         yield server
+        refused: Any = server.operator().acl_log()
+    assert not refused, "what our own clients need is refused"
 
 
 @pytest.fixture
 def raw(server: RedisServer) -> redis.Redis:
     """The module's Redis, empty."""
-    client = redis.Redis(unix_socket_path=str(server.socket))
+    client = server.operator()
     client.flushall()
     return client
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -17,6 +18,7 @@ from urllib.error import HTTPError
 from urllib.request import urlopen
 
 import pytest
+import redis
 
 
 def wait_until(condition: Callable[[], Any], timeout_s: float = 15, every_s: float = 0.005) -> Any:
@@ -30,19 +32,53 @@ def wait_until(condition: Callable[[], Any], timeout_s: float = 15, every_s: flo
 
 
 TOKEN = "0123456789abcdef0123456789abcdef"
+RULES = Path(__file__).parents[2] / "templates/redis/etc/redis"
+
+
+def rules_of(instance: str, user: str = "converter") -> str:
+    """What a user of an instance may, as the deploy's template says it."""
+    text = (RULES / f"redis-{instance}.users.j2").read_text()
+    [rules] = [line.partition(" ")[2] for line in text.splitlines() if line.startswith(f"{user} ")]
+    return re.sub(r"{{.*?prefix }}", "webp", rules)
 
 
 class RedisServer:
-    def __init__(self, directory: Path) -> None:
+    """One instance; with `users`, it is asked as the deploy has it: as a user who may what he needs, and no
+    more."""
+
+    def __init__(self, directory: Path, users: bool = False) -> None:
         directory.mkdir()
         self.directory = directory
         self.socket = directory / "redis.sock"
         self.url = f"unix://{self.socket}"
+        self.users = directory / "users.acl" if users else None
+        self.passwords = "{}"
+        """Of each user, with the name in it."""
         self.process: subprocess.Popen[bytes] | None = None
+
+    def settings(self, user: str) -> dict[str, Any]:
+        """Where it is, and that `queue` or `cache` asks, as the section of that name has it."""
+        if not self.users:
+            return {"url": self.url}
+        password_file = self.directory / f"{user}-password"
+        password_file.write_text(f"{self.passwords.format(user)}\n")
+        return {"url": self.url, "user": user, "password_file": str(password_file)}
+
+    def operator(self) -> redis.Redis:
+        """A client that may do anything."""
+        name = "operator" if self.users else None
+        return redis.Redis(unix_socket_path=str(self.socket), username=name, password=name)
 
     def start(self) -> None:
         arguments = ["--port", "0", "--unixsocket", str(self.socket), "--dir", str(self.directory)]
         arguments += ["--appendonly", "yes", "--save", "", "--maxmemory-policy", "noeviction"]
+        if self.users:
+            lines = [
+                f"user {one} on >{self.passwords.format(one)} {rules_of(one)}" for one in ("queue", "cache")
+            ]
+            lines += ["user default off -@all", "user operator on >operator ~* &* +@all", ""]
+            self.users.write_text("\n".join(lines))
+            arguments += ["--aclfile", str(self.users)]
         self.process = subprocess.Popen(["redis-server", *arguments], stdout=subprocess.DEVNULL)
         wait_until(self._answers)
 
@@ -50,7 +86,7 @@ class RedisServer:
         with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX) as client:
             client.connect(str(self.socket))
             client.sendall(b"PING\r\n")
-            return client.recv(16).startswith(b"+PONG")
+            return client.recv(16).startswith((b"+PONG", b"-NOAUTH"))
         return False
 
     def kill(self) -> None:
@@ -62,9 +98,9 @@ class RedisServer:
 
 
 @contextlib.contextmanager
-def redis_in(directory: Path) -> Iterator[RedisServer]:
+def redis_in(directory: Path, users: bool = False) -> Iterator[RedisServer]:
     """A Redis that runs meanwhile."""
-    server = RedisServer(directory)
+    server = RedisServer(directory, users)
     server.start()
     try:
         yield server

@@ -18,7 +18,7 @@ def jobs(server: RedisServer, raw: redis.Redis) -> Jobs:
 
 
 def consumer(server: RedisServer, name: str) -> Jobs:
-    jobs = Jobs(Queue(url=server.url, consumer=name, claim_idle_s=1))
+    jobs = Jobs(Queue(**server.settings("queue"), consumer=name, claim_idle_s=1))
     jobs.ensure_group()
     return jobs
 
@@ -231,7 +231,7 @@ def test_overview(jobs: Jobs, server: RedisServer) -> None:
 
 
 def test_overview_before_any_daemon(server: RedisServer, raw: redis.Redis) -> None:
-    view = Jobs(Queue(url=server.url)).overview()
+    view = Jobs(Queue(**server.settings("queue"))).overview()
     assert (view.consumers, view.running, view.next, view.dead) == ([], [], [], 0)
 
 

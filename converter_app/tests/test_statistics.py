@@ -22,7 +22,7 @@ PATH = b"/a/\xff\n photo.jpg"
 
 @pytest.fixture
 def statistics(server: RedisServer, raw: redis.Redis) -> Statistics:
-    return Statistics(Cache(url=server.url, days=3))
+    return Statistics(Cache(**server.settings("cache"), days=3))
 
 
 def converted(path: bytes = PATH, size: int = 1000, variant_bytes: int = 400) -> Picture:

@@ -11,6 +11,7 @@ import shutil
 import sqlite3
 import subprocess
 import time
+from collections.abc import Mapping
 from contextlib import closing
 from pathlib import Path
 from typing import Any, Protocol
@@ -18,6 +19,7 @@ from typing import Any, Protocol
 from host_agent.backup import files
 from host_agent.backup.config import Config, Redis
 from host_agent.backup.errors import BackupError
+from host_agent.redis import OPERATOR, asking, password_file
 
 PATIENCE_S = 120.0
 """Seconds that a service has to come back with its data."""
@@ -122,7 +124,9 @@ class RedisPart:
             return ""
 
     def _cli(self, *arguments: str) -> str:
-        return _said(["redis-cli", "-s", self._instance.socket, *arguments], self.unit)
+        password = password_file(self._instance.name, OPERATOR)
+        command, environment = asking(Path(self._instance.socket), password, *arguments)
+        return _said(command, self.unit, environment)
 
 
 def _checked(dump: Path) -> Facts:
@@ -285,10 +289,16 @@ def _wait(what: str, ready: Any) -> None:
         time.sleep(0.2)
 
 
-def _said(command: list[str], about: str) -> str:
+def _said(command: list[str], about: str, environment: Mapping[str, str] | None = None) -> str:
     try:
         result = subprocess.run(
-            command, stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace", check=False
+            command,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            check=False,
         )
     except FileNotFoundError:
         raise BackupError(f"{about}: {command[0]} is not installed") from None

@@ -220,7 +220,7 @@ _KILL_WORKERS = (
     + """
 main, dead, seconds = arguments
 def letters():
-    return int(os.popen(f"redis-cli -s /run/redis-queue/redis.sock xlen {dead}").read())
+    return int(os.popen(f"cdn-host redis queue xlen {dead}").read())
 deadline = time.monotonic() + seconds
 killed = 0
 while time.monotonic() < deadline and not letters():
@@ -346,7 +346,7 @@ with urllib.request.urlopen(urllib.request.Request(url, b"", headers), timeout=1
 
 
 def redis_cli(place: Place, *command: str) -> str:
-    return place.cdn.remote.run("redis-cli", "-s", "/run/redis-queue/redis.sock", *command).strip()
+    return place.cdn.remote.run("cdn-host", "redis", "queue", *command).strip()
 
 
 @contextmanager

@@ -36,7 +36,7 @@ from tests.kit.support import Figure, Remote, wait_until
 
 ACCOUNT, PLACE, LOCAL = "backups", "/srv/backups", "/var/backups/bitrix-cdn"
 
-QUEUE, CACHE = "/run/redis-queue/redis.sock", "/run/redis-cache/redis.sock"
+QUEUE, CACHE = "queue", "cache"
 
 # As an operator's: the lab's, and where its backups go.
 INVENTORY = """
@@ -146,8 +146,8 @@ class World:
             f"{picture.path} as WebP", lambda: self.answer(picture), lambda got: got[0] == "image/webp"
         )
 
-    def redis(self, socket: str, *command: str) -> str:
-        return self.cdn.run("redis-cli", "-s", socket, *command).strip()
+    def redis(self, instance: str, *command: str) -> str:
+        return self.cdn.run("cdn-host", "redis", instance, *command).strip()
 
     def prometheus(self, query: str, **at: float) -> list[dict[str, Any]]:
         """What Prometheus answers."""
@@ -342,8 +342,8 @@ def test_redis_has_what_it_had(world: World) -> None:
     letters = world.redis(QUEUE, "xrange", "webp:dead", "-", "+")
     assert "/somewhere.jpg" in letters
     assert set(world.remembered["queue"]) <= set(now)
-    for socket in (QUEUE, CACHE):
-        assert "aof_enabled:1" in world.redis(socket, "info", "persistence")
+    for instance in (QUEUE, CACHE):
+        assert "aof_enabled:1" in world.redis(instance, "info", "persistence")
     # What it has now outlives a restart.
     world.cdn.run("systemctl", "restart", "redis-server@queue")
     wait_until("the queue", lambda: world.redis(QUEUE, "exists", "webp:dead"), lambda found: found == "1")

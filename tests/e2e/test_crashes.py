@@ -47,7 +47,7 @@ result = size
     [("queue", "zeros"), ("cache", "garbage"), ("queue", "hole"), ("cache", "command")],
 )
 def test_redis_starts_again_after_a_power_cut(cdn: Cdn, instance: str, damage: str) -> None:
-    unit, ask = f"redis-server@{instance}", ("redis-cli", "-s", f"/run/redis-{instance}/redis.sock")
+    unit, ask = f"redis-server@{instance}", ("cdn-host", "redis", instance)
     aside = f"/var/lib/bitrix-cdn/redis/{instance}"
     kept = cdn.remote.run("ls", aside)
     cdn.remote.run(*ask, "-r", "50", "set", "test:power-cut", "x" * 40, "EX", "60")

@@ -125,7 +125,7 @@ sed -i '/^http {/a server { listen 127.0.0.1:8999; }' /etc/nginx-originals/nginx
 kill -HUP $(systemctl show -p MainPID --value nginx-originals)
 sed -i 's/^maxmemory .*/maxmemory 99mb/' /etc/redis/redis-cache.conf
 systemctl restart redis-server@cache
-redis-cli -s /run/redis-queue/redis.sock config set maxmemory 98mb
+cdn-host redis queue config set maxmemory 98mb
 nft insert rule inet bitrix_cdn exporters accept
 sed 's/^vcl 4.1;/&\\n# by hand/' /etc/varnish/default.vcl > /etc/varnish/mine.vcl
 varnishadm -t 60 vcl.load mine$$ /etc/varnish/mine.vcl
@@ -138,8 +138,8 @@ systemctl reload ssh
 """
 _RUNS = """
 ss -Hltn | grep -o -e :8998 -e :8999 || :
-redis-cli -s /run/redis-cache/redis.sock config get maxmemory
-redis-cli -s /run/redis-queue/redis.sock config get maxmemory
+cdn-host redis cache config get maxmemory
+cdn-host redis queue config get maxmemory
 nft -s list table inet bitrix_cdn
 varnishadm vcl.show $(varnishadm vcl.list | awk '$1 == "active" { print $NF }') | grep hand || :
 curl -s http://127.0.0.1:9090/api/v1/status/config

@@ -41,7 +41,7 @@ _PROGRAMS = (
         "nft",
         "nginx",
     ),
-    *("promtool", "redis-cli", "restic", "rm", "sed", "ss", "ssh", "sudo", "systemctl", "tail", "timeout"),
+    *("promtool", "restic", "rm", "sed", "ss", "ssh", "sudo", "systemctl", "tail", "timeout"),
     *("touch", "umount", "uptime", "varnishadm", "varnishstat", "webp-converter"),
 )
 
@@ -51,7 +51,8 @@ READS = re.compile(
       | bitrix-cdn-backup\ status | cdn-host\ (?:lock\ show|audit\ (?:list|verify)) | cat\ /(?!.*\|)
       | curl\ -s[iIG]*\ (?!.*-X) | curl\ -i\ localhost
       | journalctl\ (?!.*--vacuum) | ls\ | tail\ | uptime | nginx\ -[tT] | nft\ list | findmnt | df\ | ss\ -
-      | mount-guard\ status | promtool\ (?:query|check) | redis-cli\ .*(?:info|ping|get|lastsave|dbsize)
+      | mount-guard\ status | promtool\ (?:query|check)
+      | cdn-host\ redis\ .*(?:info|ping|get|lastsave|dbsize|log)
       | systemctl\ (?:status|is-active|is-failed|list-timers|list-units|--failed|show|cat)
       | varnishadm\ (?:backend.list|ping) | du\ | grep\ | find\ /run | varnishstat\ -1 | timeout\ 3
       | webp-converter\ (?:status|queue|stats|dead\ list|config\ check|cleanup\ --dry-run)

@@ -279,7 +279,31 @@ class Workers(Section):
         return self.count or len(os.sched_getaffinity(0))
 
 
-class Queue(Section):
+class RedisSection(Section):
+    """An instance of Redis, and as whom it is asked."""
+
+    url: RedisUrl
+    """Each section has its own."""
+
+    user: str = Field(default="", pattern=r"^[A-Za-z0-9_-]{0,64}$")
+    """User of that Redis (1 to 64 letters, digits, `_`, `-`); empty: it is asked without a name.
+    The deploy names its own for its own instances, where `url` isn't set."""
+
+    password_file: str = ""
+    """File with that user's password, as an absolute path. It is read at each connection."""
+
+    @model_validator(mode="after")
+    def _user_has_password(self) -> Self:
+        if bool(self.user) != bool(self.password_file):
+            raise ValueError("user and password_file need each other")
+        if self.user and "@" in self.url:
+            raise ValueError("a user is named in url or in user, not in both")
+        if self.password_file:
+            _absolute(Path(self.password_file))
+        return self
+
+
+class Queue(RedisSection):
     """The job queue, on the Redis instance that evicts nothing."""
 
     url: RedisUrl = "unix:///run/redis-queue/redis.sock"
@@ -304,7 +328,7 @@ class Queue(Section):
     """Jobs (1 to 256) fetched at once."""
 
 
-class Cache(Section):
+class Cache(RedisSection):
     """Statistics of pictures, on the Redis instance that may forget."""
 
     url: RedisUrl = "unix:///run/redis-cache/redis.sock"

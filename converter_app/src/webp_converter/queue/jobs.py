@@ -20,10 +20,9 @@ from enum import StrEnum
 from typing import Any, NamedTuple
 
 import redis
-from redis.backoff import NoBackoff
-from redis.retry import Retry
 
 from webp_converter.base.fact import Fact
+from webp_converter.base.redis_client import connection
 from webp_converter.config import Queue
 from webp_converter.variants.store import Identity
 
@@ -426,10 +425,7 @@ class Jobs:
     def __init__(self, config: Queue) -> None:
         self.consumer = config.consumer or socket.gethostname()
         self._claim_idle_ms = int(config.claim_idle_s * 1000)
-        # Who calls decides what an outage means; a hidden retry would only hold him up.
-        self._redis = redis.Redis.from_url(
-            config.url, retry=Retry(NoBackoff(), 0), socket_timeout=5, socket_connect_timeout=2
-        )
+        self._redis = connection(config.url, config.user, config.password_file, answer_s=5, connect_s=2)
         self._streams = {priority: f"{config.prefix}:{priority}" for priority in Priority}
         self._dead = f"{config.prefix}:dead"
         self._later = f"{config.prefix}:later"

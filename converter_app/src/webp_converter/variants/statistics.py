@@ -30,10 +30,9 @@ from typing import Any, NamedTuple, Self
 
 import redis
 from pydantic import Field, model_validator
-from redis.backoff import NoBackoff
-from redis.retry import Retry
 
 from webp_converter.base.fact import Fact
+from webp_converter.base.redis_client import connection
 from webp_converter.config import Cache
 from webp_converter.variants.eviction import Eviction
 from webp_converter.variants.store import Mark
@@ -268,9 +267,7 @@ class Statistics:
     """Writes and reads them. Nothing depends on them: while Redis is away they are dropped."""
 
     def __init__(self, config: Cache) -> None:
-        self._redis = redis.Redis.from_url(
-            config.url, retry=Retry(NoBackoff(), 0), socket_timeout=1, socket_connect_timeout=1
-        )
+        self._redis = connection(config.url, config.user, config.password_file, answer_s=1, connect_s=1)
         self._days = config.days
         self._prefix = f"{config.prefix}:pictures:"
         names = ("totals", "days", "totals:spare", "days:spare")
