@@ -18,6 +18,7 @@ from roles.base import base
 from roles.converter import converter
 from roles.exporters import exporters
 from roles.firewall import firewall
+from roles.gate import gate
 from roles.grafana import grafana
 from roles.lab_site import lab_site
 from roles.logs import logs
@@ -57,7 +58,6 @@ firewall(settings=settings)
 if "cdn" in host.groups:
     redis(settings=settings)
     converter(settings=settings)
-    redis_with_passwords()
 
 if serving:
     nginx(settings=settings)
@@ -79,12 +79,18 @@ if "cdn" in host.groups and settings.tls.mode == "acme":
 
 exporters(settings=settings)
 
+if "cdn" in host.groups:
+    redis_with_passwords()
+
 if "monitoring" in host.groups:
     alertmanager(settings=settings.monitoring.alertmanager, language=settings.monitoring.language)
     prometheus(settings=settings)
 
 if "monitoring" in host.groups and settings.monitoring.grafana.enabled:
     grafana(settings=settings)
+
+if serving or "monitoring" in host.groups:
+    gate(settings=settings)
 
 backup(settings=settings)
 

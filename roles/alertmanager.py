@@ -12,7 +12,7 @@ from bitrix_cdn.engine.files import File, rendered, tree
 from bitrix_cdn.engine.footprint import Footprint, Place, Port
 from bitrix_cdn.engine.services import running
 from bitrix_cdn.settings.alerting import AlertmanagerSettings, secret
-from roles.topology import reloads
+from roles.topology import BEHIND, reloads
 
 ACCOUNT = "alertmanager"
 CONFIG = "/etc/prometheus/alertmanager.yml"
@@ -93,7 +93,7 @@ def footprint(place: Place) -> Footprint:
     if not place.among("monitoring"):
         return Footprint()
     port = place.settings.monitoring.alertmanager.port
-    ports = (Port(port, "host", "Alertmanager", page=True, job="alertmanager"),)
+    ports = (Port(port, "host", "Alertmanager", page=True, gate=("/",), job="alertmanager"),)
     templates = ("/etc/prometheus/alertmanager_templates",)
     data = ("/var/lib/alertmanager",)  # which its package leaves behind
     return Footprint(ports, ("alertmanager",), templates, packages=PACKAGES, data=data)
@@ -126,7 +126,7 @@ def alertmanager(settings: AlertmanagerSettings, language: str) -> None:
         unit=UNIT,
         start=[DROP_IN],
         reload=list(files),
-        ready=f"amtool --alertmanager.url=http://127.0.0.1:{settings.port} --timeout=2s alert query",
+        ready=f"amtool --alertmanager.url=http://{BEHIND}:{settings.port} --timeout=2s alert query",
         told=reloads("alertmanager", settings.port),
     )
 
@@ -143,6 +143,7 @@ def configuration(settings: AlertmanagerSettings, language: str = "en") -> list[
         owners={CONFIG: ("640", "root", ACCOUNT)},
         account=ACCOUNT,
         alertmanager=settings,
+        behind=BEHIND,
         config=CONFIG,
         inhibitions=INHIBITIONS,
         language=language,

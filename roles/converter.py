@@ -22,7 +22,7 @@ from bitrix_cdn.settings import Settings
 from host_agent.release import HOME, TRIAL
 from roles.preflight import PYTHONS, machine
 from roles.releases import CONFIG, Installed, pruned, readable, running_release
-from roles.topology import LOOPBACK, askers, listening_address
+from roles.topology import BEHIND, LOOPBACK, askers
 
 PROJECT = Path(__file__).parent.parent / "converter_app"
 SYSCTL = "/etc/sysctl.d/60-webp-converter.conf"
@@ -51,6 +51,7 @@ def footprint(place: Place) -> Footprint:
             "monitoring",
             "converter: metrics",
             anywhere=metrics.address not in local,
+            gate=("/metrics",) if metrics.address == LOOPBACK else (),
             job="converter",
         ),
     )
@@ -93,8 +94,7 @@ def converter(settings: Settings) -> None:
     )
     values = settings.converter.model_dump(mode="json")
     if values["metrics"]["address"] == LOOPBACK:
-        # Unless the monitoring runs elsewhere: then as the other exporters do.
-        values["metrics"]["address"] = listening_address(settings) or "0.0.0.0"  # noqa: S104 -- firewalled
+        values["metrics"]["address"] = BEHIND
     configuration = rendered(
         "converter",
         settings=settings,

@@ -14,7 +14,7 @@ from bitrix_cdn.settings import Settings
 from host_agent.redis import INSTANCES, password_file
 from roles import agent
 from roles.preflight import distribution, machine
-from roles.topology import askers, bracketed, listening_address, reloads
+from roles.topology import BEHIND, GATED, askers, bracketed, listening_address, reloads
 
 MTAIL = "/etc/mtail/edge.mtail"
 LOG = "/var/log/nginx/access.log"
@@ -37,26 +37,28 @@ FILE_SYSTEMS_EXCLUDED = (
 MOUNT_POINTS_EXCLUDED = "^/(dev|proc|run|sys|{export}|var/lib/docker/.+|var/lib/containers/storage/.+)($$|/)"
 
 
+METRICS = ("/metrics",)
 _OF_PICTURES = ("mtail", "prometheus-nginx-exporter", "prometheus-varnish-exporter")
 
 
 def footprint(place: Place) -> Footprint:
     """What this role takes of a host."""
     own = place.settings.monitoring.exporters
-    ports = [Port(own.node_port, "monitoring", "metrics of the host", job="node")]
+    gate = METRICS if place.among(*GATED) else ()
+    ports = [Port(own.node_port, "monitoring", "metrics of the host", gate=gate, job="node")]
     serving = place.among("cdn", "edge")
     if serving:
         ports += [
-            Port(own.edge_port, "monitoring", "metrics of what visitors get", job="edge"),
-            Port(own.nginx_port, "monitoring", "metrics of nginx", job="nginx"),
-            Port(own.varnish_port, "monitoring", "metrics of Varnish", job="varnish"),
+            Port(own.edge_port, "monitoring", "metrics of what visitors get", gate=gate, job="edge"),
+            Port(own.nginx_port, "monitoring", "metrics of nginx", gate=gate, job="nginx"),
+            Port(own.varnish_port, "monitoring", "metrics of Varnish", gate=gate, job="varnish"),
         ]
     if place.among("cdn"):
         for instance, number in (("cache", own.redis_cache_port), ("queue", own.redis_queue_port)):
             what = f"metrics of the Redis of the {instance}"
-            ports.append(Port(number, "monitoring", what, job="redis", labels={"redis": instance}))
+            ports.append(Port(number, "monitoring", what, gate=gate, job="redis", labels={"redis": instance}))
     if place.among("monitoring"):
-        ports.append(Port(own.blackbox_port, "host", "blackbox exporter"))
+        ports.append(Port(own.blackbox_port, "host", "blackbox exporter", gate=(*METRICS, "/probe")))
     mtail = ("/etc/mtail",) if serving else ()
     packages = [
         *("prometheus-node-exporter", "dbus"),
@@ -70,7 +72,7 @@ def footprint(place: Place) -> Footprint:
 
 @deploy("Exporters")
 def exporters(settings: Settings) -> None:
-    address = listening_address(settings)
+    address = BEHIND if GATED & set(host.groups) else listening_address(settings)
     files_of_all = {
         file.path: file
         for file in rendered(

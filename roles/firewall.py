@@ -22,6 +22,8 @@ from roles.preflight import distribution, machine
 from roles.topology import addresses_of, askers, members, monitoring_hosts
 
 RULES = "/etc/bitrix-cdn/exporters.nft"
+GATE = "/etc/bitrix-cdn/gate.nft"
+"""Written by `roles/gate.py`, on hosts that have one."""
 UNIT = "/etc/systemd/system/bitrix-cdn-firewall.service"
 DROP_IN = "/etc/systemd/system/nftables.service.d/bitrix-cdn.conf"
 POLICY = "/etc/firewalld/policies/bitrix-cdn.xml"
@@ -53,6 +55,7 @@ def firewall(settings: Settings) -> None:
         for file in rendered(
             "firewall",
             rules=RULES,
+            gate=GATE,
             doors=[
                 _door("exporters", "What monitoring asks.", closed_ports(settings), askers(settings)),
                 *doors(settings),

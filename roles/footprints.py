@@ -27,7 +27,7 @@ ROLES = (
         "redis",
         "converter",
     ),
-    *("balancer", "logs", "acme", "exporters", "prometheus", "alertmanager", "grafana", "backup"),
+    *("balancer", "logs", "acme", "exporters", "prometheus", "alertmanager", "grafana", "gate", "backup"),
 )
 """Those that declare one, in the order of the docs."""
 

@@ -25,7 +25,7 @@ from bitrix_cdn.settings import Settings
 from bitrix_cdn.settings.grafana import GrafanaRepository, GrafanaSettings
 from roles.nginx import CERTIFICATE, KEY
 from roles.preflight import machine
-from roles.topology import everybody
+from roles.topology import BEHIND, everybody
 
 UNIT = "grafana-server.service"
 KEYRING = "/etc/apt/keyrings/grafana.gpg"
@@ -58,7 +58,7 @@ def footprint(place: Place) -> Footprint:
     trees = ("/etc/grafana/provisioning", "/etc/grafana/dashboards")
     if not own.enabled:
         return Footprint(trees=trees, saved=("/etc/grafana",))
-    ports = [Port(own.port, "host", "Grafana", page=True)]
+    ports = [Port(own.port, "host", "Grafana", page=True, gate=("/",))]
     ports += [Port(own.https_port, "everybody", "Grafana over HTTPS")] if place.among("cdn", "edge") else []
     return Footprint(
         tuple(ports),
@@ -200,6 +200,7 @@ def configuration(
         dashboards=DASHBOARDS,
         datasource=DATASOURCE,
         prometheus_port=prometheus_port,
+        behind=BEHIND,
         interval_s=interval_s,
         allowed=allowed,
         certificate=certificate,

@@ -15,7 +15,7 @@ from bitrix_cdn.settings import Settings
 from bitrix_cdn.settings.types import mebibytes
 from roles.exporters import drop_in, listens, probe_picture
 from roles.footprints import place_of, ports
-from roles.topology import LOOPBACK, asked_at, bracketed, everybody, members, reloads
+from roles.topology import BEHIND, LOOPBACK, asked_at, bracketed, everybody, members, reloads
 
 CONFIG = "/etc/prometheus/prometheus.yml"
 
@@ -36,7 +36,7 @@ def footprint(place: Place) -> Footprint:
     if not place.among("monitoring"):
         return Footprint()
     port = place.settings.monitoring.prometheus.port
-    ports = (Port(port, "host", "Prometheus", page=True, job="prometheus"),)
+    ports = (Port(port, "host", "Prometheus", page=True, gate=("/",), job="prometheus"),)
     return Footprint(ports, trees=("/etc/prometheus/rules",), saved=("/etc/prometheus",), packages=PACKAGES)
 
 
@@ -49,6 +49,7 @@ def prometheus(settings: Settings) -> None:
             "prometheus",
             settings=settings,
             prometheus=own,
+            behind=BEHIND,
             memory_goal_mib=mebibytes(own.memory_max) * 4 // 5,
             jobs=jobs(settings),
             probes=probes(settings),

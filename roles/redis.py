@@ -20,7 +20,7 @@ from roles import agent
 
 PACKAGES = ("redis-server", "redis-tools")
 USERS = {OPERATOR: "root", "converter": "www-data", "exporter": "root"}
-"""Those of each instance, and the group that may read the password. The exporter's systemd reads for it."""
+"""Those of each instance, and the account that may read the password. The exporter's systemd reads for it."""
 DROP_IN = "/etc/systemd/system/redis-server@.service.d/bitrix-cdn.conf"
 TEXTFILES = "/var/lib/prometheus/node-exporter"
 KEYS = ("bind", "port", "dir", "maxmemory", "maxmemory-policy", "appendonly", "appendfsync", "save")
@@ -61,11 +61,11 @@ def redis(settings: Settings) -> None:
     )
     sysctl_applied(name="Allow memory overcommit, so that Redis can fork", path=sysctl)
     for instance in INSTANCES:
-        for user, group in USERS.items():
+        for user, owner in USERS.items():
             token(
                 name=f"Create the password of the {instance}'s {user}",
                 path=str(password_file(instance, user)),
-                group=group,
+                owner=owner,
             )
         directory(
             name=f"Create the data directory of the {instance}",
@@ -80,7 +80,7 @@ def redis(settings: Settings) -> None:
 
 @deploy("Redis")
 def redis_with_passwords() -> None:
-    """After the converter, which gives its password by now."""
+    """After the converter and the exporters, which give their passwords by now."""
     for instance in INSTANCES:
         running(name=f"Have the Redis of the {instance} insist on passwords", **_running(instance))
 

@@ -14,6 +14,10 @@ from bitrix_cdn.settings import Settings
 from bitrix_cdn.settings.inventory import GROUPS
 
 LOOPBACK = "127.0.0.1"
+BEHIND = "127.0.0.2"
+"""Where programs listen that have the gate in front of them, at the same ports: see `roles/gate.py`."""
+GATED = frozenset({"cdn", "edge", "monitoring"})
+"""The groups of the hosts that have a gate: others show how they are, and nothing else."""
 HOST_KEY = "/etc/ssh/ssh_host_ed25519_key.pub"
 """What a host is known by to its peer."""
 
@@ -117,4 +121,4 @@ def bracketed(address: str) -> str:
 def reloads(program: str, port: int) -> str:
     """A command that prints when a program of Prometheus' last read its files again."""
     metric = f"{program}_config_last_reload_success_timestamp_seconds"
-    return f"curl -s -m 5 http://{LOOPBACK}:{port}/metrics | grep ^{metric}"
+    return f"curl -s -m 5 http://{BEHIND}:{port}/metrics | grep ^{metric}"

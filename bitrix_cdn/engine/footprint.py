@@ -46,6 +46,8 @@ class Port:
     """Whether it listens on an address of the network even where only this host may ask it."""
     page: bool = False
     """Whether it shows pages to operators, who come to it through an SSH tunnel."""
+    gate: tuple[str, ...] = ()
+    """Paths that the gate lets through to it; `/` is all of them. Empty: it listens there itself."""
     job: str = ""
     """The job by which Prometheus asks it; empty: it doesn't."""
     labels: Mapping[str, str] = field(default_factory=dict)

@@ -9,6 +9,7 @@ from pyinfra import host
 from pyinfra.api import FactBase, StringCommand, operation
 from pyinfra.operations import apt
 
+from bitrix_cdn.engine import differences
 from bitrix_cdn.engine.distribution import Distribution
 
 
@@ -76,15 +77,19 @@ class Missing(FactBase[bool]):
 
 
 @operation()
-def held_back(unit: str) -> Generator[StringCommand, None, None]:
+def held_back(unit: str, for_good: bool = False) -> Generator[StringCommand, None, None]:
     """Keeps a unit from being started by its package, with the configuration that the package brings.
 
     What was installed before stays as it is. :func:`bitrix_cdn.engine.services.running` lets it start.
 
     + unit: name of the systemd unit, with its suffix
+    + for_good: whether that is to last, as the unit isn't wanted at all
     """
+    if for_good:
+        differences.manage(files=[f"/etc/systemd/system/{unit}"])
     if not host.get_fact(Missing, unit=unit):
         host.noop(f"{unit} is there already")
         return
     # No reload: systemd reads the mask when the package asks for the unit.
-    yield StringCommand(f"systemctl mask -q --no-reload --runtime {shlex.quote(unit)}")
+    how = "" if for_good else "--runtime "
+    yield StringCommand(f"systemctl mask -q --no-reload {how}{shlex.quote(unit)}")

@@ -121,7 +121,7 @@ def script(settings: Settings, groups: Sequence[str]) -> str:
 
 def _get(port: int, path: str) -> str:
     """A command that prints what a port of this host answers; every Debian has what it needs."""
-    request = shlex.quote(f"GET {path} HTTP/1.0\\r\\n\\r\\n")
+    request = shlex.quote(f"GET {path} HTTP/1.0\\r\\nHost: localhost\\r\\n\\r\\n")
     inner = f"exec 3<>/dev/tcp/127.0.0.1/{port} && printf {request} >&3 && sed '1,/^.$/d' <&3"
     return f"timeout 5 bash -c {shlex.quote(inner)}"
 

@@ -6,6 +6,7 @@ from testinfra.host import Host
 from bitrix_cdn.settings import Settings
 from bitrix_cdn.settings.alerting import AlertmanagerSettings
 from roles.alertmanager import ACCOUNT, CONFIG, UNIT
+from roles.topology import BEHIND
 from tests.kit.inventory import Inventory
 
 
@@ -41,7 +42,7 @@ def test_it_listens_for_this_host_alone_and_has_no_others(
     pid = monitoring.check_output("systemctl show -p MainPID --value %s", UNIT)
     lines = monitoring.check_output("ss -Htulnp").splitlines()
     listening = [line.split()[4] for line in lines if f"pid={pid}," in line]
-    assert listening == [f"127.0.0.1:{own.port}"]
+    assert listening == [f"{BEHIND}:{own.port}"]
 
 
 @pytest.mark.parametrize("account", ["prometheus", "www-data", "nobody"])

@@ -6,6 +6,8 @@ import pytest
 from testinfra.host import Host
 
 from bitrix_cdn.settings import Settings
+from roles.topology import BEHIND, LOOPBACK
+from tests.kit.inventory import listening
 
 UNIT = "webp-converter.service"
 
@@ -38,9 +40,9 @@ def test_prometheus_can_ask_it(cdn: Host, settings: Settings) -> None:
 
 
 def test_its_ports_are_for_this_host_alone(cdn: Host, settings: Settings) -> None:
-    for port in (settings.converter.api.port, settings.converter.metrics.port):
-        listening = cdn.check_output("ss -Htln sport = :%s", str(port)).split()
-        assert listening[3] == f"127.0.0.1:{port}"
+    assert listening(cdn, settings.converter.api.port) == {LOOPBACK}
+    # The gate, and the converter behind it.
+    assert listening(cdn, settings.converter.metrics.port) == {LOOPBACK, BEHIND}
 
 
 def test_its_token_is_for_root_and_itself(cdn: Host, settings: Settings) -> None:

@@ -103,6 +103,7 @@ def test_it_outlives_the_distributions_rules(cdn: Host) -> None:
         for action in ("start", "reload", "restart", "stop"):
             cdn.check_output("systemctl %s nftables", action)
             assert cdn.run(TABLE).rc == 0, action
+            assert cdn.run("nft list chain inet bitrix_cdn_gate accounts").rc == 0, action
     finally:
         if was_running:
             cdn.check_output("systemctl start nftables")

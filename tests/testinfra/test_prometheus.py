@@ -10,6 +10,7 @@ from testinfra.host import Host
 
 from bitrix_cdn.settings import Settings
 from bitrix_cdn.settings.inventory import GROUPS
+from roles.topology import BEHIND, LOOPBACK
 from tests.kit.inventory import Inventory, connects, fetched, listening
 from tests.kit.support import Figure, wait_until
 
@@ -122,7 +123,8 @@ def test_only_its_own_host_can_ask(
     monitoring: Host, inventory: Inventory, bitrix: Host, settings: Settings
 ) -> None:
     port = settings.monitoring.prometheus.port
-    assert listening(monitoring, port) == {"127.0.0.1"}
+    # The gate, and Prometheus behind it.
+    assert listening(monitoring, port) == {LOOPBACK, BEHIND}
     assert not connects(bitrix, inventory.data("monitoring")["address"], port)
 
 

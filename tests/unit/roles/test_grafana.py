@@ -66,7 +66,7 @@ def ini(files: dict[str, File]) -> configparser.ConfigParser:
 
 def test_it_talks_to_this_host_alone() -> None:
     parser = ini(rendered())
-    assert parser["server"]["http_addr"] == "127.0.0.1"
+    assert parser["server"]["http_addr"] == "127.0.0.2"
     assert parser["server"]["root_url"] == "https://cdn.example.com:3443/"
     for section, key in (
         ("analytics", "reporting_enabled"),
@@ -109,7 +109,7 @@ def test_ports_and_prometheus_follow_the_settings() -> None:
     assert "timeInterval: 30s\n" in source
     site = files[SITE].content
     assert "listen 8443 ssl;" in site
-    assert "proxy_pass http://127.0.0.1:3001;" in site
+    assert "proxy_pass http://127.0.0.2:3001;" in site
     assert "MemoryMax=1G\n" in files[role.DROP_IN].content
 
 

@@ -98,6 +98,11 @@ def test_the_script_is_one_that_a_shell_reads_and_survives_what_is_missing(group
     assert "/" in found.disk
 
 
+def test_pages_are_asked_by_a_name_that_the_gate_knows() -> None:
+    asked = script(Settings(), ["monitoring"])
+    assert asked.count("HTTP/1.0") == asked.count("\\r\\nHost: localhost\\r\\n") == 2
+
+
 def test_commands_are_found_where_sudo_does_not_look() -> None:
     # RPM distributions have no /usr/local in sudo's path.
     asked = script(Settings(), ["bitrix"])
