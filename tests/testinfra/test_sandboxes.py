@@ -21,7 +21,7 @@ HIGHER = {
     # why beside each directive.
     "nginx.service": 2.3,
     "varnish.service": 2.3,
-    "haproxy.service": 5.4,
+    "haproxy.service": 2.7,
     # What they mount is for all: no mounts of their own, which most of the other options would give them.
     "mount-guard@.service": 4.7,
     "originals-export.service": 4.0,
