@@ -107,8 +107,6 @@ def alertmanager(settings: AlertmanagerSettings, language: str) -> None:
         name="Create the account alertmanager",
         user=ACCOUNT,
         system=True,
-        home="/nonexistent",
-        shell="/usr/sbin/nologin",
         comment="Bitrix CDN, tells of alerts",
     )
     # Before the package, which starts the service: it never listens where it shouldn't.

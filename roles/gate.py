@@ -58,8 +58,6 @@ def gate(settings: Settings) -> None:
         name="Create the account of the gate",
         user=ACCOUNT,
         system=True,
-        home="/nonexistent",
-        shell="/usr/sbin/nologin",
         comment="Bitrix CDN, nginx in front of pages and metrics",
     )
     if not {"cdn", "edge"} & set(host.groups):

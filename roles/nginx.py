@@ -142,8 +142,6 @@ def nginx(settings: Settings) -> None:
         user=ACCOUNT,
         group=GROUP,
         system=True,
-        home="/nonexistent",
-        shell="/usr/sbin/nologin",
         comment="Bitrix CDN, serves pictures",
     )
     # The package's are www-data's, as which the converter runs: what visitors ask for isn't its business.

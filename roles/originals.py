@@ -42,8 +42,6 @@ def originals(settings: Settings) -> None:
         user=ACCOUNT,
         group=GROUP,
         system=True,
-        home="/nonexistent",
-        shell="/usr/sbin/nologin",
         comment="Bitrix CDN, reads originals",
     )
     files = rendered(

@@ -60,8 +60,6 @@ def sftp(settings: Settings) -> None:
             group="www-data",
             twin_of="www-data",
             owns=[settings.cdn.root, settings.cdn.variants],
-            home="/nonexistent",
-            shell="/usr/sbin/nologin",
             comment="Bitrix CDN, writes resize_cache over sftp",
         )
         # sshd refuses a chroot that anyone but root may write to, parents included.
@@ -86,8 +84,6 @@ def sftp(settings: Settings) -> None:
             user=settings.sftp.originals_account,
             group=settings.site.group,
             system=True,
-            home="/nonexistent",
-            shell="/usr/sbin/nologin",
             comment="Bitrix CDN, reads upload over sftp",
         )
         directory(

@@ -30,9 +30,9 @@ class Account(FactBase[dict[str, str]]):
 @operation()
 def account(
     user: str,
-    home: str,
-    shell: str,
     comment: str,
+    home: str = "/nonexistent",
+    shell: str = "/usr/sbin/nologin",
     group: str | None = None,
     *,
     twin_of: str = "",
@@ -42,9 +42,9 @@ def account(
     """Adds an account without making its home, or puts right what differs.
 
     + user: its name
+    + comment: what it is for
     + home: its home directory
     + shell: its login shell
-    + comment: what it is for
     + group: its own group; by default one of the same name
     + twin_of: the account whose number it has, whatever that is; by default the next free one is its own
     + owns: directories in which its files follow it when its number changes
