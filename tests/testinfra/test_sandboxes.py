@@ -20,7 +20,8 @@ HIGHER = {
     # Each first process is root's and starts one of another account, which meets strangers; their units say
     # why beside each directive.
     "nginx.service": 2.3,
-    "varnish.service": 2.3,
+    # An edge asks another host.
+    "varnish.service": 2.4,
     "haproxy.service": 2.7,
     # What they mount is for all: no mounts of their own, which most of the other options would give them.
     "mount-guard@.service": 4.7,
