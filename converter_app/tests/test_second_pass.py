@@ -20,6 +20,7 @@ from webp_converter.config import Store as StoreConfig
 from webp_converter.queue.outcome import Outcome
 from webp_converter.variants.store import Finished, Mark, Result
 from webp_converter.work import second_pass
+from webp_converter.work.decoder import in_this_process
 from webp_converter.work.records import Records
 from webp_converter.work.second_pass import Refiner
 from webp_converter.work.worker import Order, Report, convert_with, improve_with
@@ -68,13 +69,20 @@ class World:
     def picture(self, name: str = "photo.jpg", data: bytes | None = None) -> Path:
         path = Path(os.fsdecode(self.store.root)) / name
         path.write_bytes(pictures.jpeg() if data is None else data)
-        report = convert_with(self.config, self.store, Order(os.fsencode(path), 0))
+        report = convert_with(
+            self.config, self.store, Order(os.fsencode(path), 0), in_this_process(self.config.encoding)
+        )
         assert report.finished
         assert self.store.publish([report.finished]) == [Result.PUBLISHED]
         return path
 
     def improve(self, path: Path) -> Report:
-        return improve_with(self.config, self.store, Order(os.fsencode(path), 0, second=True))
+        return improve_with(
+            self.config,
+            self.store,
+            Order(os.fsencode(path), 0, second=True),
+            in_this_process(self.config.encoding),
+        )
 
 
 @pytest.fixture

@@ -271,6 +271,10 @@ class Workers(Section):
     """Tasks (0 to 1000000) after which a worker is replaced; 0: never. A task is one large picture or a few
     small ones."""
 
+    sandbox: Literal["required", "where-possible"] = "required"
+    """Whether pictures are decoded only by processes that a filter of system calls (libseccomp) keeps from
+    reaching anything. `required`: without it nothing is converted. `where-possible`: a warning is logged."""
+
     stop_s: float = Field(default=5.0, ge=0, le=80)
     """Seconds (0 to 80) that pictures under way get to finish when the daemon stops."""
 
@@ -404,6 +408,10 @@ class Config(Section):
     delivery: Delivery = Delivery()
     metrics: Metrics = Metrics()
     log: Log = Log()
+
+    def of_workers(self) -> Self:
+        """What workers, and so their decoders, are told: nothing of the queue, the cache and the API."""
+        return self.model_copy(update={"queue": Queue(), "cache": Cache(), "api": Api()})
 
     @model_validator(mode="after")
     def _apart(self) -> Self:

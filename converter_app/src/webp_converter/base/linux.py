@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import os
 import signal
+from typing import Any
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _libc.sync_file_range.argtypes = [ctypes.c_int, ctypes.c_int64, ctypes.c_int64, ctypes.c_uint]
@@ -44,4 +45,14 @@ def keep_freed_memory(maximum_bytes: int) -> None:
 
 def die_with_parent() -> None:
     """Makes the kernel kill this process when the thread that started it ends."""
-    _check(_libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0))
+    control_process(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def control_process(option: int, value: int) -> None:
+    """`prctl(2)` with one argument."""
+    _check(_libc.prctl(option, value, 0, 0, 0))
+
+
+def call(number: int, *arguments: Any) -> int:
+    """A system call that the C library has no name for, by its number; what it returns, -1 for an error."""
+    return int(_libc.syscall(number, *arguments))

@@ -324,7 +324,8 @@ def orientation(exif: bytes) -> int:
 def _guarded(name: str, pixels: int = 0) -> Iterator[None]:
     """Tells damaged pictures from other causes of a decoder's failure. A decoder given hostile bytes raises
     anything, and one without memory may speak of broken data. A TIFF may be of kinds that the decoder doesn't
-    know, and so may the header of a BMP: what isn't understood may well be whole."""
+    know, and so may the header of a BMP: what isn't understood may well be whole. A decoder that asks the system
+    for what it isn't given says nothing of the picture: Pillow's own errors bear no number."""
     try:
         yield
     except (MemoryError, UnsupportedError, DamagedError):
@@ -332,6 +333,8 @@ def _guarded(name: str, pixels: int = 0) -> Iterator[None]:
     except Exception as error:
         np.empty(_DECODER_BYTES * pixels, np.uint8)
         _require_decoder(name)
+        if isinstance(error, ImportError) or (isinstance(error, OSError) and error.errno):
+            raise DecoderError(f"the {name} decoder lacks something: {error}") from error
         if name in ("tiff", "webp", "avif") or (name == "bmp" and not pixels):
             raise UnsupportedError(f"{name}: {error}") from error
         raise DamagedError(f"{name}: {error}") from error

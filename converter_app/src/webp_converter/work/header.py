@@ -1,6 +1,7 @@
 """What a picture's header says: its bytes on standard input, JSON on standard output.
 
-A process of its own, within limits: the bytes are a stranger's, and who wants to know may be root.
+A process of its own that knows nothing, with a decoder below it: the bytes are a stranger's, and who wants to
+know may be root.
 """
 
 from __future__ import annotations
@@ -18,21 +19,20 @@ _CPU_S = 5
 _PATIENCE_S = 10
 
 
-def main() -> None:
+def main(required: bool) -> None:
     resource.setrlimit(resource.RLIMIT_AS, (_MEMORY_BYTES, _MEMORY_BYTES))
-    resource.setrlimit(resource.RLIMIT_CPU, (_CPU_S, _CPU_S))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    from webp_converter.picture import inputs  # within these limits
+    from webp_converter.picture.images import Keep  # within these limits
+    from webp_converter.work.decoder import Decoder, Task
 
     told: dict[str, object]
     try:
-        data = sys.stdin.buffer.read()
-        name = inputs.signature(data)
-        if name is None or not inputs.is_decoded(name):
-            told = {"problem": f"{name or 'no picture'}: left alone"}
-        else:
-            header = inputs.opened(data, name, Encoding().maximum_frames).header
+        with Decoder(Encoding(), _CPU_S, required) as decode:
+            header, decision = decode(Task(sys.stdin.buffer.read(), header_only=True))
+        if header:
             told = {"format": header.format, "width": header.width, "height": header.height}
+        else:
+            told = {"problem": decision.reason.value if isinstance(decision, Keep) else str(decision)}
     except Exception as error:  # whatever a stranger's bytes cause
         told = {"problem": f"{type(error).__name__}: {error}"}
     print(json.dumps(told))
@@ -43,7 +43,7 @@ def header_of(data: bytes, config: Config) -> dict[str, object]:
     owner = owner_of(config)
     try:
         done = subprocess.run(
-            [sys.executable, "-I", "-m", "webp_converter.work.header"],
+            [sys.executable, "-I", "-m", "webp_converter.work.header", config.workers.sandbox],
             input=data,
             capture_output=True,
             timeout=_PATIENCE_S,
@@ -61,4 +61,4 @@ def header_of(data: bytes, config: Config) -> dict[str, object]:
 
 
 if __name__ == "__main__":
-    main()
+    main(required=sys.argv[1] == "required")

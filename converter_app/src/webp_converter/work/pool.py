@@ -1,4 +1,4 @@
-"""Worker processes with limits: what a hostile picture breaks is one worker, not the daemon.
+"""Worker processes with limits: what a hostile picture breaks is one decoder, or one worker, not the daemon.
 
 Each worker is a separate process at the other end of a pair of sockets. It answers tasks in order, so the
 first of those handed over is the one that it works on, and the one to blame when it dies. One thread reads
@@ -17,11 +17,13 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
+from webp_converter.base import log
 from webp_converter.base.processes import child, pipe
+from webp_converter.base.sandbox import Layer
 from webp_converter.config import Config
 from webp_converter.queue.jobs import Job
 from webp_converter.work import worker
-from webp_converter.work.worker import Order, Report
+from webp_converter.work.worker import Crash, Order, Report
 
 _TASK_MS = 50.0
 _JOBS_PER_TASK = 16
@@ -57,7 +59,7 @@ class _Worker:
     """A process, and the tasks that it was handed."""
 
     def __init__(self, config: Config, temporary: bytes, work: Work) -> None:
-        self.process, self.connection = child(worker.serve, config, temporary, work)
+        self.process, self.connection = child(worker.serve, config.of_workers(), temporary, work)
         self.ready = False
         self.tasks: deque[Sequence[Job]] = deque()
         self.left = config.workers.tasks_per_process or -1
@@ -129,7 +131,10 @@ class Pool:
         self._failed_starts = 0
         self._start_at = 0.0
         self.replaced = 0
-        """How many workers died or were killed, and were replaced."""
+        """How many workers, or decoders of theirs, died or were killed, and were replaced."""
+
+        self.layers: Layer | None = None
+        """By what decoders are locked up; None: none has been started yet."""
 
         self.problem = ""
         """Why no worker can be started; empty: they can."""
@@ -280,14 +285,22 @@ class Pool:
     def _read(self, one: _Worker) -> None:
         """Takes an answer, or learns that the worker ended."""
         try:
-            reports: list[Report | str] | None = one.connection.recv()
+            reports: list[Report | str] | Layer | str = one.connection.recv()
         except (EOFError, OSError):
             self._lost(one)
             return
-        if reports is None:
+        if isinstance(reports, str):
+            self._lost(one, reports)
+            return
+        if isinstance(reports, Layer):
             one.ready = True
             self._failed_starts, self.problem = 0, ""
+            if reports != self.layers:
+                self.layers = reports
+                tell = log.info if Layer.SECCOMP in reports else log.warning
+                tell("decoders are locked up", layers=str(reports))
             return
+        self.replaced += sum(isinstance(report, Crash) for report in reports)
         with self._lock:
             jobs = one.tasks.popleft()
             one.since = time.monotonic()

@@ -126,7 +126,7 @@ class Refiner:
         deadline = time.monotonic() + self._config.workers.time_limit_s
         try:
             if self._process is None or self._pipe is None:
-                self._process, self._pipe = child(_work, self._config, self._temporary)
+                self._process, self._pipe = child(_work, self._config.of_workers(), self._temporary)
             self._pipe.send(order)
             while not self._pipe.poll(_TICK_S):
                 if time.monotonic() > deadline or stopping.is_set():

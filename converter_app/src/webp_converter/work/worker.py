@@ -1,4 +1,7 @@
-"""What a worker process does: reads one original, has it converted, writes the result to be published."""
+"""What a worker process does: reads one original, has it converted, writes the result to be published.
+
+What a stranger wrote it never parses: that is its decoder's.
+"""
 
 from __future__ import annotations
 
@@ -8,14 +11,13 @@ import pickle
 import resource
 import signal
 import time
-import traceback
-import warnings
 from collections.abc import Callable, Sequence
 from multiprocessing.connection import Connection
 from typing import NamedTuple
 
 from webp_converter.base import linux
 from webp_converter.base.bitrix import source_of
+from webp_converter.base.sandbox import SandboxError
 from webp_converter.config import Config
 from webp_converter.picture import images
 from webp_converter.queue.jobs import Rest
@@ -34,10 +36,9 @@ from webp_converter.variants.store import (
     Store,
     Unfinished,
 )
+from webp_converter.work.decoder import Answer, Decode, Decoder, LostError, PictureError, Task, told
 
 _KEPT_BYTES = 64 * 1024 * 1024
-
-_TRACEBACK_CHARACTERS = 8000
 
 # A copy older than that many times the rest of damaged pictures wasn't left by a fault of just now.
 _RECENT = 10
@@ -79,25 +80,37 @@ class Order(NamedTuple):
     """Whether its variant is to be made smaller: nothing else is done then."""
 
 
+class Crash(str):
+    """Why a conversion failed, of one with which its decoder was lost."""
+
+    __slots__ = ()
+
+
 _config: Config
 _store: Store
 _originals: Originals
+_decoder: Decoder
 
 
 def start(config: Config, temporary: bytes) -> None:
-    """Prepares the process: limits, signals, settings."""
-    global _config, _store, _originals
+    """Prepares the process: limits, signals, settings, its decoder.
+
+    :raises SandboxError: the decoder can't be locked up
+    :raises OSError: it can't be started
+    """
+    global _config, _store, _originals, _decoder
     linux.die_with_parent()
     # A Python handler would have to wait for C code that hangs; the default action doesn't.
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     linux.keep_freed_memory(_KEPT_BYTES)
-    # What Pillow remarks about odd pictures is no event.
-    warnings.simplefilter("ignore")
     limit = config.workers.memory_limit_mib * 1024 * 1024
     resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     _config, _store = config, Store(config, temporary)
     _originals = Originals(config, temporary)
+    workers = config.workers
+    _decoder = Decoder(config.encoding, workers.time_limit_s, workers.sandbox == "required")
+    _decoder.start()
 
 
 def serve(
@@ -106,9 +119,14 @@ def serve(
     work: Callable[[Sequence[Order]], list[Report | str]],
     connection: Connection,
 ) -> None:
-    """Answers tasks until the other end is closed; the first answer, None, says that it is ready for them."""
-    start(config, temporary)
-    connection.send_bytes(pickle.dumps(None))
+    """Answers tasks until the other end is closed. The first answer says that it is ready for them, and by
+    what its decoder is locked up; or, in words, why it can't be."""
+    try:
+        start(config, temporary)
+    except (SandboxError, OSError) as error:
+        connection.send_bytes(pickle.dumps(str(error)))
+        return
+    connection.send_bytes(pickle.dumps(_decoder.layers))
     with contextlib.suppress(EOFError):
         while True:
             connection.send_bytes(pickle.dumps(work(connection.recv())))
@@ -121,31 +139,24 @@ def convert_all(orders: Sequence[Order]) -> list[Report | str]:
     for order in orders:
         try:
             convert = improve_with if order.second else convert_with
-            reports.append(convert(_config, _store_of(order), order))
+            reports.append(convert(_config, _store_of(order), order, _decoder))
         except OriginAwayError as error:
             wait_s = _config.originals.retry_s
             reports.append(Report(Outcome.AWAY, order.path, wait_s=wait_s, detail=str(error)))
         except images.DecoderError as error:
             reports.append(Report(Outcome.BROKEN, order.path, detail=str(error)))
+        except PictureError as error:
+            reports.append(Crash(error) if isinstance(error, LostError) else str(error))
         except Exception as error:  # whatever one picture does, the next is converted
-            reports.append(_told(error))
+            reports.append(told(error))
     return reports
-
-
-def _told(error: Exception) -> str:
-    """The reason on one line, and the traceback below it."""
-    reason = " ".join(f"{type(error).__name__}: {error}".split()).rstrip(":")
-    try:
-        return f"{reason}\n{traceback.format_exc(limit=20)[-_TRACEBACK_CHARACTERS:]}"
-    except MemoryError:
-        return reason
 
 
 def _store_of(order: Order) -> Store:
     return _originals if _originals.holds(order.path) else _store
 
 
-def convert_with(config: Config, store: Store, order: Order) -> Report:
+def convert_with(config: Config, store: Store, order: Order, decode: Decode) -> Report:
     """Converts one original as far as publishing."""
     started = time.monotonic()
     path = order.path
@@ -167,32 +178,32 @@ def convert_with(config: Config, store: Store, order: Order) -> Report:
     identity = Identity.of(original.status)
     age = _Age(order, identity, original.status)
     box = store.box_of(path)
-
-    decision: images.Variant | images.Keep
-    form = ""
-    try:
-        if original.status.st_size > config.encoding.maximum_bytes:
-            decision = images.Keep(images.Reason.TOO_LARGE, f"{original.status.st_size} bytes")
-        elif isinstance(opened := images.opened(original.data, config.encoding), images.Keep):
-            decision = opened
-        else:
-            form, width, height = opened.header.format, opened.header.width, opened.header.height
-            if box and not box.holds(width, height):
-                needed = config.watch.intermediate_rest_s
-                if wait := age.lacks(needed):
-                    detail = f"{width}x{height} is larger than its box"
-                    return Report(Outcome.UNREST, path, identity, rest_s=needed, wait_s=wait, detail=detail)
-                if copy := _copy(config, path, original, age):
-                    return copy
-            decision = images.convert(opened, config.encoding)
-    except images.DamagedError as error:
+    decision: images.Variant | images.Keep | images.DamagedError | None
+    answer = Answer()
+    if original.status.st_size > config.encoding.maximum_bytes:
+        decision = images.Keep(images.Reason.TOO_LARGE, f"{original.status.st_size} bytes")
+    else:
+        answer = decode(Task(original.data, box))
+        if answer.header and answer.decision is None:
+            needed = config.watch.intermediate_rest_s
+            if wait := age.lacks(needed):
+                detail = f"{answer.header.width}x{answer.header.height} is larger than its box"
+                return Report(Outcome.UNREST, path, identity, rest_s=needed, wait_s=wait, detail=detail)
+            if copy := _copy(config, path, original, age):
+                return copy
+            answer = decode(Task(original.data))
+        decision = answer.decision
+    if isinstance(decision, images.DamagedError):
         needed = config.watch.damaged_rest_s
         if wait := age.lacks(needed):
-            return Report(Outcome.UNREST, path, identity, rest_s=needed, wait_s=wait, detail=str(error))
+            return Report(Outcome.UNREST, path, identity, rest_s=needed, wait_s=wait, detail=str(decision))
         if box and not age.is_over_for_good:
             known = fingerprint(path, original.data)
-            return Report(Outcome.DAMAGED, path, identity, detail=str(error), fingerprint=known)
-        decision = images.Keep(images.Reason.DAMAGED, str(error))
+            return Report(Outcome.DAMAGED, path, identity, detail=str(decision), fingerprint=known)
+        decision = images.Keep(images.Reason.DAMAGED, str(decision))
+    if decision is None:
+        raise LostError("decoder answered wrongly: no decision")
+    form = answer.header.format if answer.header else ""
 
     encode_ms = round((time.monotonic() - started) * 1000)
     mark = Mark(identity.size, identity.mtime_ns, "", encode_ms=encode_ms, avif=config.encoding.avif)
@@ -226,7 +237,7 @@ def _copy(config: Config, path: bytes, original: Original, age: _Age) -> Report 
     return Report(Outcome.COPY, path, identity, detail=detail)
 
 
-def improve_with(config: Config, store: Store, order: Order) -> Report:
+def improve_with(config: Config, store: Store, order: Order, decode: Decode) -> Report:
     """Encodes an original once more, with the method of the second pass, if it has a variant with loss; there
     is something to publish when that became smaller."""
     started = time.monotonic()
@@ -236,12 +247,10 @@ def improve_with(config: Config, store: Store, order: Order) -> Report:
     if known is None or original is None or not known[0].describes(original.status):
         return Report(Outcome.GONE, path)
     mark, before_bytes = known
-    encoding = config.encoding.model_copy(
-        update={"method": config.encoding.second_pass_method, "avif": False}
-    )
-    opened = images.opened(original.data, encoding)
-    decision = images.convert(opened, encoding) if isinstance(opened, images.Opened) else opened
-    if isinstance(decision, images.Keep) or len(decision.data) >= (before_bytes or 0):
+    header, decision = decode(Task(original.data, second=True))
+    if isinstance(decision, images.DamagedError):
+        raise decision
+    if not isinstance(decision, images.Variant) or len(decision.data) >= (before_bytes or 0):
         return Report(Outcome.AS_GOOD, path)
     identity = Identity.of(original.status)
     mark = mark._replace(
@@ -257,7 +266,7 @@ def improve_with(config: Config, store: Store, order: Order) -> Report:
         identity,
         Finished(path, identity, mark, order.event_ns, temporary, WEBP, second=True),
         detail=f"{before_bytes} bytes before",
-        format=opened.header.format if isinstance(opened, images.Opened) else "",
+        format=header.format if header else "",
         variant_bytes=len(decision.data),
         encodes=decision.encodes,
         avif_bytes=avif_bytes if avif_bytes < len(decision.data) else 0,
