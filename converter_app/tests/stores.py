@@ -9,6 +9,8 @@ from pathlib import Path
 from webp_converter.config import Config, Encoding
 from webp_converter.config import Store as StoreConfig
 from webp_converter.variants.store import WEBP, Finished, Mark, Store, Temporary, Unfinished
+from webp_converter.work.decoder import step
+from webp_converter.work.worker import Conversion, Report
 
 
 def make_store(directory: Path, avif: bool = False) -> Store:
@@ -50,3 +52,14 @@ def finished_with_avif(
 
 def variant(path: Path, suffix: bytes = WEBP) -> Path:
     return Path(str(path) + suffix.decode())
+
+
+def concluded(conversion: Conversion, encoding: Encoding) -> Report:
+    """What a conversion reports; it is decoded in this process, so let it be of a picture of ours."""
+    try:
+        task = next(conversion)
+        while True:
+            task = conversion.send(step(encoding, task))
+    except StopIteration as end:
+        report: Report = end.value
+        return report

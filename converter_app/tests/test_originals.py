@@ -9,13 +9,13 @@ from pathlib import Path
 import pytest
 from converter_app.tests.harness import wait_until
 from converter_app.tests.site import MTIME_NS, Site
+from converter_app.tests.stores import concluded
 from tests.kit import pictures
 
 from webp_converter.config import Config
 from webp_converter.variants.originals import Head, Origin, Originals, OriginAwayError
 from webp_converter.variants.store import AVIF, KEEP, WEBP, XATTR, DecisionState, Mark, Result
-from webp_converter.work.decoder import in_this_process
-from webp_converter.work.worker import Order, convert_with, improve_with
+from webp_converter.work.worker import Order, converting, improving
 
 
 @pytest.fixture
@@ -138,7 +138,7 @@ def test_avif_and_the_second_pass(site: Site, tmp_path: Path) -> None:
     for store in (originals, wanting):
         store.prepare()
 
-    first = convert_with(without, originals, Order(path, 0), in_this_process(without.encoding))
+    first = concluded(converting(without, originals, Order(path, 0)), without.encoding)
     assert first.finished
     assert originals.publish([first.finished]) == [Result.PUBLISHED]
     assert webp.exists()
@@ -147,14 +147,14 @@ def test_avif_and_the_second_pass(site: Site, tmp_path: Path) -> None:
     assert wanting.revalidate(path) is True
     assert webp.exists()
 
-    second = convert_with(wanted, wanting, Order(path, 0), in_this_process(wanted.encoding))
+    second = concluded(converting(wanted, wanting, Order(path, 0)), wanted.encoding)
     assert second.finished
     assert wanting.publish([second.finished]) == [Result.PUBLISHED]
     assert avif.stat().st_size == second.avif_bytes < webp.stat().st_size
     assert avif.stat().st_mtime_ns == webp.stat().st_mtime_ns == MTIME_NS
     assert wanting.revalidate(path) is False
 
-    smaller = improve_with(wanted, wanting, Order(path, 0, second=True), in_this_process(wanted.encoding))
+    smaller = concluded(improving(wanted, wanting, Order(path, 0, second=True)), wanted.encoding)
     assert smaller.finished
     assert wanting.publish([smaller.finished]) == [Result.PUBLISHED]
     assert webp.stat().st_size == smaller.variant_bytes < second.variant_bytes
@@ -176,7 +176,7 @@ def test_an_original_in_a_directory_named_like_a_size_is_nobodys_to_make_again(
     originals.prepare()
     site.files["/original/upload/iblock/100_100_1/a.jpg"] = pictures.jpeg()[cut]
     order = Order(originals.root + b"/iblock/100_100_1/a.jpg", 0)
-    report = convert_with(config, originals, order, in_this_process(config.encoding))
+    report = concluded(converting(config, originals, order), config.encoding)
     assert report.finished
     assert report.finished.mark.verdict.startswith(verdict)
 

@@ -11,7 +11,7 @@ from unittest.mock import Mock
 
 import pytest
 from converter_app.tests.harness import MARK, StartDaemon, decided, variant_of, wait_until
-from converter_app.tests.stores import make_store
+from converter_app.tests.stores import concluded, make_store
 from tests.kit import pictures
 
 from webp_converter.base.processes import start_fork_server
@@ -20,10 +20,9 @@ from webp_converter.config import Store as StoreConfig
 from webp_converter.queue.outcome import Outcome
 from webp_converter.variants.store import Finished, Mark, Result
 from webp_converter.work import second_pass
-from webp_converter.work.decoder import in_this_process
 from webp_converter.work.records import Records
 from webp_converter.work.second_pass import Refiner
-from webp_converter.work.worker import Order, Report, convert_with, improve_with
+from webp_converter.work.worker import Order, Report, converting, improving
 
 LOSSY = Mark(1, 2, "q75")
 
@@ -69,20 +68,15 @@ class World:
     def picture(self, name: str = "photo.jpg", data: bytes | None = None) -> Path:
         path = Path(os.fsdecode(self.store.root)) / name
         path.write_bytes(pictures.jpeg() if data is None else data)
-        report = convert_with(
-            self.config, self.store, Order(os.fsencode(path), 0), in_this_process(self.config.encoding)
-        )
+        order = Order(os.fsencode(path), 0)
+        report = concluded(converting(self.config, self.store, order), self.config.encoding)
         assert report.finished
         assert self.store.publish([report.finished]) == [Result.PUBLISHED]
         return path
 
     def improve(self, path: Path) -> Report:
-        return improve_with(
-            self.config,
-            self.store,
-            Order(os.fsencode(path), 0, second=True),
-            in_this_process(self.config.encoding),
-        )
+        order = Order(os.fsencode(path), 0, second=True)
+        return concluded(improving(self.config, self.store, order), self.config.encoding)
 
 
 @pytest.fixture

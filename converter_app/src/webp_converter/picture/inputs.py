@@ -324,8 +324,8 @@ def orientation(exif: bytes) -> int:
 def _guarded(name: str, pixels: int = 0) -> Iterator[None]:
     """Tells damaged pictures from other causes of a decoder's failure. A decoder given hostile bytes raises
     anything, and one without memory may speak of broken data. A TIFF may be of kinds that the decoder doesn't
-    know, and so may the header of a BMP: what isn't understood may well be whole. A decoder that asks the system
-    for what it isn't given says nothing of the picture: Pillow's own errors bear no number."""
+    know, and so may the header of a BMP: what isn't understood may well be whole. One that lacks a module, or
+    was refused something by the system, says nothing of the picture: Pillow's own errors bear no number."""
     try:
         yield
     except (MemoryError, UnsupportedError, DamagedError):

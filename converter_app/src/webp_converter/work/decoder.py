@@ -11,7 +11,6 @@ that isn't right about an answer, and each end of a request, ends it.
 from __future__ import annotations
 
 import contextlib
-import functools
 import math
 import os
 import resource
@@ -21,7 +20,7 @@ import struct
 import time
 import traceback
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from enum import IntEnum
 from types import TracebackType
 from typing import NamedTuple, NoReturn, Self
@@ -60,6 +59,9 @@ class Answer(NamedTuple):
 
     decision: Variant | Keep | DamagedError | None = None
     """None: no more than the header was wanted, or the picture doesn't fit in its box."""
+
+    seconds: float = 0
+    """How long it took; of pictures that were handed over together, each its share."""
 
 
 class PictureError(Exception):
@@ -119,8 +121,12 @@ class _Status(IntEnum):
     """PictureError: the text."""
 
 
-# Nonce; flags; box; size of the picture that follows.
-_REQUEST = struct.Struct("<8sB IIB Q")
+# Nonce; how many pictures follow. All answers come with the last: to wake whoever waits takes a tenth
+# of encoding a thumbnail.
+_REQUEST = struct.Struct("<8sH")
+
+# Flags; box; size of the picture that follows.
+_PICTURE = struct.Struct("<B IIB Q")
 _SECOND, _HEADER_ONLY, _BOX = 1, 2, 4
 
 # Nonce of the request; status; format, width, height; reason; size of the text that ends it.
@@ -174,7 +180,7 @@ def _packed(nonce: bytes, answer: Answer | Exception) -> bytes:
     elif isinstance(answer, Exception):
         status, text = _Status.FAILED, told(answer)
     else:
-        header, decision = answer
+        header, decision, _ = answer
         if isinstance(decision, Variant):
             status, variant, avif = _Status.VARIANT, decision, decision.avif
         elif isinstance(decision, Keep):
@@ -199,12 +205,10 @@ def _packed(nonce: bytes, answer: Answer | Exception) -> bytes:
     return b"".join((head, *numbers, *(one.data for one in found), raw))
 
 
-def _received(nonce: bytes, inbox: _Inbox, limit: int) -> Answer:
+def _received(nonce: bytes, inbox: _Inbox, limit: int) -> Answer | PictureError | DecoderError:
     """Reads an answer, in which variants are of at most `limit` bytes.
 
     :raises _AnswerError: something of it isn't right
-    :raises DecoderError: that is the answer
-    :raises PictureError: that is the answer
     """
     found, code, form, width, height, reason, text_size = _HEAD.unpack(inbox.take(_HEAD.size))
     _require(found == nonce, "it belongs to another picture")
@@ -219,14 +223,13 @@ def _received(nonce: bytes, inbox: _Inbox, limit: int) -> Answer:
     _require(bool(size) == (status is _Status.VARIANT), f"{size} bytes with status {status.name}")
     _require(not avif_size or status in (_Status.VARIANT, _Status.KEEP), f"AVIF with status {status.name}")
     data, avif_data, raw = inbox.take(size), inbox.take(avif_size), inbox.take(text_size)
-    _require(not inbox.rest, "more than was announced")
     _require(not size or (data[:4], data[8:12]) == (b"RIFF", b"WEBP"), "a variant that isn't WebP")
     _require(not avif_size or avif_data[4:8] == b"ftyp", "a variant that isn't AVIF")
     text = _text(raw)
     if status is _Status.FAILED:
-        raise PictureError(text)
+        return PictureError(text)
     if status is _Status.BROKEN:
-        raise DecoderError(text)
+        return DecoderError(text)
     header = Header(_FORMATS[form], width, height) if form else None
     avif = beside._replace(data=avif_data) if avif_size else None
     decision: Variant | Keep | DamagedError | None = None
@@ -277,27 +280,30 @@ def _become(channel: socket.socket, encoding: Encoding, work: Step, required: bo
         warnings.simplefilter("ignore")  # what Pillow remarks about odd pictures is no event
         os.write(fd, bytes([layers.value]))
         while True:
-            _answer_one(fd, encoding, work)
+            _answer_all(fd, encoding, work)
     except EOFError:  # nobody is there any more
         os._exit(0)
     except BaseException:
         os._exit(1)
 
 
-def _answer_one(fd: int, encoding: Encoding, work: Step) -> None:
+def _answer_all(fd: int, encoding: Encoding, work: Step) -> None:
     inbox = _Inbox(fd)
-    nonce, flags, width, height, resize_type, size = _REQUEST.unpack(inbox.take(_REQUEST.size))
-    task = Task(
-        inbox.take(size),
-        Box(width, height, resize_type) if flags & _BOX else None,
-        second=bool(flags & _SECOND),
-        header_only=bool(flags & _HEADER_ONLY),
-    )
-    try:
-        packed = _packed(nonce, work(encoding, task))
-    except Exception as error:  # whatever one picture does, the next is converted
-        packed = _packed(nonce, error)
-    view = memoryview(packed)
+    nonce, count = _REQUEST.unpack(inbox.take(_REQUEST.size))
+    answers = []
+    for _ in range(count):
+        flags, width, height, resize_type, size = _PICTURE.unpack(inbox.take(_PICTURE.size))
+        task = Task(
+            inbox.take(size),
+            Box(width, height, resize_type) if flags & _BOX else None,
+            second=bool(flags & _SECOND),
+            header_only=bool(flags & _HEADER_ONLY),
+        )
+        try:
+            answers.append(_packed(nonce, work(encoding, task)))
+        except Exception as error:  # whatever one picture does, the next is converted
+            answers.append(_packed(nonce, error))
+    view = memoryview(b"".join(answers))
     while view:
         view = view[os.write(fd, view) :]
 
@@ -361,6 +367,22 @@ class Decoder:
         :raises SandboxError: no process can be locked up
         :raises OSError: none can be started
         """
+        [answer] = self.each([task])
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    def each(self, tasks: Sequence[Task]) -> list[Answer | Exception]:
+        """The same of several at a time, in order. When the process is lost they are tried one by one, so
+        that one picture's failure is never another's."""
+        try:
+            return list(self._ask(tasks))
+        except Exception as error:
+            if len(tasks) == 1:
+                return [error]
+        return [answer for task in tasks for answer in self.each([task])]
+
+    def _ask(self, tasks: Sequence[Task]) -> list[Answer | PictureError | DecoderError]:
         if self._channel and not self._is_silent(self._channel):
             self.close()  # it ended since, or talks without being asked
         if not self._channel:
@@ -371,20 +393,20 @@ class Decoder:
         began = time.monotonic()
         try:
             self._limit_cpu()
-            self._send(nonce, task)
-            return _received(nonce, inbox, self._limit)
+            self._send(self._channel, nonce, tasks)
+            answers = [_received(nonce, inbox, self._limit) for _ in tasks]
+            _require(not inbox.rest, "more than was announced")
         except (EOFError, ConnectionError, ProcessLookupError):
             raise LostError(f"decoder crashed ({self._end()})") from None
-        except _AnswerError as error:
+        except BaseException as error:  # amid an answer
             self.close()
-            raise LostError(f"decoder answered wrongly: {error}") from None
-        except (PictureError, DecoderError):
+            if isinstance(error, _AnswerError):
+                raise LostError(f"decoder answered wrongly: {error}") from None
             raise
-        except BaseException:  # amid an answer
-            self.close()
-            raise
-        finally:
-            self._waited_s += time.monotonic() - began
+        waited_s = time.monotonic() - began
+        self._waited_s += waited_s
+        seconds = waited_s / len(tasks)
+        return [one._replace(seconds=seconds) if isinstance(one, Answer) else one for one in answers]
 
     def close(self) -> None:
         """Ends the process."""
@@ -412,17 +434,14 @@ class Decoder:
         with contextlib.suppress(PermissionError):  # root of a container may be no lord over other accounts
             resource.prlimit(self._pid, resource.RLIMIT_CPU, (soft, most))
 
-    def _send(self, nonce: bytes, task: Task) -> None:
-        channel = self._channel
-        assert channel
-        flags = _SECOND * task.second | _HEADER_ONLY * task.header_only | _BOX * bool(task.box)
-        box = (task.box.width, task.box.height, task.box.resize_type) if task.box else (0, 0, 0)
-        head = _REQUEST.pack(nonce, flags, *box, len(task.data))
-        if len(task.data) < _PART_BYTES:
-            channel.sendall(head + task.data)
-        else:
-            channel.sendall(head)
-            channel.sendall(task.data)
+    @staticmethod
+    def _send(channel: socket.socket, nonce: bytes, tasks: Sequence[Task]) -> None:
+        parts = [_REQUEST.pack(nonce, len(tasks))]
+        for task in tasks:
+            flags = _SECOND * task.second | _HEADER_ONLY * task.header_only | _BOX * bool(task.box)
+            box = (task.box.width, task.box.height, task.box.resize_type) if task.box else (0, 0, 0)
+            parts += _PICTURE.pack(flags, *box, len(task.data)), task.data
+        channel.sendall(b"".join(parts))
 
     def _end(self) -> str:
         """Ends the process if it hasn't ended; how it ended, in words."""
@@ -439,11 +458,6 @@ class Decoder:
             return signal.Signals(-code).name if code < 0 else f"exit code {code}"
         except ValueError:
             return f"exit code {code}"
-
-
-def in_this_process(encoding: Encoding) -> Decode:
-    """Decodes here, with nothing locked up: for pictures that one made oneself."""
-    return functools.partial(step, encoding)
 
 
 # Loads what the first picture would else have loaded.

@@ -28,7 +28,7 @@ def main(required: bool) -> None:
     told: dict[str, object]
     try:
         with Decoder(Encoding(), _CPU_S, required) as decode:
-            header, decision = decode(Task(sys.stdin.buffer.read(), header_only=True))
+            header, decision, _ = decode(Task(sys.stdin.buffer.read(), header_only=True))
         if header:
             told = {"format": header.format, "width": header.width, "height": header.height}
         else:

@@ -11,7 +11,8 @@ import pickle
 import resource
 import signal
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
+from functools import partial
 from multiprocessing.connection import Connection
 from typing import NamedTuple
 
@@ -36,9 +37,12 @@ from webp_converter.variants.store import (
     Store,
     Unfinished,
 )
-from webp_converter.work.decoder import Answer, Decode, Decoder, LostError, PictureError, Task, told
+from webp_converter.work.decoder import Answer, Decoder, LostError, PictureError, Task, told
 
 _KEPT_BYTES = 64 * 1024 * 1024
+
+_TOGETHER_BYTES = 1024 * 1024
+"""What pictures may have that are handed to a decoder together."""
 
 # A copy older than that many times the rest of damaged pictures wasn't left by a fault of just now.
 _RECENT = 10
@@ -78,6 +82,10 @@ class Order(NamedTuple):
 
     second: bool = False
     """Whether its variant is to be made smaller: nothing else is done then."""
+
+
+Conversion = Generator[Task, Answer, Report]
+"""The way of one original, in which a decoder is asked: several can go it side by side."""
 
 
 class Crash(str):
@@ -135,28 +143,51 @@ def serve(
 def convert_all(orders: Sequence[Order]) -> list[Report | str]:
     """Converts originals as far as publishing, in order; for each its report, or why that failed, with the
     traceback below. Runs in a worker process after `start`."""
-    reports: list[Report | str] = []
-    for order in orders:
+    reports: dict[int, Report | str] = {}
+    waiting: list[tuple[int, Conversion, Task]] = []
+
+    def advance(number: int, conversion: Conversion, proceed: Callable[[], Task]) -> None:
         try:
-            convert = improve_with if order.second else convert_with
-            reports.append(convert(_config, _store_of(order), order, _decoder))
-        except OriginAwayError as error:
-            wait_s = _config.originals.retry_s
-            reports.append(Report(Outcome.AWAY, order.path, wait_s=wait_s, detail=str(error)))
-        except images.DecoderError as error:
-            reports.append(Report(Outcome.BROKEN, order.path, detail=str(error)))
-        except PictureError as error:
-            reports.append(Crash(error) if isinstance(error, LostError) else str(error))
+            waiting.append((number, conversion, proceed()))
+        except StopIteration as end:
+            reports[number] = end.value
         except Exception as error:  # whatever one picture does, the next is converted
-            reports.append(told(error))
-    return reports
+            reports[number] = _failed(orders[number], error)
+
+    for number, order in enumerate(orders):
+        convert = improving if order.second else converting
+        conversion = convert(_config, _store_of(order), order)
+        advance(number, conversion, partial(next, conversion))
+        is_last = number == len(orders) - 1
+        while waiting and (is_last or sum(len(task.data) for _, _, task in waiting) > _TOGETHER_BYTES):
+            asked, waiting[:] = list(waiting), []
+            answers = _decoder.each([task for _, _, task in asked])
+            for (which, one, _), answer in zip(asked, answers, strict=True):
+                advance(which, one, partial(_proceed, one, answer))
+    return [reports[number] for number in range(len(orders))]
+
+
+def _proceed(conversion: Conversion, answer: Answer | Exception) -> Task:
+    if isinstance(answer, Exception):
+        return conversion.throw(answer)
+    return conversion.send(answer)
+
+
+def _failed(order: Order, error: Exception) -> Report | str:
+    if isinstance(error, OriginAwayError):
+        return Report(Outcome.AWAY, order.path, wait_s=_config.originals.retry_s, detail=str(error))
+    if isinstance(error, images.DecoderError):
+        return Report(Outcome.BROKEN, order.path, detail=str(error))
+    if isinstance(error, LostError):
+        return Crash(error)
+    return str(error) if isinstance(error, PictureError) else told(error)
 
 
 def _store_of(order: Order) -> Store:
     return _originals if _originals.holds(order.path) else _store
 
 
-def convert_with(config: Config, store: Store, order: Order, decode: Decode) -> Report:
+def converting(config: Config, store: Store, order: Order) -> Conversion:
     """Converts one original as far as publishing."""
     started = time.monotonic()
     path = order.path
@@ -179,11 +210,12 @@ def convert_with(config: Config, store: Store, order: Order, decode: Decode) -> 
     age = _Age(order, identity, original.status)
     box = store.box_of(path)
     decision: images.Variant | images.Keep | images.DamagedError | None
-    answer = Answer()
+    answer, before_s = Answer(), 0.0
     if original.status.st_size > config.encoding.maximum_bytes:
         decision = images.Keep(images.Reason.TOO_LARGE, f"{original.status.st_size} bytes")
     else:
-        answer = decode(Task(original.data, box))
+        before_s = time.monotonic() - started
+        answer = yield Task(original.data, box)
         if answer.header and answer.decision is None:
             needed = config.watch.intermediate_rest_s
             if wait := age.lacks(needed):
@@ -191,7 +223,7 @@ def convert_with(config: Config, store: Store, order: Order, decode: Decode) -> 
                 return Report(Outcome.UNREST, path, identity, rest_s=needed, wait_s=wait, detail=detail)
             if copy := _copy(config, path, original, age):
                 return copy
-            answer = decode(Task(original.data))
+            answer = yield Task(original.data)
         decision = answer.decision
     if isinstance(decision, images.DamagedError):
         needed = config.watch.damaged_rest_s
@@ -205,7 +237,7 @@ def convert_with(config: Config, store: Store, order: Order, decode: Decode) -> 
         raise LostError("decoder answered wrongly: no decision")
     form = answer.header.format if answer.header else ""
 
-    encode_ms = round((time.monotonic() - started) * 1000)
+    encode_ms = round((before_s + answer.seconds) * 1000)
     mark = Mark(identity.size, identity.mtime_ns, "", encode_ms=encode_ms, avif=config.encoding.avif)
     try:
         return _finished(store, order, identity, decision, mark, form)
@@ -237,7 +269,7 @@ def _copy(config: Config, path: bytes, original: Original, age: _Age) -> Report 
     return Report(Outcome.COPY, path, identity, detail=detail)
 
 
-def improve_with(config: Config, store: Store, order: Order, decode: Decode) -> Report:
+def improving(config: Config, store: Store, order: Order) -> Conversion:
     """Encodes an original once more, with the method of the second pass, if it has a variant with loss; there
     is something to publish when that became smaller."""
     started = time.monotonic()
@@ -247,7 +279,8 @@ def improve_with(config: Config, store: Store, order: Order, decode: Decode) -> 
     if known is None or original is None or not known[0].describes(original.status):
         return Report(Outcome.GONE, path)
     mark, before_bytes = known
-    header, decision = decode(Task(original.data, second=True))
+    before_s = time.monotonic() - started
+    header, decision, seconds = yield Task(original.data, second=True)
     if isinstance(decision, images.DamagedError):
         raise decision
     if not isinstance(decision, images.Variant) or len(decision.data) >= (before_bytes or 0):
@@ -256,7 +289,7 @@ def improve_with(config: Config, store: Store, order: Order, decode: Decode) -> 
     mark = mark._replace(
         verdict=f"q{decision.quality}",
         similarity=decision.similarity,
-        encode_ms=round((time.monotonic() - started) * 1000),
+        encode_ms=round((before_s + seconds) * 1000),
     )
     temporary = store.write(decision.data, identity.mtime_ns)
     avif_bytes = store.avif_bytes_of(path)
