@@ -72,7 +72,7 @@ class Metrics:
             "damaged_returned", "Damaged resized pictures that came back with the same bytes, and stay"
         )
         self.copies = counter("copies_removed", "Full originals removed from the names of resized pictures")
-        self.replaced = counter("workers_replaced", "Workers that died or took too long, and were replaced")
+        self.replaced = counter("workers_replaced", "Workers and their decoders that died or took too long")
         self.lost = counter("watch_lost", "Times events were lost and a scan had to make up for them")
         self.scans = counter("scans", "Reconcile scans completed")
         self.scan_seconds = gauge("scan_seconds", "Duration of the last reconcile scan")

@@ -62,7 +62,6 @@ _DEADLY = (
 
 _ALLOW, _REFUSE, _KILL = 0x7FFF0000, 0x00050001, 0x80000000  # SCMP_ACT_*; the second is with EPERM
 _EQUAL, _EQUAL_MASKED = 4, 7  # SCMP_CMP_*
-_UNKNOWN = -1
 _PROT_EXEC = 4
 _PR_SET_NO_NEW_PRIVS = 38
 
@@ -157,7 +156,7 @@ def _filter_calls() -> str:
     ]
     for name, action, conditions in rules:
         number = _seccomp.seccomp_syscall_resolve_name(name.encode())
-        if number == _UNKNOWN:  # to an older libseccomp; then it is refused
+        if number < 0:  # unknown to this processor, or to an older libseccomp: then it is refused
             continue
         array = (_Comparison * max(1, len(conditions)))(*conditions)
         if error := _seccomp.seccomp_rule_add_array(context, action, number, len(conditions), array):
