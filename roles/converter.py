@@ -26,7 +26,7 @@ from roles.topology import BEHIND, LOOPBACK, askers
 
 PROJECT = Path(__file__).parent.parent / "converter_app"
 SYSCTL = "/etc/sysctl.d/60-webp-converter.conf"
-PACKAGES = ("python3-venv",)
+PACKAGES = ("python3-venv", "libseccomp2")
 COMMAND = "/usr/local/bin/webp-converter"
 MISSES = "/etc/systemd/system/webp-converter-misses"
 SOCKET = "/run/webp-converter/misses.sock"
@@ -71,7 +71,7 @@ def footprint(place: Place) -> Footprint:
 def converter(settings: Settings) -> None:
     here = machine(settings)
     python = PYTHONS[here["version"]]
-    apt.packages(name="Install Python's venv", packages=[*PACKAGES], no_recommends=True)
+    apt.packages(name="Install Python's venv and libseccomp", packages=[*PACKAGES], no_recommends=True)
     for path in (
         f"{settings.cdn.root}/.webp-converter",
         settings.cdn.variants,
