@@ -567,12 +567,11 @@ def test_a_gif_cut_off_is_removed_once_at_rest(resized: Path) -> None:
 _BROKEN_DECODER = """
 import os
 from PIL import ImageFile
-load = ImageFile.ImageFile.load
 def broken(image, *arguments):
-    if os.path.exists({flag!r}):
-        raise OSError("no such codec")
-    return load(image, *arguments)
-ImageFile.ImageFile.load = broken
+    raise OSError("no such codec")
+# A decoder itself sees no file any more.
+if os.path.exists({flag!r}):
+    ImageFile.ImageFile.load = broken
 """
 
 
@@ -582,11 +581,11 @@ def test_a_broken_decoder_ends_the_daemon_and_costs_no_picture(
     flag = tmp_path / "broken"
     (tmp_path / "sitecustomize.py").write_text(_BROKEN_DECODER.format(flag=str(flag)))
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    flag.touch()
     daemon = start_daemon(watch={"damaged_rest_s": 1.0})
     directory = daemon.root / "450_450_1"
     directory.mkdir()
     path = directory / "photo.jpg"
-    flag.touch()
     path.write_bytes(pictures.jpeg())
     assert daemon.process
     assert daemon.process.wait(15) == 1

@@ -210,7 +210,8 @@ def raw(
         struct.pack("<BdIQ", of.get(f"{name}quality", 0), float("nan"), 0, of.get(f"{name}size", 0))
         for name in ("", "avif_")
     ]
-    return struct.pack("<8sBBIIBI", nonce, status, form, 1, 1, reason, text) + b"".join(numbers)
+    side = int(form > 0)
+    return struct.pack("<8sBBIIBI", nonce, status, form, side, side, reason, text) + b"".join(numbers)
 
 
 def said(*parts: bytes) -> None:
@@ -235,6 +236,7 @@ ANSWERS: dict[str, Callable[[bytes], object]] = {
     "of a verdict without a reason": lambda nonce: said(raw(nonce, status=2)),
     "a variant without bytes": lambda nonce: said(raw(nonce, status=1)),
     "bytes without a variant": lambda nonce: said(raw(nonce, status=4, size=100)),
+    "that a decoder is broken": lambda nonce: said(raw(nonce, status=5, form=0)),
     "a huge one": lambda nonce: said(raw(nonce, status=1, size=1 << 62)),
     "a huge text": lambda nonce: said(raw(nonce, text=1 << 31)),
     "a variant that isn't WebP": lambda nonce: said(raw(nonce, status=1, size=20), b"<script>alert(1)</sc"),

@@ -347,7 +347,7 @@ def _sample(form: str) -> bytes:
 
 
 # Made when this module is imported, which loads Pillow's plugins before any picture is looked at.
-_SAMPLES = {name: _sample(form) for name, form in _DECODED.items()}
+SAMPLES = {name: _sample(form) for name, form in _DECODED.items()}
 
 
 def _require_decoder(name: str) -> None:
@@ -359,7 +359,7 @@ def _require_decoder(name: str) -> None:
     Raises DecoderError.
     """
     try:
-        Image.open(BytesIO(_SAMPLES[name]), formats=[_DECODED[name]]).load()
+        Image.open(BytesIO(SAMPLES[name]), formats=[_DECODED[name]]).load()
     except MemoryError:
         raise
     except Exception as error:

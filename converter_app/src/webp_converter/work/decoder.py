@@ -29,7 +29,7 @@ from webp_converter.base import sandbox
 from webp_converter.base.bitrix import Box
 from webp_converter.base.sandbox import Layer, SandboxError
 from webp_converter.config import Encoding
-from webp_converter.picture import images, predictor
+from webp_converter.picture import images, inputs, predictor
 from webp_converter.picture.images import DamagedError, DecoderError, Header, Keep, Opened, Reason, Variant
 
 _TRACEBACK_CHARACTERS = 8000
@@ -376,11 +376,24 @@ class Decoder:
         """The same of several at a time, in order. When the process is lost they are tried one by one, so
         that one picture's failure is never another's."""
         try:
-            return list(self._ask(tasks))
+            answers = self._ask(tasks)
         except Exception as error:
             if len(tasks) == 1:
                 return [error]
-        return [answer for task in tasks for answer in self.each([task])]
+            return [answer for task in tasks for answer in self.each([task])]
+        return [self._proven(answer) if isinstance(answer, DecoderError) else answer for answer in answers]
+
+    def _proven(self, claim: DecoderError) -> Exception:
+        """What a decoder says of itself, which ends the daemon, if another one that has seen no stranger's
+        picture fails at those that are known to be good."""
+        self.close()
+        try:
+            answers = self._ask([Task(sample) for sample in inputs.SAMPLES.values()])
+        except Exception:
+            return claim
+        if any(isinstance(one, Exception) or isinstance(one.decision, DamagedError) for one in answers):
+            return claim
+        return LostError(f"decoder answered wrongly: none is broken, though {claim}")
 
     def _ask(self, tasks: Sequence[Task]) -> list[Answer | PictureError | DecoderError]:
         if self._channel and not self._is_silent(self._channel):
