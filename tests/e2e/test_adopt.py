@@ -14,6 +14,7 @@ import httpx
 import pytest
 
 from dev.lab import state
+from roles.nginx import REFUSED
 from tests.kit.deployment import INVENTORY, ROOT, pyinfra
 from tests.kit.hosts import Cdn
 from tests.kit.lab import lab_command
