@@ -96,8 +96,9 @@ def _running(instance: str) -> dict[str, Any]:
             DROP_IN,
         ],
         "ready": f"{ask} ping | grep -qx PONG",
-        # Its operator can change it while it runs. Each start has an order of its own.
-        "runs": f"{{ {ask} config get {' '.join(KEYS)} | paste - -; {ask} acl list; }} | sort",
+        # Its operator can change it while it runs. Each start orders its settings, and what a user may, anew.
+        "runs": f"{{ {ask} config get {' '.join(KEYS)} | paste - -; "
+        f"{ask} acl list | awk '{{ for (i = 3; i <= NF; i++) print $2, $i }}'; }} | sort",
     }
 
 
