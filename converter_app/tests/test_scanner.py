@@ -48,7 +48,7 @@ def test_it_is_run_again(
     wanted, stopping = threading.Event(), threading.Event()
     config = Config(store=Store(root=tmp_path / "upload", temporary=tmp_path / "tmp"))
     queue = QueueState(wanted)
-    queue.reached()
+    assert queue.reached(queue.losses)
     one = Scanner(config, queue, Metrics(), LongNames(), wanted)
     thread = threading.Thread(target=one.run, args=(stopping,), daemon=True)
     thread.start()

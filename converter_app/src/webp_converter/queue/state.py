@@ -19,6 +19,10 @@ class QueueState:
     def __init__(self, scan_wanted: threading.Event) -> None:
         """`scan_wanted` asks for a reconcile scan, which finds what could not be queued."""
         self._scan_wanted = scan_wanted
+        self._lock = threading.Lock()
+        self.losses = 0
+        """How often Redis was found to be away."""
+
         self.problem = _STARTING
         """Why Redis can't be asked; empty: it can."""
 
@@ -49,9 +53,20 @@ class QueueState:
         """Takes note that Redis is away."""
         if self.problem in ("", _STARTING):
             log.error("queue away", reason=str(error))
-        self.problem = f"Redis is away: {error}"
+        with self._lock:
+            self.losses += 1
+            self.problem = f"Redis is away: {error}"
 
-    def reached(self) -> None:
-        """Takes note that Redis answers; whatever happened while it was away was not queued."""
-        self.problem = ""
+    def reached(self, losses: int) -> bool:
+        """Takes note that Redis answers; whatever happened while it was away was not queued.
+
+        :param losses: how many there were before it was asked what is unfinished.
+        :returns: whether it is so: it isn't when somebody found it away since, with jobs that ended meanwhile
+            and of which it wasn't told.
+        """
+        with self._lock:
+            if self.losses != losses:
+                return False
+            self.problem = ""
         self._scan_wanted.set()
+        return True

@@ -59,6 +59,7 @@ class Dispatcher:
 
     def _reach(self, stopping: threading.Event) -> None:
         for pause_s in itertools.chain(_PAUSES_S, itertools.repeat(_PAUSES_S[-1])):
+            losses = self._queue.losses
             try:
                 self._jobs.ensure_group()
                 backlog = self._jobs.unfinished(set(self._in_hand.jobs()))
@@ -68,9 +69,9 @@ class Dispatcher:
                     return
                 continue
             self._in_hand.take(backlog)
-            self._queue.reached()
-            log.info("queue reached", unfinished=len(backlog))
-            return
+            if self._queue.reached(losses):
+                log.info("queue reached", unfinished=len(backlog))
+                return
 
     def _submit(self, stopping: threading.Event) -> None:
         waiting = self._in_hand.waiting
