@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
@@ -32,7 +33,9 @@ def listening(lab: str, hosts: Sequence[str]) -> Iterator[dict[str, set[tuple[st
     finally:
         for host in hosts:
             driver.run("exec", host, "--", "systemctl", "stop", "listening")
-            seen[host] = set(beyond_loopback(driver.shell(host, "cat /run/listening").splitlines()))
+            counted = Counter(driver.shell(host, "cat /run/listening").splitlines())
+            # What is seen once is nginx checking a configuration: for a moment that opens its ports.
+            seen[host] = set(beyond_loopback(line for line, times in counted.items() if times > 1))
 
 
 def beyond_loopback(lines: Iterable[str]) -> Iterator[tuple[str, str, int]]:
