@@ -21,8 +21,8 @@ _FS_IOC_GETFLAGS = 0x80086601
 _FS_IOC_SETFLAGS = 0x40086602
 _FS_IMMUTABLE_FL = 0x10
 
-# Of file systems that know no such flag.
-_UNKNOWN = (errno.ENOTTY, errno.EOPNOTSUPP, errno.EINVAL)
+# Of file systems that know no such flag, and in containers whose root may not set it.
+_UNKNOWN = (errno.ENOTTY, errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS, errno.EPERM, errno.EACCES)
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 
 
@@ -77,7 +77,7 @@ def _pin(directory: int, name: str, path: str) -> None:
         _removed(directory, name)
         os.close(os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0, dir_fd=directory))
     if not _flagged(directory, name, immutable=True):
-        print(f"{path}/{name}: this file system can't keep PHP from removing it", file=sys.stderr)
+        print(f"{path}/{name}: nothing here can keep PHP from removing it", file=sys.stderr)
 
 
 def _removed(directory: int, name: str) -> None:

@@ -105,8 +105,7 @@ def converter(settings: Settings) -> None:
     tree(
         name="Write config.toml (checked by the converter)",
         files=configuration,
-        # What Python compiles meanwhile is for the converter's account, too.
-        check=f"umask 022 && {HOME}/releases/{daemon.id}/bin/webp-converter config check --config {CONFIG}",
+        check=f"{HOME}/releases/{daemon.id}/bin/webp-converter config check --config {CONFIG}",
         trial=str(TRIAL),
     )
     token(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import os
 import subprocess
 from collections.abc import Iterator
@@ -10,6 +12,8 @@ from pathlib import Path
 import pytest
 
 from host_agent.export import main
+
+pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="needs root, as the unit has it")
 
 SITE = 33
 NAME = ".bitrix-cdn"
@@ -37,11 +41,7 @@ def export(tmp_path: Path, upload: Path) -> Iterator[Path]:
     export, closed = tmp_path / "export", tmp_path / "closed"
     export.mkdir()
     closed.mkdir(mode=0)
-    mounted = subprocess.run(
-        ["mount", "-o", "bind,ro,private", str(upload), str(export)], capture_output=True, check=False
-    )
-    if mounted.returncode:
-        pytest.skip(f"can't mount: {mounted.stderr.decode().strip()}")
+    subprocess.run(["mount", "-o", "bind,ro,private", str(upload), str(export)], check=True)
     yield export
     subprocess.run(["umount", "--lazy", str(export)], check=True)
     assert main([str(upload), NAME, "release", *PRIVATE]) == 0
@@ -80,6 +80,25 @@ def test_php_can_neither_read_nor_remove_nor_replace_what_proves_the_mount(uploa
     ):
         assert by_php(script, upload) != 0, script
     assert (proof.stat().st_uid, proof.stat().st_mode & 0o7777, proof.stat().st_size) == (0, 0, 0)
+
+
+@pytest.mark.parametrize("error", [errno.EPERM, errno.ENOTTY, errno.EOPNOTSUPP])
+def test_where_files_cannot_be_made_immutable_it_is_there_all_the_same(
+    upload: Path,
+    proof: Path,
+    error: int,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """As in a container, and on file systems that know nothing of it."""
+
+    def refused(*_: object) -> None:
+        raise OSError(error, os.strerror(error))
+
+    monkeypatch.setattr(fcntl, "ioctl", refused)
+    assert main([str(upload), NAME, "prove"]) == 0
+    assert "can keep PHP from removing it" in capsys.readouterr().err
+    assert proof.stat().st_uid == 0
 
 
 def test_once_released_it_goes_like_any_other(upload: Path, proof: Path) -> None:
