@@ -121,6 +121,8 @@ def _placed(page: str, text: str) -> Command:
         return Command(page, "", text)
     if re.search(r"/var/www/cdn|webp-converter|varnish", text):
         return Command(page, "cdn", text)
+    if "originals-export" in text:
+        return Command(page, "bitrix", text)
     for host, pattern in _HOSTS.items():
         if re.search(pattern, page):
             return Command(page, host, text)
