@@ -383,7 +383,7 @@ class LabSiteSettings(Section):
 class HostEntry(BaseModel):
     """One host of the inventory: its address, and how the operator reaches it."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
     address: str
     """Address (or name) by which the *other* hosts reach this one; private where there is such a network."""

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
+from webp_converter.base.docstrings import attribute_docstrings
 
 from bitrix_cdn.settings.model import HostEntry, Settings
 
@@ -53,11 +54,12 @@ def _is_setting(field: FieldInfo) -> bool:
 def _table(model: type[BaseModel]) -> Iterator[str]:
     yield "| key | type | default | meaning |"
     yield "|---|---|---|---|"
+    meanings = attribute_docstrings(model)
     for name, field in model.model_fields.items():
         if _is_setting(field):
             value = field.get_default(call_default_factory=True)
             default = "required" if field.is_required() else f"`{_literal(value)}`"
-            meaning = _sentence(field.description).replace("|", "\\|")
+            meaning = _sentence(meanings[name]).replace("|", "\\|")
             yield f"| `{name}` | {_type(field.annotation)} | {default} | {meaning} |"
 
 

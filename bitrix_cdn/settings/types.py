@@ -63,7 +63,7 @@ Memory = Annotated[str, Field(pattern=r"^[1-9][0-9]*(kb|mb|gb)$")]
 class Section(BaseModel):
     """Base of all sections: unknown keys are refused, types are not guessed."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
 
 def mebibytes(memory: Memory) -> int:
