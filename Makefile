@@ -41,7 +41,7 @@ endef
 
 # What the tests need besides; a browser of that name need not be Debian's.
 .venv/packages: .venv/lab
-	$(call debian-packages,redis-server prometheus prometheus-alertmanager gpg gpg-agent wrk \
+	$(call debian-packages,redis-server restic prometheus prometheus-alertmanager gpg gpg-agent wrk \
 	  $$(command -v chromium >/dev/null || echo chromium))
 
 .PHONY: demo
@@ -115,6 +115,10 @@ screenshot: .venv/packages ## the picture of the lab's gallery in the README
 .PHONY: faults
 faults: .venv/packages ## the fault tables in full: 60 s cuts, 50 kills, 5,000 spooled files
 	FAULTS=full pytest converter_app/tests/test_faults.py tests/e2e/test_outages.py
+
+.PHONY: oracle
+oracle: .venv/packages ## seeded schedules of faults on a converter: nothing lost, nobody gets another picture: [SEED=1] [COUNT=1000] [JOBS=2]
+	python -m tests.oracle --seed $(or $(SEED),1) --count $(or $(COUNT),1000) --jobs $(or $(JOBS),2)
 
 .PHONY: fuzz
 fuzz: .venv/installed ## mutated pictures of every format through the image path: [SECONDS=300] [SEED=1]

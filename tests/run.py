@@ -64,7 +64,12 @@ def stages(suite: str | None, *, every: bool) -> list[Stage]:
         found.append(Stage("bookworm", what, 10, ("tests/testinfra", "tests/e2e", *chosen), lab=True))
     found += [_backup(name) for name in (suites if every else suites[:1])]
     found += [
-        Stage("converter", "the daemon", 8, ("converter_app/tests",)),
+        Stage(
+            "converter",
+            "the daemon",
+            8.5,
+            ("converter_app/tests", "tests/oracle", "-m", "not long and not edges"),
+        ),
         Stage("lab", "the lab itself", 2, ("tests/lab",), lab=True),
         Stage("unit", "what needs no host", 5, ("tests/unit",)),
     ]
@@ -113,7 +118,13 @@ def _by_night(suite: str) -> list[Stage]:
         Stage(f"edges-{suite}", f"{debian}, five hosts: edges, and rollouts killed", 60, edges, lab=True),
         Stage(f"removal-{suite}", f"{debian}: hosts as they were before", 12, removal, lab=True),
         Stage(f"outages-{suite}", f"{debian}: the faults between the hosts", 15, outages, lab=True),
+        Stage(f"oracle-{suite}", "the daemon: schedules of faults, by their seeds", 15, _oracle(suite)),
     ]
+
+
+def _oracle(suite: str) -> tuple[str, ...]:
+    """Half of the schedules: they are not about a release of Debian, and at night each stage has a runner."""
+    return ("tests/oracle", "-m", "long", "-k", "odd" if suite == "trixie" else "even")
 
 
 _DEBIAN = {"trixie": "Debian 13", "bookworm": "Debian 12"}
