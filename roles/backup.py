@@ -37,7 +37,7 @@ STATE = "/var/lib/bitrix-cdn/backup"
 CACHE = "/var/cache/bitrix-cdn-backup"
 PROMETHEUS = "/var/lib/prometheus/metrics2"
 PACKAGES = ("restic", "python3", "openssh-client")
-UNITS = ("bitrix-cdn-backup", "bitrix-cdn-backup-check")
+UNITS = ("bitrix-cdn-backup", "bitrix-cdn-backup-check", "bitrix-cdn-backup-drill")
 TIMERS = tuple(f"{unit}.timer" for unit in UNITS)
 
 

@@ -58,6 +58,19 @@ def check(everything: Fleet, limit: Sequence[str], say: Say, complain: Complain)
     _each(everything, limit, complain, work)
 
 
+def drill(everything: Fleet, limit: Sequence[str], say: Say, complain: Complain) -> None:
+    """Restores each host's last backup beside what is there, and compares."""
+
+    def work(member: Member) -> None:
+        state = _start(member, "bitrix-cdn-backup-drill", "drill")
+        say(
+            f"{member.name}: the last backup was restored, {state['drilled']} files are what was saved, "
+            f"{state['drill']['seconds']:.0f} s"
+        )
+
+    _each(everything, limit, complain, work)
+
+
 def _start(member: Member, unit: str, task: str) -> dict[str, Any]:
     """Runs a unit to its end, in its sandbox, and returns what it left.
 

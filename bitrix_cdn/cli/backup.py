@@ -63,6 +63,17 @@ def check(
 
 
 @backup.command()
+def drill(
+    context: typer.Context, inventory: InventoryFile = None, as_json: AsJson = False, limit: Limit = None
+) -> None:
+    """Restores the last backups into a scratch directory and compares, as the timer does each week."""
+    from bitrix_cdn.backup import tasks
+
+    session, fleet = _fleet(context)
+    tasks.drill(fleet, session.limit, session.say, session.complain)
+
+
+@backup.command()
 def init(context: typer.Context, inventory: InventoryFile = None, as_json: AsJson = False) -> None:
     """Makes the password file that the settings name, once."""
     from bitrix_cdn.backup import tasks

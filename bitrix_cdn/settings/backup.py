@@ -18,6 +18,9 @@ _SFTP = re.compile(r"sftp:([a-z_][a-z0-9_-]{0,31})@([A-Za-z0-9.-]+):((?:/[A-Za-z
 _HOST_KEY = r"^((ssh-ed25519|ssh-rsa|ecdsa-sha2-nistp(256|384|521)) [A-Za-z0-9+/]+=*)?$"
 
 
+Day = Literal["Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun"]
+
+
 def _repository(text: str) -> str:
     place = text.rpartition(":")[2]
     allowed = re.fullmatch(r"(/[A-Za-z0-9._+-]+)+", text) or _SFTP.fullmatch(text)
@@ -62,11 +65,15 @@ class BackupSettings(Section):
     spread_min: Annotated[int, Field(ge=0, le=720)] = 30
     """Minutes (0 to 720) by which each host comes later at random, so that not all come at once."""
 
-    check_day: Literal["Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun"] = "Sun"
+    check_day: Day = "Sun"
     """The day of the week when what is no longer kept is cleared away and the repository is checked."""
 
     check_percent: Annotated[int, Field(ge=0, le=100)] = 5
     """Share (0 to 100) of the stored data that this check reads whole, each time another; 0: none."""
+
+    drill_day: Day = "Wed"
+    """The day of the week when the last backup is restored beside what is there and compared with what was
+    saved."""
 
     keep_daily: Annotated[int, Field(ge=1, le=3650)] = 7
     """Days (1 to 3650) of which the last backup is kept."""

@@ -19,13 +19,14 @@ from host_agent.backup.state import State
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="bitrix-cdn-backup",
-        description="Makes, lists, checks and puts back the backups of this host.",
+        description="Makes, lists, checks, drills and puts back the backups of this host.",
         epilog="Exit status: 0; 1 for a failure; 2 for a wrong command; 3: wrong password; 4: locked; 5: no "
         "repository there; 6: no space left.",
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     commands.add_parser("run", help="make a backup now")
     commands.add_parser("check", help="clear away what is no longer kept, check the rest")
+    commands.add_parser("drill", help="restore the last one beside what is there, and compare")
     commands.add_parser("list", help="the backups of this host")
     commands.add_parser("status", help="how the last ones went, as JSON")
     begin = commands.add_parser("restore-begin", help="choose what bitrix-cdn restore puts back")
@@ -62,6 +63,9 @@ def _run(config: Config, options: argparse.Namespace) -> None:
         case "check":
             run.check(config)
             print("the repository is whole")
+        case "drill":
+            state = run.drill(config)
+            print(f"backup restored: {state.drilled} files are what was saved")
         case "list":
             found = restore.snapshots(config)
             if options.json:

@@ -72,6 +72,9 @@ def explain(said: str, repository: str, public_key: str = "") -> BackupError:
             return BackupError(f"{repository}: {text.format(*found, key=public_key)}", status)
     lines = [line.strip() for line in said.splitlines() if line.strip()]
     last = next((line for line in reversed(lines) if line.startswith("Fatal:")), lines[-1] if lines else "")
+    if re.match(r"Fatal: There were \d+ errors", last):  # how many, but not what
+        last = next((line for line in lines if line.startswith("ignoring error for ")), last)
+        last = last.removeprefix("ignoring error for ")
     return BackupError(
         f"{repository}: {last.removeprefix('Fatal:').strip() or 'restic failed and said nothing'}"
     )

@@ -6,7 +6,8 @@ import json
 import os
 import shlex
 import subprocess
-from collections.abc import Iterable, Sequence
+import tempfile
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -14,6 +15,11 @@ from typing import Any
 
 from host_agent.backup.config import Config
 from host_agent.backup.errors import BackupError, Status, explain
+
+TAG = "bitrix-cdn"
+"""Of each of our snapshots."""
+PICTURES = "pictures"
+"""Of those with pictures."""
 
 _INCOMPLETE = 3
 """restic's exit status when it made a snapshot without some of the files."""
@@ -187,6 +193,31 @@ class Repository:
         """Bytes of all files in a snapshot."""
         stats = json.loads(self._run(["stats", "--json", "--mode", "restore-size", snapshot]))
         return int(stats["total_size"])
+
+    def files(self, snapshot: str, directory: str) -> Iterator[tuple[str, int]]:
+        """The regular files below a directory of a snapshot, with their bytes, as they are read.
+
+        :raises BackupError: the snapshot can't be read to its end.
+        """
+        arguments = [*self._base, "ls", "--json", "--recursive", snapshot, directory]
+        with (
+            tempfile.TemporaryFile("w+") as said,
+            subprocess.Popen(
+                arguments,
+                env=self._environment,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=said,
+                text=True,
+            ) as process,
+        ):
+            assert process.stdout
+            for message in map(json.loads, process.stdout):
+                if message.get("type") == "file":
+                    yield message["path"], message.get("size", 0)
+            if process.wait():
+                said.seek(0)
+                raise self._explained(said.read())
 
     def restore(self, snapshot: str, patterns: Sequence[str], target: str) -> None:
         """Puts what matches the patterns below `target` and reads it again to compare."""

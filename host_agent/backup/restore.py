@@ -20,8 +20,8 @@ from host_agent.backup import files
 from host_agent.backup.config import Config
 from host_agent.backup.errors import BackupError, Status
 from host_agent.backup.parts import Part, parts
-from host_agent.backup.restic import Repository, Snapshot, chosen
-from host_agent.backup.run import MANIFEST, PICTURES, TAG
+from host_agent.backup.restic import PICTURES, TAG, Repository, Snapshot, chosen
+from host_agent.backup.run import MANIFEST
 from host_agent.backup.state import Restore, State, alone, forget_restore
 
 APPLIED = "/var/lib/bitrix-cdn/applied"

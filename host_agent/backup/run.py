@@ -1,4 +1,4 @@
-"""Makes a backup, and checks the repository; systemd's timers call both."""
+"""Makes a backup, checks the repository, drills a restore; systemd's timers call all three."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from typing import Any
 
 from host_agent.backup import files
 from host_agent.backup.config import Config
+from host_agent.backup.contents import Contents, summed, unchanged
+from host_agent.backup.drill import compare
 from host_agent.backup.errors import BackupError, Status
 from host_agent.backup.parts import parts
-from host_agent.backup.restic import Repository
+from host_agent.backup.restic import PICTURES, TAG, Repository
 from host_agent.backup.state import Restore, State, alone
 
-TAG = "bitrix-cdn"
-PICTURES = "pictures"
 MANIFEST = "manifest.json"
 """What is in the snapshot, below `staged/`."""
 
@@ -40,6 +40,14 @@ def check(config: Config) -> State:
     :raises BackupError: something is damaged, or it couldn't be looked at.
     """
     return _remembered(config, "check", _check)
+
+
+def drill(config: Config) -> State:
+    """Restores the last backup beside what is there, and compares.
+
+    :raises BackupError: it couldn't be restored, or isn't what was saved.
+    """
+    return _remembered(config, "drill", _drill)
 
 
 def _remembered(config: Config, task: str, run: Callable[[Config, State], State]) -> State:
@@ -91,15 +99,18 @@ def _backup(config: Config, state: State) -> State:
             "parts": facts,
         }
         (staged / MANIFEST).write_text(json.dumps(manifest))
-        paths = [
+        told = [
             *(found for pattern in (*config.identity, *config.configuration) for found in matching(pattern)),
-            *(path for path in config.pictures if config.with_pictures and Path(path).is_dir()),
             *map(str, stages),
         ]
+        before = Contents.load(directory)
+        sums = summed(told, config.excluded, before.sums if before else {})
+        paths = [*told, *(path for path in config.pictures if config.with_pictures and Path(path).is_dir())]
         if config.spool and not files.mounted(config.spool) and Path(config.spool).is_dir():
             paths.append(config.spool)
         tags = [TAG, *([PICTURES] if config.with_pictures else [])]
         made = repository.backup(list(dict.fromkeys(paths)), config.excluded, tags)
+        Contents(made.id, tuple(dict.fromkeys(told)), unchanged(sums)).save(directory)
     finally:
         for stage in stages:
             shutil.rmtree(stage, ignore_errors=True)
@@ -115,11 +126,24 @@ def matching(pattern: str) -> list[str]:
 
 
 def _check(config: Config, state: State) -> State:
+    repository, state = _opened(config, state)
+    repository.forget(prune=True)
+    repository.check()
+    return state
+
+
+def _drill(config: Config, state: State) -> State:
+    repository, state = _opened(config, state)
+    return replace(state, drilled=compare(config, repository))
+
+
+def _opened(config: Config, state: State) -> tuple[Repository, State]:
+    """The repository that a backup was made in.
+
+    :raises BackupError: none was.
+    """
     repository = Repository(config)
     known = state.known(config.repository)
     if not known:
         raise BackupError(f"{config.repository}: no backup was made yet", Status.NO_REPOSITORY)
-    state = state.opened(config.repository, repository.open(known, create=False))
-    repository.forget(prune=True)
-    repository.check()
-    return state
+    return repository, state.opened(config.repository, repository.open(known, create=False))

@@ -18,7 +18,7 @@ METRICS = "bitrix_cdn_backup.prom"
 
 @dataclass(frozen=True)
 class Task:
-    """How the last `backup` or `check` went."""
+    """How the last `backup`, `check` or `drill` went."""
 
     run: float = 0
     """When it ended, in seconds since 1970; 0: never. Likewise `success`."""
@@ -46,12 +46,15 @@ class State:
     """Where that is."""
     backup: Task = Task()
     check: Task = Task()
+    drill: Task = Task()
     snapshot: str = ""
     size: int = 0
     """Bytes of all files in the last backup."""
     added: int = 0
     """Bytes of it that the repository didn't have before."""
     vanished: int = 0
+    drilled: int = 0
+    """Files that the last good drill restored and compared."""
 
     @classmethod
     def load(cls, directory: Path) -> State:
@@ -59,7 +62,8 @@ class State:
         try:
             values = json.loads((directory / "state.json").read_text())
             backup, check = Task(**values.pop("backup")), Task(**values.pop("check"))
-            return cls(backup=backup, check=check, **values)
+            drill = Task(**values.pop("drill", {}))  # an earlier release wrote none
+            return cls(backup=backup, check=check, drill=drill, **values)
         except (OSError, ValueError, TypeError, KeyError, AttributeError):
             return cls()
 
@@ -71,17 +75,17 @@ class State:
         return replace(self, place=place, repository=repository)
 
     def save(self, directory: Path, metrics: str) -> None:
-        _write(directory / "state.json", json.dumps(asdict(self)), 0o600)
+        write(directory / "state.json", json.dumps(asdict(self)), 0o600)
         Path(metrics).mkdir(mode=0o755, parents=True, exist_ok=True)
-        _write(Path(metrics) / METRICS, self.metrics(), 0o644)
+        write(Path(metrics) / METRICS, self.metrics(), 0o644)
 
     def metrics(self) -> str:
         """For node_exporter's textfile collector. What never was isn't told."""
         lines = [
-            "# HELP backup_failed Whether the last backup, or check of the backups, failed.",
+            "# HELP backup_failed Whether the last backup, check or drill of a restore failed.",
             "# TYPE backup_failed gauge",
         ]
-        tasks = {"backup": self.backup, "check": self.check}
+        tasks = {"backup": self.backup, "check": self.check, "drill": self.drill}
         ran = {name: task for name, task in tasks.items() if task.run}
         lines += [f'backup_failed{{what="{name}"}} {int(bool(task.error))}' for name, task in ran.items()]
         for name, help_, values in (
@@ -106,6 +110,12 @@ class State:
                 "# HELP backup_added_bytes What the repository did not have before it.",
                 "# TYPE backup_added_bytes gauge",
                 f"backup_added_bytes {self.added}",
+            ]
+        if self.drill.success:
+            lines += [
+                "# HELP backup_drill_files Files that the last good drill restored and compared.",
+                "# TYPE backup_drill_files gauge",
+                f"backup_drill_files {self.drilled}",
             ]
         return "".join(f"{line}\n" for line in lines)
 
@@ -137,7 +147,7 @@ class Restore:
             raise BackupError(f"{path}: {error}; remove it to start over") from None
 
     def save(self, directory: Path) -> None:
-        _write(directory / "restore.json", json.dumps(asdict(self)), 0o600)
+        write(directory / "restore.json", json.dumps(asdict(self)), 0o600)
 
     def with_done(self, step: str) -> Restore:
         return replace(self, done=(*self.done, step))
@@ -171,7 +181,8 @@ def alone(directory: Path, patience: float = 0) -> Iterator[None]:
         yield
 
 
-def _write(path: Path, content: str, mode: int) -> None:
+def write(path: Path, content: str, mode: int) -> None:
+    """Replaces a file by one that is on the disk whole."""
     new = path.with_name(f".{path.name}.new")
     with new.open("w") as file:
         os.fchmod(file.fileno(), mode)

@@ -11,6 +11,7 @@ import contextlib
 import hashlib
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -279,16 +280,60 @@ def test_what_opens_it_is_told_to_nobody(world: World) -> None:
     assert found == ""
 
 
+_DAMAGE = r"""
+pack=$(find {place} -type f -printf '%s %p\n' | sort -n | tail -n 1 | cut -d ' ' -f 2)
+cp -p $pack /root/pack
+chmod u+w $pack
+printf damaged | dd of=$pack bs=1 seek=$(($(stat -c %s $pack) / 2)) conv=notrunc status=none
+echo $pack
+"""
+
+
+@contextlib.contextmanager
+def damaged_pack(world: World) -> Iterator[None]:
+    """The largest pack of the CDN host has other bytes in its middle meanwhile, where it is stored."""
+    pack = world.vault.run("sh", "-c", _DAMAGE.format(place=f"{PLACE}/cdn/data")).strip()
+    yield
+    world.vault.run("mv", "-f", "/root/pack", pack)
+
+
+def test_a_drill_restores_and_compares_and_fails_with_a_damaged_pack(world: World, figure: Figure) -> None:
+    started = time.monotonic()
+    said = world.backup("backup", "drill", "-i", world.over_sftp)
+    figure(f"a drill of two hosts: {time.monotonic() - started:.0f} s")
+    for name in ("bitrix", "cdn"):
+        assert re.search(
+            rf"^{name}: the last backup was restored, [1-9]\d* files are what was", said, re.M
+        ), said
+    assert int(json.loads(world.cdn.run("bitrix-cdn-backup", "status"))["drilled"]) > 10
+    with damaged_pack(world):
+        said = world.backup("backup", "drill", "-i", world.over_sftp, "--limit", "cdn", status=1)
+    assert "cdn: " in said
+    for remote in (world.bitrix, world.cdn):
+        assert remote.run("sh", "-c", "ls -d /var/lib/bitrix-cdn/backup/drill 2>&1 || true").startswith(
+            "ls: "
+        )
+
+
 def test_a_wrong_password_is_refused_and_rings(world: World) -> None:
     world.cdn.run("sh", "-c", f"cp -p {PASSWORD} {PASSWORD}.kept; echo wrong > {PASSWORD}")
     try:
         said = world.backup("backup", "run", "-i", world.over_sftp, "--limit", "cdn", status=1)
         assert "the password is not the repository's" in said
         firing = 'ALERTS{alertname="BackupFailed",alertstate="firing",host="cdn"}'
-        wait_until("BackupFailed", lambda: world.prometheus(firing), timeout=90, interval=1)
+        wait_until(
+            "BackupFailed of the backup, and of the drill before",
+            lambda: {one["metric"]["what"] for one in world.prometheus(firing)},
+            lambda whats: whats == {"backup", "drill"},
+            timeout=90,
+            interval=1,
+        )
     finally:
         world.cdn.run("mv", "-f", f"{PASSWORD}.kept", PASSWORD)
-    world.cdn.run("systemctl", "reset-failed", "bitrix-cdn-backup")
+    world.cdn.run("systemctl", "reset-failed", "bitrix-cdn-backup", "bitrix-cdn-backup-drill")
+    assert "files are what was saved" in world.backup(
+        "backup", "drill", "-i", world.over_sftp, "--limit", "cdn"
+    )
 
 
 def test_a_host_in_use_is_not_overwritten(world: World) -> None:

@@ -48,6 +48,12 @@ KEY = "ssh-ed25519 AAAA bitrix-cdn backup of cdn"
             "can't be reached: Connection refused",
         ),
         ("something\nFatal: pack is damaged\nmore\n", Status.FAILED, "pack is damaged"),
+        (
+            "ignoring error for /etc/redis: chmod /x: operation not permitted\nFatal: There were 1 errors\n",
+            Status.FAILED,
+            "/srv: /etc/redis: chmod /x: operation not permitted",
+        ),
+        ("Fatal: There were 2 errors\n", Status.FAILED, "There were 2 errors"),
         ("", Status.FAILED, "said nothing"),
     ],
 )
