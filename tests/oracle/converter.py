@@ -8,6 +8,7 @@ import hashlib
 import os
 import signal
 import subprocess
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -20,9 +21,10 @@ from webp_converter.queue.jobs import GROUP, Priority
 from webp_converter.variants.store import AVIF, DECISIONS, XATTR, Mark
 
 from converter_app.tests.harness import TOKEN, DaemonProcess, RedisServer, children_of, wait_until
+from tests.oracle.disk import HOOK, SYNCED, empty, lose
 from tests.oracle.history import Decision, Health, History, Lying, Seen, lost, misjudged, served_wrong
 from tests.oracle.schedules import BIG, Step
-from tests.oracle.versions import picture, version_of
+from tests.oracle.versions import SIDE, picture, version_of
 
 GRACE_S = 4.0
 """For how long a variant of what was replaced may still be served while the converter runs."""
@@ -58,7 +60,7 @@ class Visitors:
             self._paths = (*self._paths, path)
 
     def _ask(self) -> None:
-        while not self._over.wait(0.002):
+        while not self._over.wait(0.01):
             for path in self._paths:
                 begin = self._clock()
                 for suffix in (".avif", ".webp", ""):
@@ -85,9 +87,11 @@ class Visitors:
 class Run:
     """One schedule as it is played."""
 
-    def __init__(self, place: Path, settled_s: float, environment: dict[str, str]) -> None:
+    def __init__(self, place: Path, beside: Path, settled_s: float, bug: str) -> None:
         """
-        :param environment: of the daemon, besides this process' own.
+        :param place: where all is that the disk may be too full for.
+        :param beside: where there is room.
+        :param bug: code that each process of the converter runs first.
         """
         self._settled_s = settled_s
         self._began = time.monotonic()
@@ -101,7 +105,11 @@ class Run:
         self.daemon = DaemonProcess(
             place / "cdn", self.server.url, **_PATIENT, api={"token_file": str(token)}
         )
-        self.environment = environment
+        self._noted = beside / "synced"
+        self._noted.touch()
+        (beside / "sitecustomize.py").write_text(HOOK + bug)
+        path = os.pathsep.join([str(beside), os.environ.get("PYTHONPATH", "")])
+        self._environment = {SYNCED: str(self._noted), "PYTHONPATH": path}
         self.root = self.daemon.root
         self.visitors = Visitors(self.root, self.now)
         self._over = threading.Event()
@@ -110,7 +118,6 @@ class Run:
         self._watcher = threading.Thread(target=self._watch_health, daemon=True)
         self.start_the_daemon()
         self._watcher.start()
-        wait_until(lambda: self._is_up, timeout_s=30)
 
     def now(self) -> float:
         return time.monotonic() - self._began
@@ -151,7 +158,7 @@ class Run:
             self.history.acknowledge(path, self.now())
 
     def write(self, step: Step) -> None:
-        self._put(step.path, step.version, picture(step.version))
+        self._put(step.path, step.version, picture(step.version, step.number or SIDE))
 
     rewrite = write
 
@@ -212,9 +219,6 @@ class Run:
         source.rename(target)
         self.history.move_all(step.path, step.to, begin, self.now())
 
-    def rest(self, _: Step) -> None:
-        """Nothing."""
-
     # What fails
 
     def _down(self) -> None:
@@ -228,8 +232,8 @@ class Run:
 
     @contextlib.contextmanager
     def _with_environment(self) -> Iterator[None]:
-        before = {name: os.environ.get(name) for name in self.environment}
-        os.environ.update(self.environment)
+        before = {name: os.environ.get(name) for name in self._environment}
+        os.environ.update(self._environment)
         try:
             yield
         finally:
@@ -242,6 +246,16 @@ class Run:
     def kill_the_daemon(self, _: Step) -> None:
         self._down()
         self.daemon.kill()
+
+    def cut_the_power(self, step: Step) -> None:
+        """The daemon's host goes out. Of what the shop wrote within the last moment, half is lost as well."""
+        self._down()
+        self.daemon.kill()
+        lose(self.root, self._noted)
+        for path, version in self.history.doubt(self.now() - step.number % 1000 / 1000):
+            if version % 2:
+                with contextlib.suppress(FileNotFoundError):
+                    empty(self.root / path)
 
     def restart_the_daemon(self, _: Step) -> None:
         self._down()
@@ -264,6 +278,9 @@ class Run:
         assert self.daemon.process
         self.daemon.process.send_signal(signal.SIGCONT)
         self._wanted_up = True
+
+    def wait_for_the_daemon(self, _: Step | None = None) -> None:
+        wait_until(lambda: self._is_up, timeout_s=60)
 
     def kill_a_worker(self, step: Step) -> None:
         """Any process of the daemon's but itself."""
@@ -447,17 +464,18 @@ def play(
     place: Path,
     tell: Callable[[str], object] = lambda _: None,
     settled_s: float = SETTLED_S,
-    **environment: str,
+    bug: str = "",
 ) -> list[str]:
     """Plays a schedule in an empty directory; what was wrong.
 
     :param tell: is told of each step before it is done.
     :param settled_s: how long it may take the converter to come to its end with it.
-    :param environment: variables that only the converter has.
+    :param bug: code that each process of the converter runs first.
     """
-    with small_disk(place):
-        run = Run(place, settled_s, environment)
+    with tempfile.TemporaryDirectory(prefix="oracle-") as beside, small_disk(place):
+        run = Run(place, Path(beside), settled_s, bug)
         try:
+            run.wait_for_the_daemon()
             for step in steps:
                 tell(f"{run.now():8.3f} s  {step}")
                 run.do(step)

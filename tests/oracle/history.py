@@ -108,6 +108,16 @@ class History:
                 self.move(path, target, begin, now)
                 self.spans[target] = [*before, *self.spans[target]]
 
+    def doubt(self, since: float) -> list[tuple[str, int]]:
+        """The paths, with their versions, that were written since a moment: no longer sure to be whole."""
+        doubted = []
+        for path, now in self.present():
+            if any(since <= span.whole < math.inf for span in now):
+                doubted.append((path, now[-1].version))
+                before = [span for span in self.spans[path] if span.end < math.inf]
+                self.spans[path] = [*before, *(span._replace(whole=math.inf) for span in now)]
+        return doubted
+
     def present(self) -> Iterator[tuple[str, list[Span]]]:
         """The paths that have a picture now, with the versions that it may be."""
         for path, spans in self.spans.items():

@@ -36,6 +36,7 @@ class Step(NamedTuple):
 FAULTS = {
     "kill the daemon": ("start the daemon", "daemon"),
     "freeze the daemon": ("thaw the daemon", "daemon"),
+    "cut the power": ("start the daemon", "daemon"),
     "restart the daemon": ("", "daemon"),
     "restart the daemon with AVIF": ("", "daemon"),
     "kill a worker": ("", "daemon"),

@@ -6,7 +6,6 @@ its number: `python -m tests.oracle --seed N --show`.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -37,9 +36,12 @@ def test_whatever_fails_nothing_is_lost_and_nobody_gets_another_picture(seed: in
 
 PICTURE, OTHER = (f"{DIRECTORIES[0]}/{name}.jpg" for name in ("picture", "other"))
 WRITTEN = Step("write", PICTURE, version=21930, pause_s=1.5)
+LARGE = WRITTEN._replace(number=200)  # AVIF isn't smaller than WebP for a tiny picture
 ANOTHER = Step("write", OTHER, version=13158, pause_s=0.5)
 REWRITTEN = Step("rewrite", PICTURE, version=43605, pause_s=0.5)
 REMOVED = Step("remove", PICTURE, pause_s=0.5)
+UP = Step("wait for the daemon")
+POWER_LOSS = (Step("cut the power"), Step("start the daemon"), UP)
 
 _UNNOTICED = """
 real = store.Store.remove_stale
@@ -67,6 +69,17 @@ def write(self, data, *arguments, **options):
     return real(self, data[:len(data) // 2], *arguments, **options)
 store.Store.write = write
 """
+_UNSYNCED = """
+real = store.Store._synced
+def unsynced(self, finished):
+    sync, os.fdatasync = os.fdatasync, lambda fd: None
+    try:
+        return real(self, finished)
+    finally:
+        os.fdatasync = sync
+store.Store._synced = unsynced
+"""
+_AVIF_UNSYNCED = _UNSYNCED.replace("._synced", "._sync_avif")
 _GREEDY = """
 real = store.Store.publish
 def publish(self, batch):
@@ -89,8 +102,21 @@ store.Store.publish = publish
             id="another's variant",
         ),
         pytest.param(
+            _UNSYNCED,
+            [WRITTEN, *POWER_LOSS],
+            ["that is no whole picture", "webp: no whole picture"],
+            id="a variant that nobody synced",
+        ),
+        pytest.param(
+            _AVIF_UNSYNCED,
+            [Step("restart the daemon with AVIF"), UP, LARGE, *POWER_LOSS],
+            ["that is no whole picture", "avif: no whole picture"],
+            id="AVIF that nobody synced-even",
+            marks=pytest.mark.long,
+        ),
+        pytest.param(
             _FOR_EVER,
-            [WRITTEN, REWRITTEN, Step("rest", pause_s=GRACE_S)],
+            [WRITTEN, REWRITTEN, UP._replace(pause_s=GRACE_S)],
             ["describes another original", "due to be gone at"],
             id="a stale variant-odd",
             marks=pytest.mark.long,
@@ -114,13 +140,7 @@ store.Store.publish = publish
 def test_a_bug_that_is_planted_is_found(
     bug: str, steps: Sequence[Step], words: Sequence[str], tmp_path: Path
 ) -> None:
-    """Python imports `sitecustomize` before anything else: in the daemon, and in all that it starts."""
-    planted = tmp_path / "bug"
-    planted.mkdir()
-    (planted / "sitecustomize.py").write_text(f"import os\nfrom webp_converter.variants import store\n{bug}")
-    place = tmp_path / "place"
-    place.mkdir()
-    path = os.pathsep.join([str(planted), os.environ.get("PYTHONPATH", "")])
-    problems = play(steps, place, settled_s=1.5, PYTHONPATH=path)
+    bug = f"import os\nfrom webp_converter.variants import store\n{bug}"
+    problems = play(steps, tmp_path, settled_s=1.5, bug=bug)
     for wanted in words:
         assert any(wanted in problem for problem in problems), problems

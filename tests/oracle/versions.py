@@ -11,13 +11,16 @@ from PIL import Image
 
 from tests.kit import pictures
 
+SIDE = 96
+"""Pixels of a picture, where nothing else is said."""
+
 _CELLS = 4
 _DARK, _LIGHT = 70, 185
 _SCALE = 0.4
 """How much of the photograph is left in a cell: enough that no two pictures compress alike."""
 
 
-def picture(version: int, side: int = 96) -> bytes:
+def picture(version: int, side: int = SIDE) -> bytes:
     """A JPEG whose cells are dark or light, after the bits of its version.
 
     :param version: from 0 to 65,535.

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 
 import pytest
 
 from tests.kit import pictures
+from tests.oracle.disk import lose
 from tests.oracle.history import Decision, Health, History, Lying, Seen, lost, misjudged, served_wrong
 from tests.oracle.schedules import FAULTS, schedule
 from tests.oracle.versions import picture, version_of
@@ -86,6 +88,27 @@ def test_a_decision_is_about_the_picture_beside_it() -> None:
         ([good, good._replace(original=B)], "original is gone"),
     ):
         assert any(words in line for line in misjudged(tree, others)), words
+
+
+def test_what_a_power_loss_makes_doubtful_is_there_or_not() -> None:
+    history = written(B, 2, 3, written())
+    assert history.doubt(2) == [(B, 2)]
+    for there in ({}, {B: Lying(2, 102)}, {B: Lying(None, 0)}):
+        assert not lost(history, {A: Lying(1, 101), **there})
+    assert lost(history, {B: Lying(2, 102)})
+
+
+def test_only_what_nobody_synced_is_lost(tmp_path: Path) -> None:
+    synced, unsynced, original = (tmp_path / name for name in ("a.jpg.webp", "b.jpg.avif", "b.jpg"))
+    for path in (synced, unsynced, original):
+        path.write_bytes(b"data")
+    status = synced.stat()
+    noted = tmp_path / "noted"
+    noted.write_text(f"{status.st_ino} {status.st_size} {status.st_mtime_ns}\n")
+    before = unsynced.stat().st_mtime_ns
+    assert lose(tmp_path, noted) == [unsynced]
+    assert (unsynced.stat().st_size, unsynced.stat().st_mtime_ns) == (0, before)
+    assert synced.read_bytes() == original.read_bytes() == b"data"
 
 
 # What visitors got
