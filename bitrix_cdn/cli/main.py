@@ -31,6 +31,7 @@ app = typer.Typer(
     name="bitrix-cdn",
     help=f"The pictures of a 1C-Bitrix shop on their own hosts.\n\n{HELP}",
     no_args_is_help=True,
+    add_completion=False,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
@@ -66,6 +67,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = list(sys.argv[1:] if arguments is None else arguments)
     session = Session()
     session.inventory = os.environ.get("BITRIX_CDN_INVENTORY")
+    if "_BITRIX_CDN_COMPLETE" in os.environ:
+        # Typer knows the shells only together with its own options, which the command `completion` replaces.
+        from typer._completion_classes import completion_init
+
+        completion_init()
     # pyinfra and paramiko log what is reported here in one line.
     for library in ("paramiko", "pyinfra"):
         logging.getLogger(library).setLevel(logging.CRITICAL)

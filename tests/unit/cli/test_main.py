@@ -194,11 +194,22 @@ def test_it_is_installed_and_a_module(words: list[str]) -> None:
     assert version.stdout.startswith("bitrix-cdn 0.")
 
 
-def test_completion_knows_the_commands() -> None:
+@pytest.mark.parametrize(
+    ("shell", "answer"), [("bash", "rollout\n"), ("zsh", '(("rollout":"'), ("fish", "rollout\t")]
+)
+def test_completion_knows_the_commands(shell: str, answer: str) -> None:
     command = Path(sys.executable).parent / "bitrix-cdn"
-    environment = {"_BITRIX_CDN_COMPLETE": "complete_bash", "COMP_WORDS": "bitrix-cdn ro", "COMP_CWORD": "1"}
-    said = subprocess.run([command], env=environment, capture_output=True, text=True, check=False)
-    assert said.stdout.split() == ["rollout"], said.stderr
+    words = {"COMP_WORDS": "bitrix-cdn rol", "COMP_CWORD": "1", "_TYPER_COMPLETE_ARGS": "bitrix-cdn rol"}
+    own = {"_BITRIX_CDN_COMPLETE": f"complete_{shell}", "_TYPER_COMPLETE_FISH_ACTION": "get-args"}
+    said = subprocess.run([command], env=own | words, capture_output=True, text=True, check=False)
+    assert answer in said.stdout, said.stderr
+
+
+def test_completion_has_one_command_and_no_options() -> None:
+    bin_ = Path(sys.executable).parent
+    for program in ("bitrix-cdn", "webp-converter"):
+        said = subprocess.run([bin_ / program, "--help"], capture_output=True, text=True, check=True)
+        assert "-completion" not in said.stdout
 
 
 def test_what_a_command_says_on_its_way_is_json_too(
