@@ -8,7 +8,7 @@ operations apart by the lines that they were called from.
 
 from pyinfra import host
 
-from bitrix_cdn.engine.prefetch import look_ahead, make_plan
+from bitrix_cdn.engine.prefetch import make_plan, prefetch_facts
 from roles.acme import acme
 from roles.agent import agent, no_former_agent
 from roles.alertmanager import alertmanager
@@ -33,7 +33,7 @@ from roles.sshd import sshd
 from roles.varnish import varnish
 
 settings = settings_of(host)
-look_ahead(host)
+prefetch_facts(host)
 preflight(settings)
 
 # The site's host and the CDN host have each other's files; these two and edges are what pictures come from.

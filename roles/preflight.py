@@ -16,7 +16,7 @@ from bitrix_cdn.engine.errors import OneLineError
 from bitrix_cdn.engine.keys import PublicKey
 from bitrix_cdn.fleet.audit import record_while_changing
 from bitrix_cdn.fleet.hold import HeldError, hold_while_changing
-from bitrix_cdn.fleet.lock import look_script, own_token, refusal
+from bitrix_cdn.fleet.lock import holder_script, own_token, refusal
 from bitrix_cdn.fleet.ssh import LoginError
 from bitrix_cdn.settings import Settings
 from bitrix_cdn.settings.inventory import GROUPS
@@ -58,7 +58,7 @@ class Machine(FactBase[dict[str, str]]):
             "echo systemd $(test -d /run/systemd/system && echo yes || echo no); "
             "echo firewalld $(systemctl is-active firewalld.service 2>/dev/null); "
             "echo selinux $(test -e /sys/fs/selinux/enforce && echo yes || echo no); "
-            f'echo "lock $({look_script()})"; '
+            f'echo "lock $({holder_script()})"; '
             f"d={shlex.quote(directory)}; "
             'while [ ! -d "$d" ]; do d=$(dirname "$d"); done; '
             'echo options $(findmnt -n -o OPTIONS --target "$d")'
@@ -144,7 +144,7 @@ def refuse_without_peer() -> None:
         ) from None
 
 
-def _suggested(shops: list[str]) -> str:
+def _site_settings(shops: list[str]) -> str:
     """What the inventory may say instead, for an error's text."""
     lines = []
     for shop in shops:
@@ -206,5 +206,5 @@ def preflight(settings: Settings) -> None:
             raise OneLineError(
                 f"{host.name}: there is no {', no '.join(shop['missing'])}; "
                 "settings.site must say where the shop is and what it runs as, and the shop's host is the "
-                f"one in group bitrix{_suggested(shop['found'])}"
+                f"one in group bitrix{_site_settings(shop['found'])}"
             )

@@ -126,7 +126,7 @@ def running_release(release: str, healthy_within_s: int) -> Generator[StringComm
         host.noop(f"{UNIT} runs release {release} with its files as they are")
         return
     if differences.wanted():
-        differences.tell(WrongUnit(UNIT, tuple(faults(now))))
+        differences.report(WrongUnit(UNIT, tuple(faults(now))))
     yield StringCommand(switch_script(release, healthy_within_s=healthy_within_s, restart=not right))
 
 

@@ -105,7 +105,7 @@ def confirmed_sshd_config(
         host.noop(f"the SSH server has {drop_in.path} as it must be")
         return
     if not taken and differences.wanted():
-        differences.tell(WrongUnit(unit, tuple(faults({**now, "enabled": "enabled"}))))
+        differences.report(WrongUnit(unit, tuple(faults({**now, "enabled": "enabled"}))))
     path = shlex.quote(drop_in.path)
     old = f"/run/{ROLLBACK}.conf"
     restore = (

@@ -9,10 +9,10 @@ from bitrix_cdn.adopt.errors import MigrationError
 from bitrix_cdn.adopt.reconcile import (
     PASSES,
     Verdicts,
+    classify,
     combine,
     few,
     join,
-    judge,
     list_local,
     names,
     need_space,
@@ -217,7 +217,7 @@ def _empty(way: Transfer, aside: str, *, known: bool) -> tuple[int, int, int]:
     if known:
         _fetch_written(way)
     written = names(way.bitrix.run(f"cat {HOME}/written").out) if different else set()
-    verdicts: Verdicts = judge(different, written)
+    verdicts: Verdicts = classify(different, written)
     if not way.mount_state().mounted:
         raise MigrationError(
             f"{way.bitrix.name}: the mount went away; nothing was removed, run the same command again"

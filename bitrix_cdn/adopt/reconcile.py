@@ -31,8 +31,8 @@ class Verdicts:
     """Different, for an unknown reason."""
 
 
-def judge(items: Iterable[rsync.Item], written_since: Collection[bytes]) -> Verdicts:
-    """Says why files differ after everything was copied.
+def classify(items: Iterable[rsync.Item], written_since: Collection[bytes]) -> Verdicts:
+    """Sorts files that differ after everything was copied by the reason.
 
     :param written_since: names that the site wrote on the receiving side after the switch.
     """

@@ -77,7 +77,7 @@ def call(member: Member, *arguments: str) -> Output:
 
     :raises BackupError: it fails, with its own line and status, or isn't there.
     """
-    return _judged(member, member.remote.run(f"{COMMAND} {' '.join(arguments)}", check=False))
+    return _checked(member, member.remote.run(f"{COMMAND} {' '.join(arguments)}", check=False))
 
 
 def answer(member: Member, *arguments: str) -> Any:
@@ -98,7 +98,7 @@ def follow(member: Member, *arguments: str) -> Iterator[str]:
     )
     for said in member.remote.follow(line, end=end):
         yield said.decode(errors="replace")
-    _judged(member, end[0])
+    _checked(member, end[0])
 
 
 def end_what_runs(member: Member) -> None:
@@ -106,7 +106,7 @@ def end_what_runs(member: Member) -> None:
     member.remote.run(f"systemctl stop {_RESTORE_UNIT} 2>/dev/null; true")
 
 
-def _judged(member: Member, output: Output) -> Output:
+def _checked(member: Member, output: Output) -> Output:
     if not output.status:
         return output
     if output.status in {126, 127}:

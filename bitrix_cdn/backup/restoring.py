@@ -38,7 +38,7 @@ def restore(
     with recorded([member.remote], f"restore {snapshot}", everything.inventory):
         fleet.connect(member, fingerprint)
         fleet.end_what_runs(member)
-        begun = _judge(member, force=force)
+        begun = _is_begun(member, force=force)
         fleet.prepare(member, everything.settings)
         display.say(f"{member.name}: restic and what opens the backups are in place")
 
@@ -59,7 +59,7 @@ def restore(
         display.say(f"{member.name}: restored in {time.monotonic() - started:.0f} s")
 
 
-def _judge(member: Member, *, force: bool) -> bool:
+def _is_begun(member: Member, *, force: bool) -> bool:
     """Whether a restore was begun there.
 
     :raises BackupError: the host is in use.

@@ -63,11 +63,11 @@ def allow(
 ) -> int:
     """Prints settings that allow what was found but is not declared: read them, then paste them."""
     from bitrix_cdn.drift import run
-    from bitrix_cdn.drift.allowances import suggestion
+    from bitrix_cdn.drift.allowances import settings_section
 
     session = session_of(context)
     report = run.check(session.file, session.limit, everything=True)
-    session.say(suggestion(report))
+    session.say(settings_section(report))
     for host in report.hosts:
         if host.failed:
             session.complain(HostError(f"{host.name}: could not be checked: {host.failed}"))

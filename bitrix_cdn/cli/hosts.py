@@ -55,11 +55,11 @@ def break_(
     context: typer.Context, inventory: InventoryFile = None, as_json: AsJson = False, limit: Limit = None
 ) -> None:
     """Removes the lock of each host, whoever holds it. A run in progress there loses its connection."""
-    from bitrix_cdn.fleet.locks import take_away
+    from bitrix_cdn.fleet.locks import break_locks
 
     session = session_of(context)
     session.result = {}
-    for remote, holder in take_away(session.chosen, session.file):
+    for remote, holder in break_locks(session.chosen, session.file):
         session.result[remote.name] = str(holder) if holder else None
         session.say(f"{remote.name}: {f'taken from {holder}' if holder else 'nobody holds it'}")
 

@@ -1,7 +1,7 @@
 """What a deploy would change, shown, kept, and compared with what it would change now.
 
-A plan is a drift check without its looks: the dry run of `deploy.py`, with what each operation tells. Here a
-file that not everybody may read is shown as well; secrets are masked in it as everywhere.
+A plan is a drift check without the inspection: the dry run of `deploy.py`, with what each operation reports.
+It also shows files that not everybody may read; secrets are masked in them as everywhere.
 """
 
 from __future__ import annotations

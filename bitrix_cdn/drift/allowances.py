@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from bitrix_cdn.drift.report import HostReport, Report
 
 
-def suggestion(report: Report) -> str:
+def settings_section(report: Report) -> str:
     """What to add to the section `drift` of the settings, as an inventory writes it.
 
     :param report: of a check that judged everything.

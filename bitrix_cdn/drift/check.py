@@ -7,8 +7,8 @@ Everything is told through :mod:`bitrix_cdn.engine.differences`. A host for whic
 from pyinfra import host, local, state
 from pyinfra.api.exceptions import PyinfraError
 
-from bitrix_cdn.drift.comparison import judge
-from bitrix_cdn.drift.deployment import tell_deployment
+from bitrix_cdn.drift.comparison import undeclared_in
+from bitrix_cdn.drift.deployment import report_deployment
 from bitrix_cdn.drift.expected import expected
 from bitrix_cdn.drift.inspection import Inspection
 from bitrix_cdn.drift.run import EVERYTHING, Checked, Unchecked
@@ -21,7 +21,7 @@ from roles.preflight import settings_of
 from roles.topology import asked_from_elsewhere
 
 
-def look() -> None:
+def report_undeclared() -> None:
     """Reports what this host has that is not declared."""
     settings = settings_of(host)
     managed = differences.managed()
@@ -39,28 +39,28 @@ def look() -> None:
         known=sorted(managed.files),
         ports=may_have.udp,
     )
-    for undeclared in judge(seen, may_have):
-        differences.tell(undeclared)
+    for undeclared in undeclared_in(seen, may_have):
+        differences.report(undeclared)
 
 
 def explain() -> None:
     """Tells which commands stand for a change that its operation has told nothing of."""
     for operation, data in state.ops[host].items():
         conditional = data.global_arguments["_if"]
-        if data.operation_meta.will_change and not conditional and not differences.told(operation):
+        if data.operation_meta.will_change and not conditional and not differences.reported(operation):
             commands = tuple(str(command) for command in data.command_generator())
-            differences.tell(Commands(commands), operation=operation)
+            differences.report(Commands(commands), operation=operation)
 
 
 try:
-    tell_deployment()
+    report_deployment()
     local.include("deploy.py")
-    look()
+    report_undeclared()
     explain()
     if host not in state.failed_hosts:
-        differences.tell(Checked(tuple(state.ops[host])))
+        differences.report(Checked(tuple(state.ops[host])))
 except PyinfraError as error:
     if isinstance(error, LoginError):
         # As one that can't be connected to: the other hosts are compared without it.
         state.failed_hosts.add(host)
-    differences.tell(Unchecked(str(error), held=isinstance(error, HeldError)))
+    differences.report(Unchecked(str(error), held=isinstance(error, HeldError)))

@@ -18,16 +18,16 @@ NO_LOGIN = ("nologin", "false", "sync", "halt", "shutdown")
 class Undeclared:
     """Something that is not declared."""
 
-    look: str
-    """One of :data:`bitrix_cdn.drift.report.LOOKS`."""
+    check: str
+    """One of :data:`bitrix_cdn.drift.report.INSPECTED`."""
     kind: str
     """`port`, `account`, `key` or `unknown-file`."""
     what: str
     summary: str
 
 
-def judge(seen: Seen, expected: Expected) -> list[Undeclared]:
-    """All that a host has and must not."""
+def undeclared_in(seen: Seen, expected: Expected) -> list[Undeclared]:
+    """All that a host has although nothing declares it."""
     return [
         *_ports(seen, expected),
         *_accounts(seen, expected),

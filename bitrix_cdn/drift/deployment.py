@@ -16,12 +16,12 @@ from roles.preflight import settings_of
 
 
 @functools.cache
-def tell_deployment() -> None:
+def report_deployment() -> None:
     """Tells where metrics belong, and the secrets that must not show."""
     settings = settings_of(host)
     logins = (one.data.get(key) for one in inventory for key in ("ssh_password", "ssh_key_password"))
     secrets = (*_secrets(settings.model_dump(mode="json")), *logins)
-    differences.tell(Deployment(settings.mounts.metrics, tuple(filter(None, secrets))))
+    differences.report(Deployment(settings.mounts.metrics, tuple(filter(None, secrets))))
 
 
 def _secrets(value: Any) -> Iterator[str]:

@@ -17,7 +17,7 @@ CLEAN, FAILED, DRIFT = 0, 1, 3
 
 
 PORTS, ACCOUNTS, KEYS, FILES = "Listening ports", "Accounts", "SSH keys", "Files in our directories"
-LOOKS = (PORTS, ACCOUNTS, KEYS, FILES)
+INSPECTED = (PORTS, ACCOUNTS, KEYS, FILES)
 """What is compared beside the operations of the deploy."""
 
 
@@ -52,7 +52,7 @@ class HostReport:
     held: bool = False
     """Whether that is because somebody else is at work on it."""
     checks: list[str] = field(default_factory=list)
-    """All that was compared: operations and looks."""
+    """All that was compared: operations, and what the inspection covers."""
     digest: str = ""
     """Of all that a deploy would change, as it was told, secrets included."""
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from bitrix_cdn.drift.comparison import Undeclared
 from bitrix_cdn.drift.redaction import Redaction, words
-from bitrix_cdn.drift.report import LOOKS, Difference, DriftError, HostReport, Report
+from bitrix_cdn.drift.report import INSPECTED, Difference, DriftError, HostReport, Report
 from bitrix_cdn.engine.findings import Commands, Finding, RefusedFile, SurplusFile, WrongFile, WrongUnit
 from bitrix_cdn.fleet import HostError, UsageError, deploys
 from bitrix_cdn.fleet.deploys import ROOT
@@ -93,12 +93,12 @@ def check(
     if failure and (failure.kind is not HostError or not result.entries):
         raise failure.error()
     told = ordered(findings)
-    mask = Redaction(told.deployment.secrets)
+    redaction = Redaction(told.deployment.secrets)
     groups = {entry.name: entry.groups for entry in result.entries}
     names = chosen(inventory, groups, limit)
     if failure and all(name in told.checked for name in names):
-        raise DriftError(f"{inventory}: pyinfra failed: {mask.text(failure.why)}")
-    hosts = [_host(name, groups[name], told, result, mask, salt) for name in names]
+        raise DriftError(f"{inventory}: pyinfra failed: {redaction.text(failure.why)}")
+    hosts = [_host(name, groups[name], told, result, redaction, salt) for name in names]
     return Report(
         inventory,
         hosts,
@@ -126,23 +126,25 @@ def ordered(findings: Iterable[Finding]) -> Findings:
 
 
 def _host(
-    name: str, groups: Sequence[str], told: Findings, result: Result, mask: Redaction, salt: str | None
+    name: str, groups: Sequence[str], told: Findings, result: Result, redaction: Redaction, salt: str | None
 ) -> HostReport:
     if name not in told.checked:
         unchecked = told.unchecked.get(name, Unchecked(result.failure.why if result.failure else "", False))
         failed = result.faults.get(name) or unchecked.why or "could not be checked"
-        return HostReport(name, list(groups), failed=mask.text(failed), held=unchecked.held)
+        return HostReport(name, list(groups), failed=redaction.text(failed), held=unchecked.held)
     names = {one.hash: one.name.removeprefix("deploy.py | ") for one in result.operations}
     changed = [one.hash for one in result.operations if name in one.would_change]
     found: dict[str, list[Difference]] = {one: [] for one in changed}
-    looks = []
+    undeclared = []
     digest = [salt or "", *sorted(names[one] for one in changed)]
     for finding in told.of_hosts.get(name, []):
         if isinstance(finding.what, Undeclared):
-            looks.append(_of_look(finding.what, mask))
+            undeclared.append(_of_undeclared(finding.what, redaction))
         elif finding.operation in found:
             operation = finding.operation
-            found[operation] += _differences(finding.what, names[operation], mask, reveal=salt is not None)
+            found[operation] += _differences(
+                finding.what, names[operation], redaction, reveal=salt is not None
+            )
             digest.append(repr(finding.what))
     for operation, differences in found.items():
         if not differences:
@@ -151,43 +153,46 @@ def _host(
     return HostReport(
         name,
         list(groups),
-        [*(one for differences in found.values() for one in differences), *(looks if salt is None else ())],
-        checks=[*(names[one] for one in told.checked[name].operations if one in names), *LOOKS],
+        [
+            *(one for differences in found.values() for one in differences),
+            *(undeclared if salt is None else ()),
+        ],
+        checks=[*(names[one] for one in told.checked[name].operations if one in names), *INSPECTED],
         digest=hashlib.sha256("\n".join(digest).encode()).hexdigest(),
     )
 
 
-def _of_look(one: Undeclared, mask: Redaction) -> Difference:
-    return Difference(one.kind, mask.text(one.what), mask.text(one.summary), one.look)
+def _of_undeclared(one: Undeclared, redaction: Redaction) -> Difference:
+    return Difference(one.kind, redaction.text(one.what), redaction.text(one.summary), one.check)
 
 
-def _differences(what: object, operation: str, mask: Redaction, *, reveal: bool) -> list[Difference]:
+def _differences(what: object, operation: str, redaction: Redaction, *, reveal: bool) -> list[Difference]:
     """What one finding of an operation says."""
     match what:
         case WrongFile():
-            return _of_file(what, operation, mask, reveal=reveal)
+            return _of_file(what, operation, redaction, reveal=reveal)
         case SurplusFile(path):
-            return [Difference("file", mask.text(path), "must not be there", operation)]
+            return [Difference("file", redaction.text(path), "must not be there", operation)]
         case RefusedFile(path, words):
-            return [Difference("file", mask.text(path), mask.text(words), operation)]
+            return [Difference("file", redaction.text(path), redaction.text(words), operation)]
         case WrongUnit(unit, faults):
-            return [Difference("service", unit, mask.text("; ".join(faults)), operation)]
+            return [Difference("service", unit, redaction.text("; ".join(faults)), operation)]
         case Commands(commands):
-            return _of_commands(commands, operation, mask)
+            return _of_commands(commands, operation, redaction)
     raise TypeError(what)
 
 
-def _of_file(one: WrongFile, operation: str, mask: Redaction, *, reveal: bool) -> list[Difference]:
+def _of_file(one: WrongFile, operation: str, redaction: Redaction, *, reveal: bool) -> list[Difference]:
     path = one.path
     if one.kind != "file":
-        fault = "is missing" if one.kind == "nothing" else f"is a {mask.text(one.kind)}, must be a file"
+        fault = "is missing" if one.kind == "nothing" else f"is a {redaction.text(one.kind)}, must be a file"
         return [Difference("file", path, fault, operation)]
     found = []
     mode, user, group = one.must_access
     if one.access and one.access != one.must_access:
         is_mode, is_user, is_group = one.access
         fault = f"is {is_mode} {is_user}:{is_group}, must be {mode} {user}:{group}"
-        found.append(Difference("access", path, mask.text(fault), operation))
+        found.append(Difference("access", path, redaction.text(fault), operation))
     if one.same:
         return found
     if one.content is None:
@@ -195,7 +200,7 @@ def _of_file(one: WrongFile, operation: str, mask: Redaction, *, reveal: bool) -
     # What not everybody may read holds secrets, or was closed as it does now.
     closed = any(not int(bits, 8) & 0o004 for bits in (mode, *one.access[:1]))
     public = _public(path) if closed else None
-    diff = mask.diff(path, one.content, one.must_content, public=public, reveal=reveal)
+    diff = redaction.diff(path, one.content, one.must_content, public=public, reveal=reveal)
     return [
         *found,
         Difference("file", path, "differs" if diff else "differs in its line ends", operation, diff),
@@ -209,9 +214,9 @@ def _public(path: str) -> set[str]:
     return {word for source in sources for word in words(source.read_text())}
 
 
-def _of_commands(commands: Sequence[str], operation: str, mask: Redaction) -> list[Difference]:
+def _of_commands(commands: Sequence[str], operation: str, redaction: Redaction) -> list[Difference]:
     shown = " ; ".join(line for command in commands for line in command.strip().splitlines()[:1])
-    shown = mask.text(shown if len(shown) <= 160 else f"{shown[:159]}\N{HORIZONTAL ELLIPSIS}")
+    shown = redaction.text(shown if len(shown) <= 160 else f"{shown[:159]}\N{HORIZONTAL ELLIPSIS}")
     summary = f"a deploy would run: {shown}" if shown else "a deploy would change it"
     missing = [package for command in commands for package in packages(command)]
     if missing:

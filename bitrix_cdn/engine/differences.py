@@ -1,5 +1,5 @@
-"""What a dry run finds on a host, told to whoever asks for it, as `bitrix-cdn drift` does: see
-:mod:`bitrix_cdn.engine.findings`. Without a listener nothing here does anything.
+"""What a dry run finds on a host, reported to a listener such as `bitrix-cdn drift`: see
+:mod:`bitrix_cdn.engine.findings`. Without a listener the functions do nothing.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from pyinfra import host
 
 from bitrix_cdn.engine.findings import Finding, send, wanted
 
-__all__ = ["Managed", "manage", "managed", "tell", "told", "wanted"]
+__all__ = ["Managed", "manage", "managed", "report", "reported", "wanted"]
 
 
 @dataclass
@@ -24,26 +24,26 @@ class Managed:
 
 
 _managed: dict[str, Managed] = {}
-_told: dict[tuple[str, str | None], set[str]] = {}
+_reported: dict[tuple[str, str | None], set[str]] = {}
 
 
-def tell(what: object, *, operation: str | None = None) -> None:
+def report(what: object, *, operation: str | None = None) -> None:
     """Reports a finding on this host, for the operation that it is called in; the same one only once, as
     the body of an operation may be run several times (:mod:`bitrix_cdn.engine.prefetch`).
 
     :param operation: the hash of the operation that it is about, where that is another one.
     """
     operation = operation or host.current_op_hash
-    before = _told.setdefault((host.name, operation), set())
+    before = _reported.setdefault((host.name, operation), set())
     digest = hashlib.sha256(repr(what).encode()).hexdigest()
     if digest not in before:
         before.add(digest)
         send(Finding(host.name, operation, what))
 
 
-def told(operation: str) -> bool:
+def reported(operation: str) -> bool:
     """Whether an operation, by its hash, has reported a finding on this host."""
-    return (host.name, operation) in _told
+    return (host.name, operation) in _reported
 
 
 def manage(*, files: Iterable[str] = (), units: Iterable[str] = ()) -> None:

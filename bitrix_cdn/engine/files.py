@@ -23,7 +23,7 @@ from bitrix_cdn.engine.cache import CACHE
 from bitrix_cdn.engine.errors import RefusalError
 from bitrix_cdn.engine.findings import RefusedFile, SurplusFile, WrongFile
 from bitrix_cdn.engine.journal import record_script
-from bitrix_cdn.engine.prefetch import Joint, together
+from bitrix_cdn.engine.prefetch import BatchedFact, together
 
 TEMPLATES = Path(__file__).parents[2] / "templates"
 
@@ -141,7 +141,7 @@ def _toml(value: object) -> str:
     raise jinja2.TemplateRuntimeError(f"TOML has no form for {value!r}")
 
 
-class Paths(Joint[dict[str, tuple[str, str, str, str]]]):
+class Paths(BatchedFact[dict[str, tuple[str, str, str, str]]]):
     """The content and ownership of any number of files, in one command.
 
     Returns `{path: (sha256, mode, user, group)}`; a path that isn't a regular file is left out.
@@ -183,7 +183,7 @@ class Paths(Joint[dict[str, tuple[str, str, str, str]]]):
         return found
 
 
-class Places(Joint[dict[str, list[tuple[int, str, str, str]]]]):
+class Places(BatchedFact[dict[str, list[tuple[int, str, str, str]]]]):
     """What any number of directories are, in one command.
 
     Returns `{path: [(mode, user, group, path), ...]}`: the directory itself, and if its path is a symbolic
@@ -322,7 +322,7 @@ class Existing(FactBase[list[str]]):
         return list(output)
 
 
-class Obstacles(Joint[list[tuple[str, str]]]):
+class Obstacles(BatchedFact[list[tuple[str, str]]]):
     """What of another kind lies where files and directories must be, in one command.
 
     Returns `[(kind, path), ...]` with the kind that must be there, `file` or `directory`.
@@ -384,7 +384,7 @@ def stale(files: Sequence[File]) -> list[File]:
             if not wrong.same:
                 there = None if content is None else content.decode(errors="replace")
                 wrong = replace(wrong, content=there, must_content=file.content)
-            differences.tell(wrong)
+            differences.report(wrong)
     return found
 
 
@@ -393,7 +393,7 @@ def surplus(paths: Sequence[str]) -> list[str]:
     found = host.get_fact(Existing, paths=paths) if paths else []
     if differences.wanted():
         for path in found:
-            differences.tell(SurplusFile(path))
+            differences.report(SurplusFile(path))
     return found
 
 
@@ -467,7 +467,7 @@ def tree(
     if refused:
         foreign = next((path for path in refused.foreign if path not in absent), "")
         if differences.wanted():
-            differences.tell(RefusedFile(foreign or root, refused.words))
+            differences.report(RefusedFile(foreign or root, refused.words))
         elif foreign:
             raise RefusalError(f"{host.name}: {refused.words}; put it right or move it away: it isn't ours")
         if not wrong and not too_many and (foreign or not refused.named):

@@ -1,32 +1,32 @@
-"""Facts of many operations in one trip to the host, in any deploy: `look_ahead` first, `make_plan` last.
+"""Gets the facts of many operations in one round trip: `prefetch_facts` first, `make_plan` last.
 
-    from bitrix_cdn.engine.prefetch import look_ahead, make_plan
+    from bitrix_cdn.engine.prefetch import prefetch_facts, make_plan
 
-    look_ahead(host)    # before the deploy's first operation
+    prefetch_facts(host)    # before the deploy's first operation
     ...
     make_plan(host)     # after its last
 
-pyinfra asks each fact when the operation that wants it is at its turn: one round trip a fact, and all hosts
-wait for the slowest. Here the bodies of the operations to come are run beforehand, each as far as the first
-fact that isn't known yet. All those facts are asked in one trip, and again, until no body wants more: as
-many trips as the longest chain of facts in one operation. When an operation's turn comes, its facts are
-answered from what is known.
+pyinfra gets each fact when the operation that needs it runs: one round trip a fact, and all hosts wait for
+the slowest. This module runs the bodies of the next operations beforehand, each up to the first fact that
+isn't cached yet. It gets all these facts in one round trip, and repeats this until no body needs another
+fact: as many round trips as the longest chain of facts in one operation. When an operation runs, its facts
+come from the cache.
 
-Nothing that may have changed is believed. Whatever is done to any host that isn't a fact (a command, an
-upload, an operation that did something in its own way) makes everything forgotten, of all hosts, as one
-host may change another. After that, facts are asked when they are wanted, then two operations ahead, four,
-and so on while nothing changes: a first deploy asks little in vain, and a run with one change is hardly
+The cache never holds anything that may have changed. Any action on any host other than a fact (a command, an
+upload, an operation that acts by other means) empties the cache of all hosts, because one host may change
+another. After that, facts are fetched when they are needed, then for two operations at a time, four, and so
+on while nothing changes. So a first deploy fetches few facts in vain, and a run with one change is hardly
 slower than one without.
 
-A plan (`--dry`, or a run that asks before it starts) is made once all operations are known, by `make_plan`;
+A plan (`--dry`, or a run that asks before it starts) is made by `make_plan` when all operations are known;
 without that last line it would be empty.
 
-A fact that can be asked for several things in one command says so, see :class:`Joint`: then it is one command
-for a hundred operations.
+A fact that can be got for several things by one command is a :class:`BatchedFact`: one command then serves a
+hundred operations.
 
 Bodies are run as pyinfra itself runs them to detect changes: no command that they yield is executed. A fact
-that fails is asked again when its operation is at its turn, and counts only then. Not asked ahead are facts
-with a time limit, with standard input, and those of a host that isn't connected.
+that fails is fetched again when its operation runs, and only that failure counts. Facts with a time limit or
+with standard input, and those of a host that isn't connected, are not prefetched.
 """
 
 from __future__ import annotations
@@ -57,8 +57,8 @@ T = TypeVar("T")
 _EVERYTHING = 1 << 30
 
 
-class Joint(FactBase[T]):
-    """A fact that can be asked for several things in one command; by itself it is as any other."""
+class BatchedFact(FactBase[T]):
+    """A fact that one command can get for several things; called alone it is like any other fact."""
 
     def together(self, several: Sequence[Mapping[str, Any]]) -> str:
         """The command that asks for all of them.
@@ -96,7 +96,7 @@ class _Asking(NamedTuple):
 
 
 class _Unknown(BaseException):
-    """Ends a body that wants a fact not known yet. Not an `Exception`: bodies may catch those."""
+    """Ends a body that needs a fact which isn't cached yet. Not an `Exception`: bodies may catch those."""
 
 
 @dataclass
@@ -110,15 +110,15 @@ class _Wanted:
 
 
 @dataclass
-class _Reach:
-    """How far ahead a host's operations have been looked at, as places in their order."""
+class _Window:
+    """For which of a host's operations facts were prefetched, as places in their order."""
 
     end: int = 0
-    window: int = _EVERYTHING
+    size: int = _EVERYTHING
 
 
-class Ahead(BaseStateCallback):
-    """What is known of all hosts of one run; see the module."""
+class Prefetch(BaseStateCallback):
+    """The cached facts of all hosts of one run; see the module."""
 
     def __init__(self, state: State) -> None:
         self._state = state
@@ -127,7 +127,7 @@ class Ahead(BaseStateCallback):
         """What facts made of that."""
         self._age = 0
         """How often everything was forgotten."""
-        self._reach: dict[Host, _Reach] = {}
+        self._windows: dict[Host, _Window] = {}
         self._order: dict[str, int] = {}
         """The place of each operation among all of this run."""
         self._last: dict[Host, str] = {}
@@ -138,14 +138,14 @@ class Ahead(BaseStateCallback):
             self._listen(host)
 
     @classmethod
-    def of(cls, state: State) -> Ahead:
+    def of(cls, state: State) -> Prefetch:
         """The one of this run."""
         for handler in state.callback_handlers:
             if isinstance(handler, cls):
                 return handler
-        ahead = cls(state)
-        state.add_callback_handler(ahead)  # type: ignore[no-untyped-call]
-        return ahead
+        prefetch = cls(state)
+        state.add_callback_handler(prefetch)  # type: ignore[no-untyped-call]
+        return prefetch
 
     # What is asked and done
 
@@ -228,53 +228,53 @@ class Ahead(BaseStateCallback):
 
     @property
     def _wanted(self) -> _Wanted | None:
-        """Where the bodies that this greenlet runs ahead leave what they want; None: it runs none."""
+        """Collects the facts that bodies need while this greenlet prefetches; None: it doesn't."""
         wanted: _Wanted | None = getattr(self._here, "wanted", None)
         return wanted
 
     def forget(self) -> None:
-        """Takes nothing for known any more."""
+        """Empties the cache."""
         self._age += 1
         self._known.clear()
         self._facts.clear()
-        for reach in self._reach.values():
-            reach.end, reach.window = 0, 1
+        for window in self._windows.values():
+            window.end, window.size = 0, 1
 
-    # Looking ahead
+    # Prefetching
 
     def _begin(self) -> bool:
         """Gets ready for the first operation of all; False: that was done before."""
-        if self._reach:
+        if self._windows:
             return False
         # The plan may have waited long for somebody's consent.
         self.forget()
-        self._reach = {one: _Reach() for one in self._state.inventory}
+        self._windows = {one: _Window() for one in self._state.inventory}
         self._order = {one: place for place, one in enumerate(_order_of(self._state))}
         return True
 
     def operation_start(self, state: State, op_hash: str) -> None:  # type: ignore[override]
-        """Before the first operation: looks ahead on all hosts, so that what one refuses changes none."""
+        """Before the first operation: prefetches on all hosts, so that a refusal by one changes none."""
         if not self._begin():
             return
 
-        def look(host: Host) -> RefusalError | None:
+        def prefetch(host: Host) -> RefusalError | None:
             try:
                 with ctx_host.use(host):
                     self.gather(host, [one for one in self._order if one in state.ops[host]])
             except RefusalError as error:
                 return error
-            self._reach[host] = _Reach(_EVERYTHING, 2 * _EVERYTHING)
+            self._windows[host] = _Window(_EVERYTHING, 2 * _EVERYTHING)
             return None
 
-        looking = [state.pool.spawn(look, host) for host in state.inventory.get_active_hosts()]
-        for error in [one.get() for one in looking]:
+        running = [state.pool.spawn(prefetch, host) for host in state.inventory.get_active_hosts()]
+        for error in [one.get() for one in running]:
             if error:
                 raise error
 
     def operation_host_start(  # type: ignore[override]  # pyinfra calls it on the object
         self, state: State, host: Host, op_hash: str
     ) -> None:
-        """Before each operation: learns what the next ones want."""
+        """Before each operation: gets the facts of the next ones."""
         self._begin()
         for other, last in list(self._last.items()):
             done = state.get_op_data_for_host(other, last).operation_meta
@@ -287,18 +287,18 @@ class Ahead(BaseStateCallback):
         if nested or op_hash not in state.ops[host]:
             return
         self._last[host] = op_hash
-        reach, place = self._reach[host], self._order[op_hash]
-        if place < reach.end:
+        window, place = self._windows[host], self._order[op_hash]
+        if place < window.end:
             return
         # What only this operation wants is asked by itself.
-        if reach.window > 1:
-            wanted = [one for one, at in self._order.items() if place <= at < place + reach.window]
+        if window.size > 1:
+            wanted = [one for one, at in self._order.items() if place <= at < place + window.size]
             self.gather(host, [one for one in wanted if one in state.ops[host]])
-        reach.end = place + reach.window
-        reach.window *= 2
+        window.end = place + window.size
+        window.size *= 2
 
     def gather(self, host: Host, operations: Sequence[str]) -> None:
-        """Asks all facts that the bodies of a host's operations want.
+        """Gets all facts that the bodies of a host's operations need.
 
         :param operations: their hashes.
         """
@@ -316,7 +316,7 @@ class Ahead(BaseStateCallback):
             wanted.in_vain |= wanted.questions.keys() - answers.keys()
 
     def _runs_through(self, host: Host, op_hash: str, wanted: _Wanted) -> bool:
-        """Runs a body ahead; False: it wants a fact that isn't known yet."""
+        """Runs a body; False: it needs a fact that isn't cached yet."""
         commands = self._state.get_op_data_for_host(host, op_hash).command_generator()
         with _silence():
             self._here.wanted = wanted
@@ -327,7 +327,7 @@ class Ahead(BaseStateCallback):
             except RefusalError:
                 raise
             except Exception as error:  # whatever it is, it will be said when its turn comes
-                logger.debug(f"{host.name}: looking ahead: {error!r}")
+                logger.debug(f"{host.name}: prefetch: {error!r}")
             finally:
                 self._here.wanted = None
                 # Closes the body, which may be at its first command.
@@ -360,7 +360,7 @@ class Ahead(BaseStateCallback):
 
 
 def together(*functions: Callable[[], Any]) -> list[Any]:
-    """What several functions return; where a body is run ahead, the facts that they want take one trip."""
+    """What several functions return; during a prefetch, all their facts take one round trip."""
     values, unknown = [], None
     for function in functions:
         try:
@@ -372,10 +372,10 @@ def together(*functions: Callable[[], Any]) -> list[Any]:
     return values
 
 
-def look_ahead(host: Host) -> None:
-    """Asks the facts of this deploy's operations together; call it before the first operation."""
+def prefetch_facts(host: Host) -> None:
+    """Gets the facts of this deploy's operations together; call it before the first operation."""
     host = host.state.inventory.get_host(host.name)  # rather than the one of the context
-    Ahead.of(host.state).put_off(host)
+    Prefetch.of(host.state).put_off(host)
     patches.global_arguments()
     # A deploy may be included by another one.
     for file in (host.state.current_deploy_filename, host.state.current_exec_filename):
@@ -386,7 +386,7 @@ def look_ahead(host: Host) -> None:
 def make_plan(host: Host) -> None:
     """Finds what this deploy would change, where that is asked for; after the last operation."""
     host = host.state.inventory.get_host(host.name)
-    Ahead.of(host.state).make_plan(host)
+    Prefetch.of(host.state).make_plan(host)
 
 
 def _order_of(state: State) -> list[str]:
@@ -422,8 +422,8 @@ def _asked(wanted: Mapping[_Question, tuple[dict[str, Any], _Asking]]) -> dict[_
             for place, lines in gathered(output.stdout_lines, mark) if status else ():
                 for question, part in commands[place][1](lines):
                     answers[question] = CommandOutput([OutputLine("stdout", line) for line in part])
-        except Exception as error:  # asked one by one, each tells what is wrong
-            logger.debug(f"{host.name}: asking ahead: {error!r}")
+        except Exception as error:  # fetched one by one, each says what is wrong
+            logger.debug(f"{host.name}: prefetch: {error!r}")
     return answers
 
 
@@ -432,10 +432,10 @@ _Answers = Callable[[list[str]], Iterable[tuple[_Question, list[str]]]]
 
 def _commands(questions: Mapping[_Question, _Asking]) -> list[tuple[str, _Answers]]:
     """The commands that answer all questions, each with what makes the answers of its output."""
-    joint: dict[type[Joint[Any]], dict[_Question, dict[str, Any]]] = {}
+    joint: dict[type[BatchedFact[Any]], dict[_Question, dict[str, Any]]] = {}
     commands: list[tuple[str, _Answers]] = []
     for question, asking in questions.items():
-        if issubclass(asking.fact, Joint):
+        if issubclass(asking.fact, BatchedFact):
             given = inspect.signature(asking.fact().command).bind(*asking.args, **asking.own_arguments())
             given.apply_defaults()
             joint.setdefault(asking.fact, {})[question] = given.arguments
@@ -451,7 +451,7 @@ def _one_answer(question: _Question, output: list[str]) -> Iterable[tuple[_Quest
 
 
 def _several_answers(
-    fact: Joint[Any], several: Mapping[_Question, Mapping[str, Any]], output: list[str]
+    fact: BatchedFact[Any], several: Mapping[_Question, Mapping[str, Any]], output: list[str]
 ) -> Iterable[tuple[_Question, list[str]]]:
     return zip(several, fact.parts(output, list(several.values())), strict=True)
 

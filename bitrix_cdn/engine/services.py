@@ -12,7 +12,7 @@ from pyinfra.api import StringCommand, operation
 from bitrix_cdn.engine import differences
 from bitrix_cdn.engine.findings import WrongUnit
 from bitrix_cdn.engine.journal import record_script
-from bitrix_cdn.engine.prefetch import Joint
+from bitrix_cdn.engine.prefetch import BatchedFact
 
 STAMPS = "/var/lib/bitrix-cdn/applied"
 
@@ -57,7 +57,7 @@ lives() {
 """
 
 
-class Applied(Joint[dict[str, str]]):
+class Applied(BatchedFact[dict[str, str]]):
     """What a service is, and what it was last started and reloaded with.
 
     Returns `active`, `enabled`, `ready` (`yes` or `no`), and of its files as they are:
@@ -183,7 +183,7 @@ def running(
         host.noop(f"{unit} runs with its files as they are")
         return
     if differences.wanted():
-        differences.tell(WrongUnit(unit, tuple(faults(now))))
+        differences.report(WrongUnit(unit, tuple(faults(now))))
     yield StringCommand(
         start_script(
             unit,

@@ -19,7 +19,7 @@ LEASE = 20
 _token = ""
 
 
-def look_script() -> str:
+def holder_script() -> str:
     """A command that prints in one line who holds the host, or nothing."""
     return (
         f"if [ -s {LOCK} ]; then tr -d '\\n' < {LOCK}; "

@@ -1,27 +1,27 @@
-"""Who holds the hosts of an inventory, and how that ends."""
+"""Reads and breaks the locks of an inventory's hosts."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
 from bitrix_cdn.fleet.audit import recorded
-from bitrix_cdn.fleet.lock import break_script, look_script
+from bitrix_cdn.fleet.lock import break_script, holder_script
 from bitrix_cdn.fleet.remote import Remote
 from host_agent.lock import Holder, parse
 
 
 def holders(remotes: Iterable[Remote]) -> Iterator[tuple[Remote, Holder | None]]:
-    """Who holds each host; None: nobody.
+    """Each host with the holder of its lock; None: it is free.
 
     :raises HostError: a host can't be asked.
     """
     for remote in remotes:
         remote.connect()
-        yield remote, parse(remote.run(look_script(), check=False).text)
+        yield remote, parse(remote.run(holder_script(), check=False).text)
 
 
-def take_away(remotes: Iterable[Remote], inventory: str) -> Iterator[tuple[Remote, Holder | None]]:
-    """Takes each host's lock from whoever has it; tells who had it.
+def break_locks(remotes: Iterable[Remote], inventory: str) -> Iterator[tuple[Remote, Holder | None]]:
+    """Breaks each host's lock, and returns who had it.
 
     :raises HostError: a host can't be reached.
     """

@@ -129,7 +129,7 @@ def lost(client: SSHClient | None) -> SilentError | None:
     )
 
 
-def _told(original: Callable[..., Any]) -> Callable[..., Any]:
+def _with_lost_connections(original: Callable[..., Any]) -> Callable[..., Any]:
     """Makes a method of pyinfra's connector report a lost connection, where it would say nothing."""
 
     @functools.wraps(original)
@@ -216,7 +216,7 @@ def _ask_for_password(prompt: str) -> str:
     return getpass.getpass(prompt)
 
 
-patches.connections(PatientTransport, every=_told, commands=_proven, ask=_ask_for_password)
+patches.connections(PatientTransport, every=_with_lost_connections, commands=_proven, ask=_ask_for_password)
 
 
 @contextmanager

@@ -86,7 +86,7 @@ class Worker:
         self.send = send
         self._request = request
         self._said = _Said()
-        self._steps = _Steps(send, self._said)
+        self._listener = _Listener(send, self._said)
         self._state = State(check_for_changes=request.dry)
         self._inventory = Inventory(([], {}))  # type: ignore[no-untyped-call]
 
@@ -102,7 +102,7 @@ class Worker:
         except PyinfraError as error:  # they have no order, as each comes before the other
             failure = failure or self._failure(error)
         entries = tuple(Entry(host.name, tuple(host.groups), _plain(host.data)) for host in self._inventory)
-        return Result(entries, frozenset(self._steps.connected), self._faults(), operations, failure)
+        return Result(entries, frozenset(self._listener.connected), self._faults(), operations, failure)
 
     def _run(self) -> None:
         request, state = self._request, self._state
@@ -130,7 +130,7 @@ class Worker:
         lock.use_token(request.token)
         if request.findings:
             findings.collect(self.send)
-        state.add_callback_handler(self._steps)  # type: ignore[no-untyped-call]
+        state.add_callback_handler(self._listener)  # type: ignore[no-untyped-call]
         try:
             self._operate(request.operations)
         finally:
@@ -182,9 +182,9 @@ class Worker:
 
     def _of_operation(self) -> Failure | None:
         """What the hosts said of the operation that failed."""
-        if not self._steps.failed:
+        if not self._listener.failed:
             return None
-        hosts = sorted(self._steps.failed)
+        hosts = sorted(self._listener.failed)
         lines = [
             line
             for name in hosts
@@ -192,7 +192,7 @@ class Worker:
             if not line.startswith("Error: ")
         ]
         first, *more = lines or ["it says nothing"]
-        return Failure(f"{', '.join(hosts)}: {self._steps.name}: {first}", tuple(more))
+        return Failure(f"{', '.join(hosts)}: {self._listener.name}: {first}", tuple(more))
 
     def _of_hosts(self) -> Failure | None:
         """Why there is nothing to be done with hosts."""
@@ -203,7 +203,7 @@ class Worker:
         if not self._state.initialised:
             return {}
         names = [host.name for host in self._inventory if host in self._state.failed_hosts]
-        last = {name: lines[-1] for name, lines in self._said.lines.items()} | self._steps.unreachable
+        last = {name: lines[-1] for name, lines in self._said.lines.items()} | self._listener.unreachable
         return {name: last[name] for name in names if name in last}
 
     def _operations(self) -> tuple[Operation, ...]:
@@ -234,8 +234,8 @@ class _Said(logging.Handler):
                 self.lines[host.name].append(said.removeprefix(host.print_prefix).strip())
 
 
-class _Steps(BaseStateCallback):
-    """Sends the steps, and keeps what pyinfra tells of hosts."""
+class _Listener(BaseStateCallback):
+    """Sends the steps, and keeps what pyinfra reports about hosts."""
 
     def __init__(self, send: Callable[[Step], object], said: _Said) -> None:
         self._send = send

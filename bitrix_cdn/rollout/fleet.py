@@ -100,7 +100,7 @@ class Fleet:
         """Who holds the hosts that are held by anybody else."""
         found = {}
         for name in self._inventory.hosts:
-            holder = parse(self._run(name, lock.look_script(), check=False).text)
+            holder = parse(self._run(name, lock.holder_script(), check=False).text)
             if holder and holder.token != self._holder.token:
                 found[name] = holder
         return found

@@ -73,7 +73,7 @@ def worse(before: Count, after: Count) -> bool:
     return chance(before, after) < SIGNIFICANCE
 
 
-def said(count: Count) -> str:
+def described(count: Count) -> str:
     """A count as people read it."""
     if not count.tried:
         return "none of 0"

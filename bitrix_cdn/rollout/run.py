@@ -201,7 +201,7 @@ class Rollout:
         def each(work: Callable[[str], object], some: Sequence[str]) -> Callable[[], object]:
             return lambda: [work(host) for host in some]
 
-        yield "before", lambda: self._look_before(counted, found, before)
+        yield "before", lambda: self._count_before(counted, found, before)
         if drained:
             yield "drain", lambda: self._drain(batch, drained)
             yield "idle", each(hosts.wait_until_idle, drained)
@@ -215,7 +215,7 @@ class Rollout:
             yield "watch", lambda: self._watch(counted, before, after)
         yield "commit", each(hosts.commit, batch)
 
-    def _look_before(
+    def _count_before(
         self, hosts: Sequence[str], found: Mapping[str, Found], before: dict[str, Counters]
     ) -> None:
         # What a half changed host does now is not what is usual: the run that began to change it knew that.
@@ -268,12 +268,12 @@ class Rollout:
             after[host] = {
                 kind: rates.since(begin[host].get(kind, rates.NOTHING), count) for kind, count in now.items()
             }
-            self._judge(host, before[host], after[host])
+            self._compare_errors(host, before[host], after[host])
 
-    def _judge(self, host: str, before: Counters, after: Counters) -> None:
+    def _compare_errors(self, host: str, before: Counters, after: Counters) -> None:
         for kind, count in after.items():
             had = before.get(kind, rates.NOTHING)
-            told = f"{host}: {kind} that failed: {rates.said(count)}, before {rates.said(had)}"
+            told = f"{host}: {kind} that failed: {rates.described(count)}, before {rates.described(had)}"
             if rates.worse(had, count):
                 raise RolloutError(told)
             self._say(told)

@@ -205,7 +205,7 @@ def _members(
                 try:
                     entries[name] = HostEntry.model_validate(dict(entry))
                 except ValidationError as error:
-                    mistakes += _told(error, HostEntry, place, f'host "{name}": ')
+                    mistakes += _mistakes_of(error, HostEntry, place, f'host "{name}": ')
     if members["balancer"] and not members["edge"]:
         mistakes.append(
             Mistake(("balancer",), 'group "balancer" has nothing to balance: name the hosts of group "edge"')
@@ -238,11 +238,13 @@ def _settings(given: Any, mistakes: list[Mistake]) -> Settings | None:
     try:
         return Settings.model_validate(dict(given or {}))
     except ValidationError as error:
-        mistakes += _told(error, Settings, ("settings",), "settings: ")
+        mistakes += _mistakes_of(error, Settings, ("settings",), "settings: ")
         return None
 
 
-def _told(error: ValidationError, model: type[BaseModel], place: Place, before: str) -> Iterator[Mistake]:
+def _mistakes_of(
+    error: ValidationError, model: type[BaseModel], place: Place, before: str
+) -> Iterator[Mistake]:
     for location, text in each_complaint(error, model):
         yield Mistake((*place, *location), before + text)
 

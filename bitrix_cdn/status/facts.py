@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import quote
 
-from bitrix_cdn.fleet.lock import look_script
+from bitrix_cdn.fleet.lock import holder_script
 from bitrix_cdn.settings import Settings
 from host_agent.lock import parse
 from roles.backup import COMMAND as BACKUP
@@ -89,7 +89,7 @@ def script(settings: Settings, groups: Sequence[str]) -> str:
     wanted = " ".join(map(shlex.quote, ["/", *directories]))
     # By their paths: the `sudo` of an RPM host doesn't look into /usr/local/bin.
     asked = {
-        "lock": look_script(),
+        "lock": holder_script(),
         "units": (
             r"systemctl show -p Id -p ActiveState -p Result "
             r"$(ls /var/lib/bitrix-cdn/applied | grep -E '\.(service|timer|socket)$')"

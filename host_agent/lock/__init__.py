@@ -51,7 +51,7 @@ _UNKNOWN = Holder("somebody", "an unknown machine", "an unknown time", f"{LOCK} 
 
 
 def parse(text: str) -> Holder | None:
-    """Who a lock file says holds the host; None: nobody, as there is no text.
+    """The holder that a lock file names; None: there is no text, so the host is free.
 
     A file that can't be read holds the host as well: somebody wrote it.
     """
@@ -73,10 +73,10 @@ class Lock:
 
     def holder(self) -> Holder | None:
         """Who holds the host."""
-        return self._standing() or self._running(0)
+        return self._persistent_holder() or self._run_holder(0)
 
     def take(self, holder: Holder, instead_of: Holder | None = None) -> Holder | None:
-        """Takes the lock until it is given back; returns who has it already, None: it is taken.
+        """Takes the lock until it is released; returns who else has it, or None when it was taken.
 
         A lock with the same token is one's own.
 
@@ -85,7 +85,7 @@ class Lock:
         """
         allowed = {holder.token} | ({instead_of.token} if instead_of else set())
         with self._alone():
-            for other in (self._standing(), self._running(_RUN_PATIENCE_S)):
+            for other in (self._persistent_holder(), self._run_holder(_RUN_PATIENCE_S)):
                 if other and other.token not in allowed:
                     return other
             new = self._path.with_name(f"{self._path.name}.new")
@@ -93,30 +93,30 @@ class Lock:
             new.replace(self._path)
         return None
 
-    def give_back(self, token: str) -> None:
-        """Frees the host, if the lock has this token."""
+    def release(self, token: str) -> None:
+        """Releases the lock, if it has this token."""
         if not self._path.parent.is_dir():
             return
         with self._alone():
-            standing = self._standing()
-            if standing and standing.token == token:
+            persistent = self._persistent_holder()
+            if persistent and persistent.token == token:
                 self._path.unlink()
 
-    def take_away(self) -> Holder | None:
-        """Frees the host, whoever has it; ends the process of a run. Returns who had it.
+    def force_release(self) -> Holder | None:
+        """Releases the lock, whoever has it, and ends the process of a run. Returns who had it.
 
         :raises AgentError: the run's process doesn't end.
         """
         if not self._path.parent.is_dir():
             return None
         with self._alone():
-            standing, running = self._standing(), self._running(0)
+            persistent, running = self._persistent_holder(), self._run_holder(0)
             self._path.unlink(missing_ok=True)
             if running:
                 os.kill(self._process(), signal.SIGTERM)
-                if self._running(_PATIENCE_S):
+                if self._run_holder(_PATIENCE_S):
                     raise AgentError(f"the run of {running} does not end")
-        return standing or running
+        return persistent or running
 
     def hold(self, holder: Holder, lease: float, say: Callable[[str, Holder], None]) -> None:
         """Holds the host until standard input ends or is silent for `lease` seconds.
@@ -127,7 +127,7 @@ class Lock:
         self._path.parent.mkdir(parents=True, exist_ok=True)
         with flock.opened(self._run) as run:
             with self._alone():
-                other = self._standing()
+                other = self._persistent_holder()
                 if not other or other.token == holder.token:
                     free = flock.locked(run, flock.EXCLUSIVE, _RUN_PATIENCE_S)
                     other = None if free else self._of_run() or _UNKNOWN
@@ -149,11 +149,11 @@ class Lock:
                 raise AgentError(f"{self._path} is being changed by somebody")
             yield
 
-    def _standing(self) -> Holder | None:
+    def _persistent_holder(self) -> Holder | None:
         return parse("".join(_lines(self._path)))
 
-    def _running(self, patience: float) -> Holder | None:
-        """Who a run's process holds the host for, if it hasn't ended after so many seconds."""
+    def _run_holder(self, patience: float) -> Holder | None:
+        """For whom a run's process holds the host, if it hasn't ended after `patience` seconds."""
         try:
             with flock.opened(self._run, os.O_RDONLY) as run:
                 return None if flock.locked(run, flock.SHARED, patience) else self._of_run()

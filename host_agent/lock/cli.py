@@ -43,11 +43,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     done: dict[str, Callable[[], Holder | None]] = {
         "show": lock.holder,
         "take": take,
-        "give-back": lambda: lock.give_back(options.token),
-        "break": lock.take_away,
+        "give-back": lambda: lock.release(options.token),
+        "break": lock.force_release,
         "hold": lambda: lock.hold(options.holder, options.lease, _say),
     }
-    status = answer(lambda: _told(done[options.command]()))
+    status = answer(lambda: _as_json(done[options.command]()))
     return Status.HELD if held else status
 
 
@@ -55,9 +55,9 @@ def _holder(text: str) -> Holder:
     return Holder(**json.loads(text))
 
 
-def _told(holder: Holder | None) -> dict[str, object]:
+def _as_json(holder: Holder | None) -> dict[str, object]:
     return {"holder": holder._asdict() if holder else None}
 
 
 def _say(lock: str, holder: Holder) -> None:
-    print(json.dumps({"lock": lock, **_told(holder)}), flush=True)
+    print(json.dumps({"lock": lock, **_as_json(holder)}), flush=True)

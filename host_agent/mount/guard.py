@@ -43,11 +43,11 @@ SSHFS = "fuse.sshfs"
 PROBE = ".mount-guard-probe"
 """File that the account makes and removes on the other host, where such a name is not taken for a picture."""
 
-# Longest sleep of the loop: systemd's watchdog and the metrics want to hear of us.
+# Longest sleep of the loop in seconds: systemd's watchdog and the metrics need regular signs of life.
 _BEAT = 2.0
-# While sshfs starts, its mount is looked for this often.
-_LOOK = 0.02
-# The spool is counted this often while the other host is away.
+# While sshfs starts, how often its mount is looked for, in seconds.
+_MOUNT_POLL = 0.02
+# How often the spool is counted while the other host is down, in seconds.
 _COUNT = 5.0
 # Time for files that are open when the service is stopped.
 _PATIENCE = 4.0
@@ -137,12 +137,12 @@ class Guard:
         self._prepare()
         while True:
             now = time.monotonic()
-            look = _LOOK if self.machine.state is State.CONNECTING and self._mount is None else _BEAT
-            timeout = max(0.0, min(self.machine.deadline() - now, look))
+            poll = _MOUNT_POLL if self.machine.state is State.CONNECTING and self._mount is None else _BEAT
+            timeout = max(0.0, min(self.machine.deadline() - now, poll))
             for key, _ in self._selector.select(timeout):
                 if self._selector.get_map().get(key.fd) is key:  # not closed by one before it
                     key.data()
-            self._look()
+            self._adopt_mount()
             self._events.append(Tick())
             while self._events:
                 self._take(self._events.pop(0))
@@ -256,8 +256,8 @@ class Guard:
         except KeyError as error:
             raise ConfigError(f"this host has no such account or group: {error.args[0]}") from None
 
-    def _look(self) -> None:
-        """Holds on to the mount that sshfs has made. Asks the kernel's table, which never blocks."""
+    def _adopt_mount(self) -> None:
+        """Keeps hold of the mount that sshfs has made. Reads the kernel's table, which never blocks."""
         if self.machine.state is not State.CONNECTING or self._mount is not None:
             return
         if not linux.mounts_at(self.config.private):

@@ -24,7 +24,7 @@ from pathlib import Path
 
 from host_agent.mount.config import Config
 from host_agent.mount.linux import Lease, open_beneath
-from host_agent.mount.spool_rules import Identity, Journal, Pushed, Remote, Verdict, judge
+from host_agent.mount.spool_rules import Identity, Journal, Pushed, Remote, Verdict, decide
 
 TEMPORARY = ".mount-guard"
 """Directory below the remote root for files that aren't whole yet. The converter knows pictures by their
@@ -276,7 +276,7 @@ class Push:
             spooled = self._at_rest(descriptor)
             remote = self._remote_status(path)
             pushed = self._journal.pushed.get(path)
-            verdict = judge(spooled, self._done.get(path), pushed, remote, self._bound)
+            verdict = decide(spooled, self._done.get(path), pushed, remote, self._bound)
             if verdict is Verdict.COMPARE and self._same(descriptor, spooled, remote, path, deadline):
                 verdict = Verdict.DROP
                 self._done[path] = spooled

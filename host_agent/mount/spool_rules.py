@@ -50,10 +50,10 @@ class Verdict(Enum):
     """The other host has none: push, but don't replace what the site may write there meanwhile."""
 
 
-def judge(
+def decide(
     spooled: Identity, done: Identity | None, pushed: Pushed | None, remote: Remote | None, bound: int | None
 ) -> Verdict:
-    """Decides about a file that nobody has open for writing.
+    """Decides about a file that no process has open for writing.
 
     :param done: the spool's file when it was last found to be on the other host.
     :param pushed: what was pushed then, if anything was.

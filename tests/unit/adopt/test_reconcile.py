@@ -23,7 +23,7 @@ def missing(name: bytes) -> Item:
 
 
 def test_only_what_nobody_can_explain_is_unverified() -> None:
-    verdicts = reconcile.judge(
+    verdicts = reconcile.classify(
         [differs(b"again"), differs(b"broken"), missing(b"gone")], {b"again", b"other"}
     )
     assert verdicts.superseded == {b"again"}

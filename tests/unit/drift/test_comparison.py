@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from pydantic import BaseModel, ValidationError
 
-from bitrix_cdn.drift.comparison import judge
+from bitrix_cdn.drift.comparison import undeclared_in
 from bitrix_cdn.drift.expected import Expected, expected, places
 from bitrix_cdn.drift.inspection import Account, Entry, Key, Seen, Socket
 from bitrix_cdn.engine.footprint import Place
@@ -31,7 +31,7 @@ def tcp(port: int, address: str = "0.0.0.0") -> Socket:
 
 
 def whats(seen: Seen, expected: Expected) -> list[str]:
-    return [f"{one.what} {one.summary}" for one in judge(seen, expected)]
+    return [f"{one.what} {one.summary}" for one in undeclared_in(seen, expected)]
 
 
 def test_what_the_roles_listen_on_is_expected() -> None:
@@ -102,7 +102,7 @@ def test_accounts_of_the_distribution_of_packages_and_of_ours_are_expected() -> 
     ],
 )
 def test_an_account_that_should_not_be(account: Account, fault: str) -> None:
-    [found] = judge(Seen(accounts=[account]), may())
+    [found] = undeclared_in(Seen(accounts=[account]), may())
     assert found.what == account.name
     assert fault in found.summary
 
@@ -117,17 +117,17 @@ def test_of_the_shop_only_a_second_root_and_an_open_account_are_told_of() -> Non
     harmless = [Account("mysql", 110, "/", "/bin/false"), Account("dev", 1002, "/", "/bin/bash", "set")]
     harmful = [Account("toor", 0, "/", "/bin/sh"), Account("open", 1003, "/", "/bin/sh", "empty")]
     seen = Seen(accounts=[*harmless, *harmful], members={"sudo": ["dev"]})
-    assert [one.what for one in judge(seen, may(SHOP))] == ["toor", "open"]
+    assert [one.what for one in undeclared_in(seen, may(SHOP))] == ["toor", "open"]
     strict = may(SHOP, site_accounts=["mysql"])
-    assert {one.what for one in judge(seen, strict)} == {"toor", "open", "dev"}
+    assert {one.what for one in undeclared_in(seen, strict)} == {"toor", "open", "dev"}
 
 
 def test_keys_are_judged_once_the_settings_name_some() -> None:
     one, other = "SHA256:" + "a" * 43, "SHA256:" + "b" * 43
     seen = Seen(keys=[Key("root", one, ""), Key("root", other, "eve@laptop"), Key("www-data", other, "")])
-    assert judge(seen, may()) == []
-    assert [found.what for found in judge(seen, may(keys=[one]))] == [other, other]
-    [found] = judge(seen, may(SHOP, keys=[one]))
+    assert undeclared_in(seen, may()) == []
+    assert [found.what for found in undeclared_in(seen, may(keys=[one]))] == [other, other]
+    [found] = undeclared_in(seen, may(SHOP, keys=[one]))
     assert (found.what, "eve@laptop" in found.summary) == (other, True)
 
 
@@ -137,14 +137,14 @@ def entry(path: str, kind: str = "f") -> Entry:
 
 def test_an_unknown_file_is_told_unless_the_settings_allow_it() -> None:
     seen = Seen(entries=[entry("/etc/nginx/conf.d/mine.conf"), entry("/etc/sudoers.d/90-cloud-init-users")])
-    assert [one.what for one in judge(seen, may())] == ["/etc/nginx/conf.d/mine.conf"]
-    assert judge(seen, may(files=["/etc/nginx/conf.d/m*.conf"])) == []
+    assert [one.what for one in undeclared_in(seen, may())] == ["/etc/nginx/conf.d/mine.conf"]
+    assert undeclared_in(seen, may(files=["/etc/nginx/conf.d/m*.conf"])) == []
 
 
 def test_links_by_which_systemd_notes_things_are_no_files_of_anybody() -> None:
     alias, replaced = "/etc/systemd/system/sshd.service", "/etc/systemd/system/nginx.service"
     seen = Seen(entries=[entry(alias, "l"), entry(replaced, "l")])
-    assert [one.what for one in judge(seen, may())] == [replaced]
+    assert [one.what for one in undeclared_in(seen, may())] == [replaced]
 
 
 def test_drop_ins_of_our_services_are_looked_for_on_the_shop_too() -> None:

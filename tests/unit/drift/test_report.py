@@ -6,7 +6,7 @@ import json
 import re
 import xml.etree.ElementTree as ET
 
-from bitrix_cdn.drift.allowances import suggestion
+from bitrix_cdn.drift.allowances import settings_section
 from bitrix_cdn.drift.report import Difference, HostReport, Report, as_json, as_junit, as_metrics
 
 FILE = Difference("file", "/etc/a", "differs", "Role | Write", ["--- a", "+++ b", "-<x> & y"])
@@ -109,7 +109,7 @@ def test_metrics_say_nothing_of_a_host_that_was_not_checked() -> None:
 def test_a_suggestion_is_what_the_settings_take() -> None:
     key = Difference("key", "SHA256:" + "a" * 43, "is a key of the account root", "SSH keys")
     report = Report("i.py", [HostReport("shop", ["bitrix"], [PORT, key]), *REPORT.hosts[1:]], 0, 0)
-    section = eval("{" + suggestion(report) + "}")
+    section = eval("{" + settings_section(report) + "}")
     assert section == {
         "drift": {
             "keys": ["SHA256:" + "a" * 43],

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from bitrix_cdn.drift import run
-from bitrix_cdn.drift.allowances import suggestion
+from bitrix_cdn.drift.allowances import settings_section
 from bitrix_cdn.drift.comparison import Undeclared
 from bitrix_cdn.drift.redaction import MASK, Redaction
 from bitrix_cdn.drift.report import CLEAN, DRIFT, FAILED, DriftError, Report, as_json, as_junit, as_metrics
@@ -38,7 +38,7 @@ def outputs(found: Report) -> str:
             as_json(found),
             html.unescape(as_junit(found).decode()),
             as_metrics(found),
-            suggestion(found),
+            settings_section(found),
         ]
     )
 

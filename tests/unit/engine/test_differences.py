@@ -46,7 +46,7 @@ def host(monkeypatch: pytest.MonkeyPatch) -> Host:
     for module in (files, differences):
         monkeypatch.setattr(module, "host", made)
     monkeypatch.setattr(differences, "_managed", {})
-    monkeypatch.setattr(differences, "_told", {})
+    monkeypatch.setattr(differences, "_reported", {})
     return made
 
 
@@ -76,8 +76,8 @@ def test_whoever_asks_is_told_both_contents(host: Host, told: list[Finding]) -> 
     assert file == Finding("pics", "1-2", wrong)
     assert other == Finding("pics", "1-2", SurplusFile("/etc/surplus"))
     assert differences.managed().files == {"/etc/right", "/etc/wrong"}
-    assert differences.told("1-2")
-    assert not differences.told("1-3")
+    assert differences.reported("1-2")
+    assert not differences.reported("1-3")
 
 
 def test_a_host_as_it_must_be_costs_no_further_question(host: Host, told: list[Finding]) -> None:

@@ -14,7 +14,7 @@ from pyinfra.api import FactBase, FileUploadCommand, FunctionCommand, Host, Stat
 from pyinfra.context import host as current
 
 from bitrix_cdn.engine.errors import RefusalError
-from bitrix_cdn.engine.prefetch import gathered, gathering_script, look_ahead, make_plan, together
+from bitrix_cdn.engine.prefetch import gathered, gathering_script, make_plan, prefetch_facts, together
 from tests.unit.engine.machines import add, changed, execute, host_of, machines, ran
 
 ROOT = Path(__file__).parents[3]
@@ -68,7 +68,7 @@ def files(tmp_path: Path) -> Callable[[int], list[str]]:
 
 def test_the_facts_of_many_operations_take_one_trip(files: Callable[[int], list[str]]) -> None:
     with machines("one") as state:
-        look_ahead(host_of(state))
+        prefetch_facts(host_of(state))
         for path in files(50):
             add(state, says, "one", path=path, content="here")
         execute(state)
@@ -78,7 +78,7 @@ def test_the_facts_of_many_operations_take_one_trip(files: Callable[[int], list[
 
 def test_facts_that_depend_on_others_take_a_trip_each(files: Callable[[int], list[str]]) -> None:
     with machines("one") as state:
-        look_ahead(host_of(state))
+        prefetch_facts(host_of(state))
         paths = files(40)
         for source, target in zip(paths[:20], paths[20:], strict=True):
             add(state, copied, "one", source=source, target=target)
@@ -90,7 +90,7 @@ def test_facts_that_depend_on_others_take_a_trip_each(files: Callable[[int], lis
 def test_what_an_operation_changed_is_asked_anew(tmp_path: Path) -> None:
     a, b = tmp_path / "a", tmp_path / "b"
     with machines("one") as state:
-        look_ahead(host_of(state))
+        prefetch_facts(host_of(state))
         add(state, says, "one", path=str(a), content="new")
         add(state, copied, "one", source=str(a), target=str(b))
         add(state, says, "one", path=str(b), content="new")
@@ -109,7 +109,7 @@ def test_what_an_operation_asks_after_its_own_command_is_fresh(tmp_path: Path) -
         found.append(current.get_fact(Seen, path=path))
 
     with machines("one") as state:
-        look_ahead(host_of(state))
+        prefetch_facts(host_of(state))
         add(state, twice, "one")
         execute(state)
     assert found[-2:] == ["", "written"]
@@ -125,7 +125,7 @@ def test_an_uploaded_file_is_asked_anew(tmp_path: Path) -> None:
         found.append(current.get_fact(Seen, path=path))
 
     with machines("one") as state:
-        look_ahead(host_of(state))
+        prefetch_facts(host_of(state))
         add(state, says, "one", path=str(tmp_path / "other"), content="")
         add(state, uploaded, "one")
         add(state, says, "one", path=path, content="here")
@@ -138,7 +138,7 @@ def test_what_one_host_does_may_change_another(tmp_path: Path) -> None:
     path = str(tmp_path / "shared")
     with machines("one", "two") as state:
         for name in ("one", "two"):
-            look_ahead(host_of(state, name))
+            prefetch_facts(host_of(state, name))
         # Both have been looked at before `one` writes.
         add(state, says, "one", "two", path=str(tmp_path / "other"), content="")
         add(state, says, "one", path=path, content="here")
@@ -155,7 +155,7 @@ def test_an_answer_that_was_under_way_during_a_change_is_not_believed(
     path = tmp_path / "a"
     with machines("one", "two") as state:
         one, two = host_of(state), host_of(state, "two")
-        look_ahead(one)
+        prefetch_facts(one)
         answer = one.connector.run_shell_command
 
         def slow(*args: Any, **kwargs: Any) -> Any:
@@ -170,7 +170,7 @@ def test_an_answer_that_was_under_way_during_a_change_is_not_believed(
         assert changed(state) == [False]
 
 
-def test_what_is_done_by_a_way_of_its_own_is_noticed(tmp_path: Path) -> None:
+def test_a_change_by_other_means_than_commands_is_noticed(tmp_path: Path) -> None:
     path = tmp_path / "a"
 
     def write(state: State, host: Host) -> bool:
@@ -182,7 +182,7 @@ def test_what_is_done_by_a_way_of_its_own_is_noticed(tmp_path: Path) -> None:
         yield FunctionCommand(write, (), {})
 
     with machines("one") as state:
-        look_ahead(host_of(state))
+        prefetch_facts(host_of(state))
         add(state, says, "one", path=str(tmp_path / "other"), content="")
         add(state, written, "one")
         add(state, says, "one", path=str(path), content="here")
@@ -193,7 +193,7 @@ def test_what_is_done_by_a_way_of_its_own_is_noticed(tmp_path: Path) -> None:
 def test_a_fact_that_fails_counts_when_its_operation_is_at_its_turn(tmp_path: Path) -> None:
     path = str(tmp_path / "a")
     with machines("one") as state:
-        look_ahead(host_of(state))
+        prefetch_facts(host_of(state))
         add(state, says, "one", path=str(tmp_path / "other"), content="")
         add(state, says, "one", path=path, content="here")
         # Fails as long as there is no such file.
@@ -205,17 +205,15 @@ def test_a_fact_that_fails_counts_when_its_operation_is_at_its_turn(tmp_path: Pa
 
 def test_a_fact_that_still_fails_then_fails_its_host(tmp_path: Path) -> None:
     with machines("one") as state:
-        look_ahead(host_of(state))
+        prefetch_facts(host_of(state))
         add(state, says, "one", path=str(tmp_path / "missing"), content="here", fact=Content)
         with pytest.raises(Exception, match="No hosts remaining"):
             execute(state)
 
 
-def test_after_a_change_it_looks_ahead_further_and_further(
-    tmp_path: Path, files: Callable[[int], list[str]]
-) -> None:
+def test_after_a_change_the_prefetch_window_grows(tmp_path: Path, files: Callable[[int], list[str]]) -> None:
     with machines("one") as state:
-        look_ahead(host_of(state))
+        prefetch_facts(host_of(state))
         add(state, says, "one", path=str(tmp_path / "new"), content="here")
         for path in files(63):
             add(state, says, "one", path=path, content="here")
@@ -227,7 +225,7 @@ def test_after_a_change_it_looks_ahead_further_and_further(
 
 def test_where_everything_changes_little_is_asked_in_vain(tmp_path: Path) -> None:
     with machines("one") as state:
-        look_ahead(host_of(state))
+        prefetch_facts(host_of(state))
         for number in range(30):
             add(state, says, "one", path=str(tmp_path / str(number)), content="here")
         execute(state)
@@ -236,7 +234,7 @@ def test_where_everything_changes_little_is_asked_in_vain(tmp_path: Path) -> Non
         assert len(ran(host_of(state))) == 1 + 29 + 30
 
 
-def test_a_body_that_raises_ahead_of_its_turn_is_run_at_its_turn(tmp_path: Path) -> None:
+def test_a_body_that_raises_in_the_prefetch_is_run_at_its_turn(tmp_path: Path) -> None:
     path = tmp_path / "a"
 
     @operation()
@@ -246,7 +244,7 @@ def test_a_body_that_raises_ahead_of_its_turn_is_run_at_its_turn(tmp_path: Path)
         yield from ()
 
     with machines("one") as state:
-        look_ahead(host_of(state))
+        prefetch_facts(host_of(state))
         add(state, says, "one", path=str(path), content="here")
         add(state, demanding, "one")
         execute(state)
@@ -263,7 +261,7 @@ def test_what_one_host_refuses_changes_none(tmp_path: Path) -> None:
         yield from ()
 
     with machines("one", "two") as state:
-        look_ahead(host_of(state))
+        prefetch_facts(host_of(state))
         add(state, says, "one", path=str(path), content="here")
         add(state, refusing, "two")
         with pytest.raises(RefusalError, match="two: put it right"):
@@ -281,7 +279,7 @@ def test_facts_that_one_body_wants_together_take_one_trip(files: Callable[[int],
     for path in paths:
         Path(path).write_text("old\n")
     with machines("one") as state:
-        look_ahead(host_of(state))
+        prefetch_facts(host_of(state))
         add(state, wanting, "one", paths=paths)
         add(state, wanting, "one", paths=paths)
         execute(state)
@@ -302,7 +300,7 @@ def test_operations_with_arguments_of_pyinfra_get_their_own_answers(
             yield StringCommand("false")
 
     with machines("one") as state:
-        look_ahead(host_of(state))
+        prefetch_facts(host_of(state))
         add(state, variable, "one", want="none")
         add(state, variable, "one", want=arguments.get("_env", {}).get("A", "none"), **arguments)
         execute(state)
@@ -328,7 +326,7 @@ def test_a_value_is_its_askers_own(files: Callable[[int], list[str]]) -> None:
 
     [path] = files(1)
     with machines("one") as state:
-        look_ahead(host_of(state))
+        prefetch_facts(host_of(state))
         for number in range(3):
             add(state, spoiling, "one", path=path, number=number)
         execute(state)
@@ -336,7 +334,7 @@ def test_a_value_is_its_askers_own(files: Callable[[int], list[str]]) -> None:
     assert set(map(tuple, found)) == {("here",)}
 
 
-def test_a_host_that_is_not_connected_is_not_connected_to_ahead_of_time(
+def test_the_prefetch_connects_to_no_host(
     files: Callable[[int], list[str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     connected: list[str | None] = []
@@ -352,7 +350,7 @@ def test_a_host_that_is_not_connected_is_not_connected_to_ahead_of_time(
         two = host_of(state, "two")
         two.connected = False
         monkeypatch.setattr(two.connector, "connect", lambda: connected.append(current.executing_op_hash))
-        look_ahead(host_of(state))
+        prefetch_facts(host_of(state))
         add(state, says, "one", path=path, content="here")
         add(state, of_the_other, "one", path=path)
         execute(state)
@@ -366,7 +364,7 @@ def test_a_plan_is_what_pyinfra_finds_by_itself(tmp_path: Path, files: Callable[
         with machines("one", plan=True) as state:
             host = host_of(state)
             if together:
-                look_ahead(host)
+                prefetch_facts(host)
             for path in files(20):
                 add(state, says, "one", path=path, content="here")
             add(state, says, "one", path=str(tmp_path / "missing"), content="here")
@@ -385,7 +383,7 @@ def test_a_plan_is_what_pyinfra_finds_by_itself(tmp_path: Path, files: Callable[
 def test_what_the_plan_found_is_asked_anew_at_execution(tmp_path: Path) -> None:
     path = tmp_path / "a"
     with machines("one", plan=True) as state:
-        look_ahead(host_of(state))
+        prefetch_facts(host_of(state))
         add(state, says, "one", path=str(path), content="here")
         make_plan(host_of(state))
         # While the operator reads the plan.
@@ -396,7 +394,7 @@ def test_what_the_plan_found_is_asked_anew_at_execution(tmp_path: Path) -> None:
 
 def test_a_deploy_after_this_one_is_planned_as_ever(tmp_path: Path) -> None:
     with machines("one", plan=True) as state:
-        look_ahead(host_of(state))
+        prefetch_facts(host_of(state))
         assert state.check_for_changes is False
         make_plan(host_of(state))
         assert state.check_for_changes is True
@@ -404,13 +402,13 @@ def test_a_deploy_after_this_one_is_planned_as_ever(tmp_path: Path) -> None:
 
 def test_a_run_without_a_plan_makes_none() -> None:
     with machines("one") as state:
-        look_ahead(host_of(state))
+        prefetch_facts(host_of(state))
         make_plan(host_of(state))
         assert state.check_for_changes is False
         assert ran(host_of(state)) == []
 
 
-def test_what_bodies_say_ahead_of_their_turn_is_not_heard(
+def test_what_bodies_log_in_the_prefetch_is_not_shown(
     files: Callable[[int], list[str]], caplog: pytest.LogCaptureFixture
 ) -> None:
     @operation()
@@ -422,7 +420,7 @@ def test_what_bodies_say_ahead_of_their_turn_is_not_heard(
 
     [path] = files(1)
     with machines("one") as state, caplog.at_level("WARNING", "pyinfra"):
-        look_ahead(host_of(state))
+        prefetch_facts(host_of(state))
         add(state, talking, "one", path=path)
         execute(state)
     assert [record.message for record in caplog.records] == ["before", "after"]
@@ -463,5 +461,5 @@ def test_a_command_that_fails_has_no_output_and_stops_no_other(command: str) -> 
 
 def test_the_deploy_makes_the_plan_that_it_puts_off() -> None:
     body = [ast.unparse(one) for one in ast.parse((ROOT / "deploy.py").read_text()).body]
-    assert "look_ahead(host)" in body
+    assert "prefetch_facts(host)" in body
     assert body[-1] == "make_plan(host)"

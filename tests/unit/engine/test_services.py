@@ -11,7 +11,7 @@ import pytest
 from pyinfra.context import host
 
 from bitrix_cdn.engine import services
-from bitrix_cdn.engine.prefetch import look_ahead
+from bitrix_cdn.engine.prefetch import prefetch_facts
 from bitrix_cdn.engine.services import Applied, action_for, faults, running
 from tests.kit.support import wait_until
 from tests.unit.engine.machines import add, changed, execute, host_of, machines, ran
@@ -81,7 +81,7 @@ def test_units_asked_together_are_what_each_is_by_itself(tmp_path: Path) -> None
 @pytest.mark.usefixtures("systemd")
 def test_many_units_take_one_trip(tmp_path: Path) -> None:
     with machines("one") as state:
-        look_ahead(host_of(state))
+        prefetch_facts(host_of(state))
         stamps = tmp_path / "stamps"
         stamps.mkdir()
         for number in range(20):

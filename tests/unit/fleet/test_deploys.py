@@ -75,7 +75,7 @@ def test_a_dry_run_changes_nothing_and_says_what_it_would(
     file = operations(
         "from bitrix_cdn.engine import differences\n",
         "from bitrix_cdn.engine.findings import SurplusFile\n",
-        "differences.tell(SurplusFile('/a'))\n",
+        "differences.report(SurplusFile('/a'))\n",
         f'server.shell(name="Make it", commands=["touch {made}"])\n',
         CHANGES_NOTHING,
     )

@@ -41,7 +41,7 @@ def run(script: str) -> subprocess.CompletedProcess[str]:
 
 
 def looked() -> object:
-    return parse(run(lock.look_script()).stdout)
+    return parse(run(lock.holder_script()).stdout)
 
 
 Hold = Callable[..., subprocess.Popen[str]]

@@ -89,13 +89,13 @@ def test_ones_own_is_taken_again(lock: Lock) -> None:
 
 
 def test_only_the_holder_gives_it_back(lock: Lock, place: Path) -> None:
-    lock.give_back(ANN.token)
+    lock.release(ANN.token)
     assert not place.parent.exists()
     lock.take(ANN)
-    lock.give_back(BOB.token)
+    lock.release(BOB.token)
     assert lock.holder() == ANN
     for _ in range(2):
-        lock.give_back(ANN.token)
+        lock.release(ANN.token)
         assert lock.holder() is None
 
 
@@ -116,7 +116,7 @@ def test_one_that_can_not_be_read_holds_and_can_be_broken(lock: Lock, place: Pat
     assert holder is not None
     assert "can't be read" in str(holder)
     assert lock.take(ANN) == holder
-    lock.give_back("")
+    lock.release("")
     assert lock.take(ANN, holder) is None
 
 
@@ -138,8 +138,8 @@ def test_an_empty_file_is_no_lock(lock: Lock, place: Path) -> None:
 
 def test_of_many_at_once_one_gets_it(place: Path) -> None:
     class Slow(Lock):
-        def _standing(self) -> Holder | None:
-            found = super()._standing()
+        def _persistent_holder(self) -> Holder | None:
+            found = super()._persistent_holder()
             time.sleep(0.01)
             return found
 
@@ -201,17 +201,17 @@ def test_a_run_that_speaks_holds_for_longer_than_its_lease(lock: Lock, holds: Ho
 def test_a_living_run_can_be_broken(lock: Lock, holds: Hold) -> None:
     first = holds(ANN)
     assert said(first) == ("taken", ANN)
-    assert lock.take_away() == ANN
+    assert lock.force_release() == ANN
     assert first.wait(5) == -signal.SIGTERM
     assert said(holds(BOB)) == ("taken", BOB)
-    assert lock.take_away() == BOB
+    assert lock.force_release() == BOB
 
 
 def test_a_rollouts_lock_can_be_broken_and_there_may_be_none(lock: Lock) -> None:
-    assert lock.take_away() is None
+    assert lock.force_release() is None
     lock.take(ANN)
-    assert lock.take_away() == ANN
-    assert lock.take_away() is None
+    assert lock.force_release() == ANN
+    assert lock.force_release() is None
 
 
 def test_a_run_that_names_no_process_is_not_broken_by_chance(lock: Lock, place: Path) -> None:
@@ -221,7 +221,7 @@ def test_a_run_that_names_no_process_is_not_broken_by_chance(lock: Lock, place: 
     with flock.opened(run) as file:
         assert flock.locked(file, flock.EXCLUSIVE, 0)
         with pytest.raises(AgentError, match="names no process"):
-            lock.take_away()
+            lock.force_release()
 
 
 # What holds in earlier versions, and on a host that has no Python yet.
@@ -242,7 +242,7 @@ def test_it_respects_a_run_of_an_earlier_version_and_is_respected(
         assert lock.holder() == BOB
         assert lock.take(ANN) == BOB
         assert said(holds(ANN)) == ("held", BOB)
-        assert lock.take_away() == BOB
+        assert lock.force_release() == BOB
     assert said(holds(ANN)) == ("taken", ANN)
     assert subprocess.run(command, input="", check=False, text=True).returncode == 3
 

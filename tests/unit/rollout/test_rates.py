@@ -3,7 +3,7 @@
 import pytest
 from scipy.stats import binomtest
 
-from bitrix_cdn.rollout.rates import NOTHING, Count, chance, counters, said, since, worse
+from bitrix_cdn.rollout.rates import NOTHING, Count, chance, counters, described, since, worse
 
 
 @pytest.mark.parametrize(
@@ -86,5 +86,5 @@ def test_an_exporter_that_has_seen_nothing_yet_is_no_missing_one() -> None:
 
 
 def test_counts_are_said_with_their_share() -> None:
-    assert said(Count(4000, 10)) == "10 of 4,000 (0.25%)"
-    assert said(NOTHING) == "none of 0"
+    assert described(Count(4000, 10)) == "10 of 4,000 (0.25%)"
+    assert described(NOTHING) == "none of 0"
