@@ -67,7 +67,7 @@ def break_script() -> str:
 
 def take_script(holder: Holder, *, instead_of: Holder | None = None) -> str:
     """A script that takes the lock until it is given back; held by somebody else, it exits with
-    :attr:`~host_agent.answers.Status.HELD`.
+    :attr:`~host_agent.json_output.Status.HELD`.
 
     :param instead_of: the holder whose lock is broken; if it is somebody else's by now, it stays.
     """

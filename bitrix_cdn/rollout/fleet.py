@@ -21,8 +21,8 @@ from bitrix_cdn.rollout.exporters import expositions
 from bitrix_cdn.rollout.http import Door, ask
 from bitrix_cdn.rollout.record import Record
 from bitrix_cdn.rollout.run import Found
-from host_agent.answers import Status
 from host_agent.journal import JOURNAL
+from host_agent.json_output import Status
 from host_agent.lock import Holder, parse
 from roles.exporters import probe_picture, visible_name
 from roles.mounts import ready

@@ -26,7 +26,7 @@ from converter_app.tests.harness import (
 )
 from tests.kit import pictures
 
-from webp_converter.api import answers
+from webp_converter.api import models
 from webp_converter.api.service import Picture
 from webp_converter.queue.jobs import Letter, LetterSummary, Overview
 from webp_converter.variants.statistics import Totals
@@ -66,7 +66,7 @@ def test_health_and_status_fit_their_models(ask: Client) -> None:
     health = ask("GET", "/health")
     assert health.status == 200
     assert Health.model_validate(health.json).status == "ok"
-    status = answers.Status.model_validate(ask("GET", "/api/status").json)
+    status = models.Status.model_validate(ask("GET", "/api/status").json)
     assert status.health.status == "ok"
     assert len(status.disks) == 2
     assert all(0 < disk.share < 1 for disk in status.disks)
@@ -117,7 +117,10 @@ def test_convert(served: DaemonProcess, ask: Client, picture: Path) -> None:
     wait_until(lambda: decided(again))
     variant_of(again).unlink()
     answer = ask("POST", "/api/convert", {"paths": [str(picture), str(again), str(missing)]})
-    states = {Path(told.path).name: told.state for told in answers.Asked.model_validate(answer.json).pictures}
+    states = {
+        Path(told.path).name: told.state
+        for told in models.ConvertResponse.model_validate(answer.json).pictures
+    }
     assert states == {"photo.jpg": "decided", "again.jpg": "queued", "missing.jpg": "missing"}
     wait_until(lambda: decided(again))
 
@@ -137,7 +140,7 @@ def test_cleanup(ask: Client, picture: Path) -> None:
     done = Cleanup.model_validate(ask("POST", "/api/cleanup").json)
     assert (done.dry_run, done.evicted["age"].files, done.evicted["age"].bytes > 0) == (False, 1, True)
     assert not variant_of(picture).exists()
-    last = answers.Status.model_validate(ask("GET", "/api/status").json).last_eviction
+    last = models.Status.model_validate(ask("GET", "/api/status").json).last_eviction
     assert last is not None
     assert (last.age_files, last.refused) == (1, 0)
     known = Picture.model_validate(
@@ -246,7 +249,7 @@ def test_only_by_its_own_name(ask: Client, host: str, status: int) -> None:
 
 def one_line(answer: Answer) -> str:
     """The error, which is one line."""
-    told = answers.Problem.model_validate(answer.json).detail
+    told = models.Problem.model_validate(answer.json).detail
     assert told
     assert "\n" not in told
     return told

@@ -50,8 +50,8 @@ from webp_converter.work.decoder import (
     LostError,
     PictureError,
     Task,
+    described,
     step,
-    told,
 )
 from webp_converter.work.pool import Answered, Failure, Pool
 from webp_converter.work.worker import Order, Report
@@ -396,7 +396,7 @@ def outcome(decode: Decode, task: Task) -> object:
     except PictureError as error:
         return plain(str(error).partition("\n")[0])
     except Exception as error:
-        return plain(told(error).partition("\n")[0])
+        return plain(described(error).partition("\n")[0])
     shown: object = decision
     if isinstance(decision, DamagedError):
         shown = plain(f"damaged: {decision}")

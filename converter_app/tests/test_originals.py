@@ -143,7 +143,7 @@ def test_avif_and_the_second_pass(site: Site, tmp_path: Path) -> None:
     assert originals.publish([first.finished]) == [Result.PUBLISHED]
     assert webp.exists()
     assert originals.revalidate(path) is False
-    assert wanting.standing_of(path) is DecisionState.UNDECIDED
+    assert wanting.decision_state_of(path) is DecisionState.UNDECIDED
     assert wanting.revalidate(path) is True
     assert webp.exists()
 

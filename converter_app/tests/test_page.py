@@ -26,12 +26,12 @@ from converter_app.tests.harness import (
 )
 from tests.kit import pictures
 
-from webp_converter.api import access, answers
+from webp_converter.api import access, models
 from webp_converter.api.page_routes import media_type
 from webp_converter.api.service import Service
 from webp_converter.config import Config
 from webp_converter.queue.jobs import Overview
-from webp_converter.queue.latest_jobs import REMEMBERED, Conversion, Rate, Recent
+from webp_converter.queue.latest_jobs import REMEMBERED, Conversion, LatestJobs, Rate
 from webp_converter.variants.statistics import Totals
 from webp_converter.variants.store import XATTR, Mark
 from webp_converter.work.health import Health
@@ -115,7 +115,7 @@ def test_the_values_are_the_apis(served: DaemonProcess, ask: Client, visitor: Vi
         page = visitor.page()
         statistics = Totals.model_validate(ask("GET", "/api/statistics?days=30").json)
         queue = Overview.model_validate(ask("GET", "/api/queue").json)
-        recent = answers.RecentModel.model_validate(ask("GET", "/api/recent").json)
+        recent = models.LatestWork.model_validate(ask("GET", "/api/recent").json)
         health = Health.model_validate(ask("GET", "/health").json)
         shown = [name.removeprefix("conversion-") for name in page.by_id if name.startswith("conversion-")]
         letters = [name.removeprefix("letter-") for name in page.by_id if name.startswith("letter-")]
@@ -382,7 +382,7 @@ def test_forms_from_elsewhere_are_refused(
     for fields in ({"retry": "all"}, {"token": TOKEN, "retry": "all"}, {"sign": "out"}):
         answer = visitor.send(sent, **fields)
         assert answer.status == 403
-        assert "status page" in answers.Problem.model_validate(answer.json).detail
+        assert "status page" in models.Problem.model_validate(answer.json).detail
         assert "Set-Cookie" not in answer.headers
 
 
@@ -543,7 +543,7 @@ def test_only_pictures_are_served(data: bytes, kind: str | None) -> None:
 
 
 def test_the_last_ones_are_remembered() -> None:
-    recent = Recent()
+    recent = LatestJobs()
     mark = Mark(100, 1, "q75", 0.96)
     for number in range(REMEMBERED + 5):
         recent.converted(b"/%d" % number, mark, "jpeg", 40, 0)

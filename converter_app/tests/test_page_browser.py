@@ -13,7 +13,7 @@ from converter_app.tests.harness import TOKEN, DaemonProcess, daemon_in, wait_un
 from PIL import Image
 from tests.kit import pictures
 
-from webp_converter.api.answers import RecentModel
+from webp_converter.api.models import LatestWork
 from webp_converter.queue.jobs import Overview
 from webp_converter.variants.statistics import Totals
 
@@ -81,7 +81,7 @@ def test_values_and_retry(served: DaemonProcess, chromium: Browser) -> None:
     assert number(chromium, "converted") == statistics.converted == 5
     assert number(chromium, "dead") == Overview.model_validate(ask("GET", "/api/queue").json).dead == 1
     shown = chromium.value("[...document.querySelectorAll('.cards > li')].map(card => card.id)")
-    recent = RecentModel.model_validate(ask("GET", "/api/recent").json)
+    recent = LatestWork.model_validate(ask("GET", "/api/recent").json)
     assert shown == [f"conversion-{conversion.id}" for conversion in recent.conversions]
 
     [letter] = ask("GET", "/api/dead").json

@@ -21,14 +21,14 @@ from webp_converter.queue.outcome import Outcome
 from webp_converter.variants.store import Finished, Mark, Result
 from webp_converter.work import second_pass
 from webp_converter.work.records import Records
-from webp_converter.work.second_pass import Refiner
+from webp_converter.work.second_pass import SecondPass
 from webp_converter.work.worker import Order, Report, converting, improving
 
 LOSSY = Mark(1, 2, "q75")
 
 
 class World:
-    """A store with pictures, and what surrounds a Refiner."""
+    """A store with pictures, and what surrounds a SecondPass."""
 
     def __init__(self, directory: Path, **encoding: object) -> None:
         self.store = make_store(directory)
@@ -45,7 +45,7 @@ class World:
         trees = Mock(publish=self._publish)
         self.records = Records(Mock(), Mock(), Mock(), Mock())
         self.records.metrics.second.labels = self._counted
-        self.refiner = Refiner(self.config, self.store.temporary, self.condition, trees, self.records)
+        self.second_pass = SecondPass(self.config, self.store.temporary, self.condition, trees, self.records)
 
     def _publish(self, batch: list[Finished]) -> Sequence[Result]:
         self.published += 1
@@ -56,14 +56,14 @@ class World:
         return Mock()
 
     def run(self) -> None:
-        self.thread = threading.Thread(target=self.refiner.run, args=(self.stopping,), daemon=True)
+        self.thread = threading.Thread(target=self.second_pass.run, args=(self.stopping,), daemon=True)
         self.thread.start()
 
     def end(self) -> None:
         self.stopping.set()
         if self.thread:
             self.thread.join()
-        self.refiner.close()
+        self.second_pass.close()
 
     def picture(self, name: str = "photo.jpg", data: bytes | None = None) -> Path:
         path = Path(os.fsdecode(self.store.root)) / name
@@ -136,7 +136,7 @@ class TestImprove:
         assert variant_of(path).read_bytes() == before
 
 
-class TestRefiner:
+class TestSecondPass:
     def test_improves_all_it_remembers_and_ends_its_process(self, world: World) -> None:
         paths = [
             world.picture(f"{k}.jpg", pictures.jpeg(name)) for k, name in enumerate(pictures.PHOTOGRAPHS)
@@ -145,14 +145,14 @@ class TestRefiner:
         for path in paths:
             if variant_of(path).exists():
                 sizes[path] = variant_of(path).stat().st_size
-                world.refiner.remember(os.fsencode(path), mark_of(path))
-        assert len(world.refiner) == len(sizes)
+                world.second_pass.remember(os.fsencode(path), mark_of(path))
+        assert len(world.second_pass) == len(sizes)
         world.run()
         wait_until(lambda: len(world.outcomes) == len(sizes))
         assert set(world.outcomes) <= {"improved", "as-good"}
         smaller = [path for path, size in sizes.items() if variant_of(path).stat().st_size < size]
         assert len(smaller) == world.outcomes.count("improved") >= 1
-        wait_until(lambda: world.refiner._process is None)
+        wait_until(lambda: world.second_pass._process is None)
 
     def test_waits_until_there_is_nothing_else_to_do(self, world: World) -> None:
         path = world.picture()
@@ -164,12 +164,12 @@ class TestRefiner:
             return not world.busy
 
         world.condition.is_idle = idle
-        world.refiner.remember(os.fsencode(path), LOSSY)
+        world.second_pass.remember(os.fsencode(path), LOSSY)
         world.run()
         for _ in range(3):
             asked.clear()
             assert asked.wait(10)
-        assert len(world.refiner) == 1
+        assert len(world.second_pass) == 1
         assert not world.outcomes
         world.busy = False
         wait_until(lambda: world.outcomes == ["improved"])
@@ -180,14 +180,14 @@ class TestRefiner:
     ) -> None:
         """Ten seconds pass between two looks, at one of which it is at work, or a picture was published since
         the last; thirty of rest are wanted."""
-        refiner = World(tmp_path, second_pass_idle_s=30.0).refiner
+        tested = World(tmp_path, second_pass_idle_s=30.0).second_pass
         clock = [0.0]
         stopping = threading.Event()
 
         def idle() -> bool:
             clock[0] += 10
             if clock[0] == 30 and not seen:
-                refiner.remember(b"/b.jpg", LOSSY)
+                tested.remember(b"/b.jpg", LOSSY)
             return clock[0] != 30 or not seen
 
         def improve(path: bytes, stopping: threading.Event) -> None:
@@ -197,10 +197,10 @@ class TestRefiner:
         started_at: list[float] = []
         monkeypatch.setattr(second_pass, "_TICK_S", 0.001)
         monkeypatch.setattr(second_pass.time, "monotonic", lambda: clock[0])
-        monkeypatch.setattr(refiner, "_condition", Mock(is_idle=idle))
-        monkeypatch.setattr(refiner, "_improve", improve)
-        refiner.remember(b"/a.jpg", LOSSY)
-        refiner.run(stopping)
+        monkeypatch.setattr(tested, "_condition", Mock(is_idle=idle))
+        monkeypatch.setattr(tested, "_improve", improve)
+        tested.remember(b"/a.jpg", LOSSY)
+        tested.run(stopping)
         # At work at 30, so at rest from then on; one more look before each picture.
         assert started_at == [70]
 
@@ -220,7 +220,7 @@ class TestRefiner:
 
         monkeypatch.setattr(BaseProcess, "start", start_and_kill_the_first)
         for path in paths:
-            world.refiner.remember(os.fsencode(path), LOSSY)
+            world.second_pass.remember(os.fsencode(path), LOSSY)
         world.run()
         wait_until(lambda: sorted(world.outcomes) == ["failed", "improved"])
 
@@ -237,17 +237,17 @@ class TestRefiner:
     def test_remembers_only_what_can_become_smaller(
         self, tmp_path: Path, encoding: dict[str, int], verdict: str, remembered: int
     ) -> None:
-        refiner = World(tmp_path, **encoding).refiner
-        refiner.remember(b"/a.jpg", LOSSY._replace(verdict=verdict))
-        assert len(refiner) == remembered
+        tested = World(tmp_path, **encoding).second_pass
+        tested.remember(b"/a.jpg", LOSSY._replace(verdict=verdict))
+        assert len(tested) == remembered
 
     def test_forgets_the_oldest(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(second_pass, "REMEMBERED", 2)
-        refiner = World(tmp_path).refiner
+        tested = World(tmp_path).second_pass
         for name in (b"/a", b"/b", b"/a", b"/c", b"/c"):
-            refiner.remember(name, LOSSY)
-        assert [refiner._next(), refiner._next()] == [b"/c", b"/a"]
-        assert len(refiner) == 0
+            tested.remember(name, LOSSY)
+        assert [tested._next(), tested._next()] == [b"/c", b"/a"]
+        assert len(tested) == 0
 
 
 def test_in_a_daemon(start_daemon: StartDaemon) -> None:

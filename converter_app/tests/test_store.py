@@ -74,7 +74,7 @@ class TestPublish:
         mark = Mark.parse(os.getxattr(variant(path), XATTR))
         assert mark is not None
         assert mark[:4] == (8, 1_234_567_890_123_456_789, "q80", 0.9612)
-        assert store.standing_of(os.fsencode(path)) is DecisionState.FRESH
+        assert store.decision_state_of(os.fsencode(path)) is DecisionState.FRESH
         assert os.listdir(store.temporary) == []
 
     def test_in_batches_with_each_its_own_result(self, store: Store) -> None:
@@ -182,7 +182,7 @@ class TestAvif:
             assert mark.decides(path.stat(), avif=True)
             assert (path.parent / name).stat().st_mtime_ns == path.stat().st_mtime_ns
             assert (path.parent / name).stat().st_mode == 0o100644
-        assert store.standing_of(os.fsencode(path)) is DecisionState.FRESH
+        assert store.decision_state_of(os.fsencode(path)) is DecisionState.FRESH
         assert store.avif_bytes_of(os.fsencode(path)) == len(avif or b"")
         assert os.listdir(store.temporary) == []
 
@@ -204,12 +204,12 @@ class TestAvif:
         path = original(store)
         store.publish([finished(store, path)])
         name = os.fsencode(path)
-        assert store.standing_of(name) is DecisionState.FRESH
-        assert wanting.standing_of(name) is DecisionState.UNDECIDED
+        assert store.decision_state_of(name) is DecisionState.FRESH
+        assert wanting.decision_state_of(name) is DecisionState.UNDECIDED
         assert wanting.remove_stale(name) == Stale(True, False, 0)
         wanting.publish([finished_with_avif(wanting, path, avif=None)])
         for either in (store, wanting):
-            assert either.standing_of(name) is DecisionState.FRESH
+            assert either.decision_state_of(name) is DecisionState.FRESH
             assert either.remove_stale(name) == Stale(True, True, 0)
 
     def test_goes_with_a_decision_that_has_none(self, store: Store) -> None:
@@ -222,7 +222,7 @@ class TestAvif:
         path = original(store)
         store.publish([finished_with_avif(store, path)])
         variant(path).unlink()
-        assert store.standing_of(os.fsencode(path)) is DecisionState.UNDECIDED
+        assert store.decision_state_of(os.fsencode(path)) is DecisionState.UNDECIDED
         assert store.remove_stale(os.fsencode(path)) == Stale(True, False, 0)
 
     def test_goes_when_the_original_changes(self, store: Store) -> None:
@@ -235,7 +235,7 @@ class TestAvif:
     def test_a_foreign_one_stays_and_hinders_nothing(self, store: Store) -> None:
         path = original(store)
         variant(path, AVIF).write_bytes(b"theirs")
-        assert store.standing_of(os.fsencode(path)) is DecisionState.UNDECIDED
+        assert store.decision_state_of(os.fsencode(path)) is DecisionState.UNDECIDED
         assert store.publish([finished_with_avif(store, path)]) == [Result.PUBLISHED]
         assert variant(path, AVIF).read_bytes() == b"theirs"
         assert variant(path).read_bytes() == b"variant"

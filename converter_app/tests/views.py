@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 from datetime import UTC, datetime
 
-from webp_converter.api.answers import Disk, Status
-from webp_converter.api.cached_question import Told
+from webp_converter.api.background_query import QueryResult
+from webp_converter.api.models import Disk, Status
 from webp_converter.api.page import Queue, View
 from webp_converter.events.scanner import LastScan
 from webp_converter.queue.jobs import Letter, Overview, PutOff, Running, Waiting
@@ -90,8 +90,8 @@ def works() -> View:
             ),
             originals=OriginStatus(tried_at=NOW - 30, problem=""),
         ),
-        queue=Told(Queue(overview, letters)),
-        totals=Told(
+        queue=QueryResult(Queue(overview, letters)),
+        totals=QueryResult(
             Totals(
                 converted=52_000,
                 kept=3100,
@@ -130,8 +130,8 @@ def fails() -> View:
             ),
             originals=OriginStatus(tried_at=NOW - 3, problem="away a moment ago"),
         ),
-        queue=Told(before.queue.value, "Redis is away", 90.0),
-        totals=Told(before.totals.value, "no answer after 0.5 s", 8000.0),
+        queue=QueryResult(before.queue.value, "Redis is away", 90.0),
+        totals=QueryResult(before.totals.value, "no answer after 0.5 s", 8000.0),
         rates=(0, 0),
         conversions=before.conversions,
         signed_in=True,
@@ -149,8 +149,8 @@ def starts() -> View:
             originals=OriginStatus(tried_at=None, problem=""),
             scanning=True,
         ),
-        queue=Told(None, "Redis is away"),
-        totals=Told(None, "Redis is away"),
+        queue=QueryResult(None, "Redis is away"),
+        totals=QueryResult(None, "Redis is away"),
         rates=(0, 0),
         conversions=[],
     )
@@ -167,8 +167,10 @@ def idle() -> View:
             originals=OriginStatus(tried_at=None, problem=""),
             status="failed",
         ),
-        queue=Told(Queue(Overview(streams=streams, consumers=[], running=[], later=0, next=[], dead=0), [])),
-        totals=Told(Totals()),
+        queue=QueryResult(
+            Queue(Overview(streams=streams, consumers=[], running=[], later=0, next=[], dead=0), [])
+        ),
+        totals=QueryResult(Totals()),
         rates=(0, 0),
         conversions=[],
         signed_in=True,
@@ -236,8 +238,8 @@ def _status(
 def _view(
     status: Status,
     *,
-    queue: Told[Queue],
-    totals: Told[Totals],
+    queue: QueryResult[Queue],
+    totals: QueryResult[Totals],
     rates: tuple[int, int],
     conversions: list[Conversion],
     signed_in: bool = False,

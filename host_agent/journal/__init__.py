@@ -28,7 +28,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from host_agent import flock
-from host_agent.answers import AgentError
+from host_agent.json_output import AgentError
 from host_agent.systemd import Systemd
 
 JOURNAL = Path("/var/lib/bitrix-cdn/journal")

@@ -7,9 +7,9 @@ import json
 import os
 from collections.abc import Callable, Sequence
 
-from host_agent.answers import answer
 from host_agent.journal import Journal, record
 from host_agent.journal.undo import undo
+from host_agent.json_output import print_result
 from host_agent.systemd import Systemd
 
 
@@ -34,7 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "commit": lambda: _close(Journal()),
         "record": lambda: record(Systemd(), **options.what),
     }
-    return answer(done[options.command])
+    return print_result(done[options.command])
 
 
 def _open(journal: Journal) -> object:

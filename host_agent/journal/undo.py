@@ -7,8 +7,8 @@ import subprocess
 from pathlib import Path
 from typing import NamedTuple
 
-from host_agent.answers import AgentError
 from host_agent.journal import Journal, below, copied, read, remove, synced
+from host_agent.json_output import AgentError
 from host_agent.systemd import Systemd
 
 _TRIES = 5

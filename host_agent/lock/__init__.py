@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from host_agent import flock
-from host_agent.answers import AgentError
+from host_agent.json_output import AgentError
 
 LOCK = Path("/var/lib/bitrix-cdn/lock")
 

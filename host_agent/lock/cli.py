@@ -7,7 +7,7 @@ import json
 import os
 from collections.abc import Callable, Sequence
 
-from host_agent.answers import Status, answer
+from host_agent.json_output import Status, print_result
 from host_agent.lock import Holder, Lock
 
 
@@ -47,7 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "break": lock.force_release,
         "hold": lambda: lock.hold(options.holder, options.lease, _say),
     }
-    status = answer(lambda: _as_json(done[options.command]()))
+    status = print_result(lambda: _as_json(done[options.command]()))
     return Status.HELD if held else status
 
 

@@ -15,7 +15,7 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from host_agent.answers import AgentError
+from host_agent.json_output import AgentError
 from host_agent.redis import INSTANCES, password_file, socket_of
 
 _NOBODY = "user default off resetkeys resetchannels -@all"

@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from host_agent import flock
-from host_agent.answers import AgentError
 from host_agent.journal import JOURNAL, Journal, remove
+from host_agent.json_output import AgentError
 
 HOME = Path("/opt/webp-converter")
 TRIAL = JOURNAL.with_name("converter-trial")

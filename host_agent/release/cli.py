@@ -7,7 +7,7 @@ import json
 import os
 from collections.abc import Callable, Sequence
 
-from host_agent.answers import answer
+from host_agent.json_output import print_result
 from host_agent.release import Releases
 
 
@@ -35,7 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "prune": lambda: releases.prune(options.keep),
         "switch": lambda: _switch(releases, options.wanted),
     }
-    return answer(done[options.command])
+    return print_result(done[options.command])
 
 
 def _switch(releases: Releases, wanted: dict[str, object]) -> object:

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 from host_agent import flock
-from host_agent.answers import AgentError
 from host_agent.health import converter as health
 from host_agent.journal import read, record, remove
 from host_agent.journal.undo import undo
+from host_agent.json_output import AgentError
 from host_agent.release import Releases
 from host_agent.systemd import Systemd
 

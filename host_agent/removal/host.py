@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from host_agent.answers import AgentError, answer
+from host_agent.json_output import AgentError, print_result
 
 MARK = b"Managed by bitrix-cdn from templates/"
 """What one of the first lines of each file from a template says."""
@@ -217,4 +217,4 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "remove": lambda: removal.remove(data=options.data),
         "forget": removal.forget,
     }
-    return answer(commands[options.command])
+    return print_result(commands[options.command])

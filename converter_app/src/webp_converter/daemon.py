@@ -26,7 +26,7 @@ from webp_converter.events.watch_loop import WatchLoop
 from webp_converter.metrics import Metrics
 from webp_converter.queue.in_hand import InHand
 from webp_converter.queue.jobs import Jobs
-from webp_converter.queue.latest_jobs import Recent
+from webp_converter.queue.latest_jobs import LatestJobs
 from webp_converter.queue.state import QueueState
 from webp_converter.variants.disk import Disk
 from webp_converter.variants.originals import Originals, OriginStatus
@@ -38,7 +38,7 @@ from webp_converter.work.housekeeper import Housekeeper
 from webp_converter.work.pool import Answered, Pool
 from webp_converter.work.publisher import Publisher
 from webp_converter.work.records import Records
-from webp_converter.work.second_pass import Refiner
+from webp_converter.work.second_pass import SecondPass
 from webp_converter.work.trees import Trees
 
 _TICK_S = 0.5
@@ -64,17 +64,26 @@ class Daemon:
             trees.originals.prepare()
         self._jobs = jobs = Jobs(config.queue)
         self._statistics = statistics = Statistics(config.cache)
-        recent, reach = Recent(), OriginStatus()
-        records = Records(metrics, statistics, recent, reach)
+        latest_jobs, origin = LatestJobs(), OriginStatus()
+        records = Records(metrics, statistics, latest_jobs, origin)
         self._in_hand = in_hand = InHand()
         state = QueueState(scan_wanted)
         self._disk = disk = Disk(config, trees.resized, scan_wanted)
 
         self._watch = WatchLoop(
-            config, trees.resized, jobs, state, statistics, recent, metrics, long_names, scan_wanted
+            config, trees.resized, jobs, state, statistics, latest_jobs, metrics, long_names, scan_wanted
         )
         self._miss_loop = self._misses and MissLoop(
-            config, self._misses, trees.originals, reach, jobs, state, statistics, recent, metrics, long_names
+            config,
+            self._misses,
+            trees.originals,
+            origin,
+            jobs,
+            state,
+            statistics,
+            latest_jobs,
+            metrics,
+            long_names,
         )
         self._scanner = Scanner(config, state, metrics, long_names, scan_wanted)
         self._housekeeper = Housekeeper(config, metrics, statistics)
@@ -86,13 +95,13 @@ class Daemon:
         self._condition = Condition(
             self._stopping, state, in_hand, statistics, self._watch, self._pool, disk, self._scanner
         )
-        self._refiner = Refiner(config, temporary, self._condition, trees, records)
+        self._second_pass = SecondPass(config, temporary, self._condition, trees, records)
         self._publisher = Publisher(
-            config, trees, jobs, records, answers, in_hand, state, disk, self._refiner
+            config, trees, jobs, records, answers, in_hand, state, disk, self._second_pass
         )
 
         self._service = Service(config)
-        parts = Parts(self._condition, self._scanner, self._housekeeper, reach, recent)
+        parts = Parts(self._condition, self._scanner, self._housekeeper, origin, latest_jobs)
         self._api = Api(config, self._service, parts)
 
     def run(self) -> int:
@@ -105,7 +114,7 @@ class Daemon:
             ("dispatcher", self._dispatcher.run),
             ("publisher", self._publisher.run),
             ("scanner", self._scanner.run),
-            ("second pass", self._refiner.run),
+            ("second pass", self._second_pass.run),
             ("housekeeper", self._housekeeper.run),
         ):
             self._start(name, run)
@@ -162,7 +171,7 @@ class Daemon:
         Whatever was there before a moment at which nothing is under way is such a file.
         """
         lost = self._trees.unfinished()
-        if lost and not self._in_hand.at_work and not self._refiner.busy:
+        if lost and not self._in_hand.at_work and not self._second_pass.busy:
             for path in lost:
                 path.unlink(missing_ok=True)
 

@@ -16,7 +16,7 @@ from rich.text import Text
 from webp_converter.base.formatting import duration, moment, printable, share, size
 
 if TYPE_CHECKING:
-    from webp_converter.api.answers import AnswerModel, Explanation, OriginalModel, VariantModel
+    from webp_converter.api.models import AnswerModel, Explanation, OriginalModel, VariantModel
     from webp_converter.queue.jobs import Queued
 
 __all__ = [

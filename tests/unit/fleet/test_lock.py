@@ -13,7 +13,7 @@ import pytest
 from bitrix_cdn.engine import agent
 from bitrix_cdn.fleet import lock
 from bitrix_cdn.fleet.lock import refusal
-from host_agent.answers import Status
+from host_agent.json_output import Status
 from host_agent.lock import LOCK, Lock, parse
 from tests.kit.agent import sent_with
 from tests.unit.lock.holders import ANN, BOB

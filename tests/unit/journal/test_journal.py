@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 
 from host_agent import journal
-from host_agent.answers import AgentError, Status
 from host_agent.journal import Journal, cli
 from host_agent.journal.undo import undo
+from host_agent.json_output import AgentError, Status
 from tests.unit.journal.machine import Machine, finishes
 
 

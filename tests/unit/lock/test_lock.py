@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from host_agent import flock
-from host_agent.answers import AgentError, Status
+from host_agent.json_output import AgentError, Status
 from host_agent.lock import Holder, Lock, cli, parse
 from tests.kit.deployment import ROOT
 from tests.unit.lock.holders import ANN, BOB

@@ -12,7 +12,7 @@ import pytest
 
 from bitrix_cdn.engine.files import rendered
 from bitrix_cdn.settings import Settings
-from host_agent.answers import AgentError
+from host_agent.json_output import AgentError
 from host_agent.redis import asking
 from host_agent.redis.users import teach, users, write
 from tests.kit.deployment import ROOT

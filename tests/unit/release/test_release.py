@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from host_agent import flock
-from host_agent.answers import AgentError
 from host_agent.journal.undo import undo
+from host_agent.json_output import AgentError
 from host_agent.release import Listed, Releases
 from host_agent.release.switch import UNIT, Health, Switch, Wanted
 from tests.unit.journal.machine import Machine, finishes

@@ -9,7 +9,7 @@ import pytest
 
 from bitrix_cdn.removal.run import Found, listed, spec
 from bitrix_cdn.settings import Settings
-from host_agent.answers import AgentError
+from host_agent.json_output import AgentError
 from host_agent.removal import host
 from host_agent.removal.host import MARK, Removal
 

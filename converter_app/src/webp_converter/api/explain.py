@@ -17,7 +17,7 @@ from urllib.parse import unquote_to_bytes, urlsplit
 
 import redis
 
-from webp_converter.api.answers import (
+from webp_converter.api.models import (
     AnswerModel,
     Explanation,
     OriginalModel,
@@ -158,8 +158,8 @@ def explain(asked: str, config: Config, store: Store, originals: Originals, jobs
     varnish: list[AnswerModel] = []
     if place.kind == "original":
         cache = config.originals.purge_url
-        varnish = _answers(cache, place, _CLASSES, config, "originals")
-    visitors = _answers(config.delivery.url, place, VISITORS, config)
+        varnish = _ask_all(cache, place, _CLASSES, config, "originals")
+    visitors = _ask_all(config.delivery.url, place, VISITORS, config)
     state, why = _verdict(path, place, original, variants, queue, config)
     notes = list(place.notes)
     if state == "pending" and any(answer.variant == "pending" for answer in visitors):
@@ -202,10 +202,10 @@ def _original(
         return OriginalModel(path=shown, present=False), None
     status = read.status
     told = OriginalModel(path=shown, present=True, bytes=status.st_size, modified_at=status.st_mtime_ns / 1e9)
-    return told.model_copy(update=_looks(read, config)), status
+    return told.model_copy(update=_header(read, config)), status
 
 
-def _looks(read: Original, config: Config) -> dict[str, object]:
+def _header(read: Original, config: Config) -> dict[str, object]:
     if len(read.data) != read.status.st_size or not read.data:
         return {}
     told = header_of(read.data, config)
@@ -264,7 +264,7 @@ def _queue(path: bytes, jobs: Jobs) -> Queued:
         return Queued(state="unknown", problem=reason)
 
 
-def _answers(
+def _ask_all(
     url: str, place: Place, askers: Sequence[tuple[str, str]], config: Config, host: str = ""
 ) -> list[AnswerModel]:
     """What the server at `url` answers to each; one that didn't answer the first isn't waited for again."""
@@ -273,11 +273,11 @@ def _answers(
         if answers and answers[0].problem:
             answers.append(answers[0].model_copy(update={"who": who, "accept": accept}))
         else:
-            answers.append(_asked(url, place, who, accept, config, host))
+            answers.append(_ask(url, place, who, accept, config, host))
     return answers
 
 
-def _asked(url: str, place: Place, who: str, accept: str, config: Config, host: str = "") -> AnswerModel:
+def _ask(url: str, place: Place, who: str, accept: str, config: Config, host: str = "") -> AnswerModel:
     """What the server at `url` answers; HEAD, which tells all of it and counts as nobody's reading."""
     parts = urlsplit(url)
     name, patience_s = parts.hostname or "127.0.0.1", config.delivery.deadline_s

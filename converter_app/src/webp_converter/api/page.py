@@ -14,9 +14,9 @@ from typing import NamedTuple
 import jinja2
 from markupsafe import Markup
 
-from webp_converter.api.answers import Status
-from webp_converter.api.cached_question import Told
+from webp_converter.api.background_query import QueryResult
 from webp_converter.api.language import Language
+from webp_converter.api.models import Status
 from webp_converter.api.service import retry_command
 from webp_converter.base.formatting import moment, printable
 from webp_converter.queue.jobs import Letter, Overview
@@ -101,8 +101,8 @@ class View:
     """Seconds of the wall clock."""
 
     status: Status
-    queue: Told[Queue]
-    totals: Told[Totals]
+    queue: QueryResult[Queue]
+    totals: QueryResult[Totals]
     rates: tuple[int, int]
     """Decisions within the last minute, and within the last hour."""
 

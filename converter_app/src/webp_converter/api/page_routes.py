@@ -25,9 +25,9 @@ from webp_converter.api.access import (
     session,
     token_in,
 )
-from webp_converter.api.answers import Status
-from webp_converter.api.cached_question import Source
+from webp_converter.api.background_query import BackgroundQuery
 from webp_converter.api.language import chosen
+from webp_converter.api.models import Status
 from webp_converter.api.page import (
     CONVERSIONS,
     DAYS,
@@ -89,8 +89,8 @@ def add_page(
     app: FastAPI, config: Config, service: Service, parts: Parts, status: Callable[[], Status]
 ) -> None:
     """Adds the page's routes. What they take and give is for browsers, and not in the API's document."""
-    queue = Source(lambda: Queue(service.overview(), service.letters(count=LETTERS)))
-    totals = Source(lambda: service.totals(DAYS))
+    queue = BackgroundQuery(lambda: Queue(service.overview(), service.letters(count=LETTERS)))
+    totals = BackgroundQuery(lambda: service.totals(DAYS))
     trees = (bytes(config.store.root), bytes(config.originals.variants))
 
     def shown(request: Request, notice: Notice | None, code: int = 200) -> Response:
@@ -101,8 +101,8 @@ def add_page(
             status=status(),
             queue=asked[0](_PATIENCE_S),
             totals=asked[1](max(0.0, deadline - time.monotonic())),
-            rates=parts.recent.rates(),
-            conversions=parts.recent.latest(CONVERSIONS),
+            rates=parts.latest_jobs.rates(),
+            conversions=parts.latest_jobs.latest(CONVERSIONS),
             trees=trees,
             signed_in=_is_signed_in(config, request),
             refresh_s=_refresh_s(request.query_params.get("refresh", "")),
@@ -114,7 +114,7 @@ def add_page(
 
     @app.api_route(FORM, methods=["GET", "HEAD"], include_in_schema=False)
     def get_page(request: Request) -> Response:
-        return shown(request, _told(request))
+        return shown(request, _notice(request))
 
     @app.post(FORM, include_in_schema=False)
     async def order(request: Request) -> Response:
@@ -135,7 +135,7 @@ def add_page(
 
     @app.api_route("/pictures/{id}/{which}", methods=["GET", "HEAD"], include_in_schema=False)
     def get_picture(id: str, which: Literal["before", "webp", "avif"]) -> Response:
-        conversion = parts.recent.find(id)
+        conversion = parts.latest_jobs.find(id)
         if conversion is None:
             raise HTTPException(404, "no such conversion, or it is forgotten")
         try:
@@ -210,7 +210,7 @@ def _back(fields: dict[str, str], **told: str | int) -> Response:
     return RedirectResponse(f"{FORM}?{query}", 303, _HEADERS)
 
 
-def _told(request: Request) -> Notice | None:
+def _notice(request: Request) -> Notice | None:
     """What the address says that became of an order: one of a few sentences, whoever wrote it."""
     done = request.query_params.get("done")
     if done == "retried":

@@ -22,16 +22,16 @@ from fastapi.responses import JSONResponse
 from fastapi.security import HTTPBearer
 
 from webp_converter.api.access import RefusedError, check_bearer, check_origin
-from webp_converter.api.answers import (
-    Asked,
+from webp_converter.api.models import (
+    ConvertRequest,
+    ConvertResponse,
     Disk,
     Explanation,
+    LatestWork,
     Problem,
-    RecentModel,
     Retried,
-    ScanAsked,
+    ScanRequested,
     Status,
-    Wish,
 )
 from webp_converter.api.page_routes import FORM, add_page
 from webp_converter.api.server import Parts
@@ -185,7 +185,7 @@ def _status_of(config: Config, service: Service, parts: Parts) -> Callable[[], S
             release=its_release,
             uptime_s=round(time.monotonic() - started, 1),
             disks=disks,
-            originals=parts.reach,
+            originals=parts.origin,
             last_scan=parts.scanner.last,
             last_eviction=parts.housekeeper.last,
         )
@@ -212,14 +212,14 @@ def _add_reading(app: FastAPI, service: Service, parts: Parts, status: Callable[
         """How the daemon does, how full its file systems are, and what the last eviction did."""
         return status()
 
-    @app.get("/api/recent", tags=["pictures"], response_model=RecentModel, responses=_problems(422))
+    @app.get("/api/recent", tags=["pictures"], response_model=LatestWork, responses=_problems(422))
     def get_recent(
         count: Annotated[int, Query(ge=0, le=1000, description="How many conversions at most.")] = 12,
     ) -> Any:
         """What this daemon converted last, and how fast; it remembers a thousand pictures, until it stops."""
-        minute, hour = parts.recent.rates()
-        latest = parts.recent.latest(count)
-        return RecentModel(decided_minute=minute, decided_hour=hour, conversions=latest)
+        minute, hour = parts.latest_jobs.rates()
+        latest = parts.latest_jobs.latest(count)
+        return LatestWork(decided_minute=minute, decided_hour=hour, conversions=latest)
 
     @app.get("/api/pictures", tags=["pictures"], response_model=Picture, responses=_problems(404, 422))
     def get_picture(
@@ -320,14 +320,14 @@ def _add_orders(app: FastAPI, service: Service, parts: Parts) -> None:
         "/api/scan",
         tags=["daemon"],
         status_code=202,
-        response_model=ScanAsked,
+        response_model=ScanRequested,
         responses=_problems(401, 503),
         dependencies=token,
     )
     def scan() -> Any:
         """Compares all originals with their variants: missing ones are queued, stale ones are removed."""
         parts.scanner.wanted.set()
-        return ScanAsked(asked=True)
+        return ScanRequested(asked=True)
 
     @app.post(
         "/api/cleanup",
@@ -353,17 +353,17 @@ def _add_orders(app: FastAPI, service: Service, parts: Parts) -> None:
         "/api/convert",
         tags=["pictures"],
         status_code=202,
-        response_model=Asked,
+        response_model=ConvertResponse,
         responses=_problems(401, 422, 503),
         dependencies=token,
     )
-    def convert(wish: Wish) -> Any:
+    def convert(wanted: ConvertRequest) -> Any:
         """Queues pictures with the highest priority: all of them, or with 422 none."""
         try:
-            asked = service.ask([os.fsencode(path) for path in wish.paths])
+            asked = service.ask([os.fsencode(path) for path in wanted.paths])
         except ValueError as error:
             raise HTTPException(422, _one_line(error)) from error
-        return Asked(pictures=asked)
+        return ConvertResponse(pictures=asked)
 
 
 def _found(service: Service, id: str) -> Letter:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from webp_converter.api.service import Service
 from webp_converter.config import Config
 from webp_converter.events.scanner import Scanner
-from webp_converter.queue.latest_jobs import Recent
+from webp_converter.queue.latest_jobs import LatestJobs
 from webp_converter.variants.originals import OriginStatus
 from webp_converter.work.health import Condition
 from webp_converter.work.housekeeper import Housekeeper
@@ -24,8 +24,8 @@ class Parts(NamedTuple):
     condition: Condition
     scanner: Scanner
     housekeeper: Housekeeper
-    reach: OriginStatus
-    recent: Recent
+    origin: OriginStatus
+    latest_jobs: LatestJobs
 
 
 class Api:

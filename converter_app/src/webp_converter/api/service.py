@@ -22,7 +22,7 @@ from webp_converter.variants.statistics import Known, Statistics, Totals
 from webp_converter.variants.store import DecisionState, Identity, Store, is_evicted
 
 if TYPE_CHECKING:
-    from webp_converter.api.answers import Explanation
+    from webp_converter.api.models import Explanation
 
 
 class Picture(Known):
@@ -36,8 +36,8 @@ class Picture(Known):
     """None: there is no AVIF variant."""
 
 
-class AskedPicture(Fact):
-    """What became of the wish for one picture."""
+class RequestedPicture(Fact):
+    """What was done about one requested picture."""
 
     path: str
     state: str
@@ -125,7 +125,7 @@ class Service:
 
         return explain(asked, self._config, self._store, self._originals, self._jobs)
 
-    def ask(self, paths: Sequence[bytes]) -> list[AskedPicture]:
+    def ask(self, paths: Sequence[bytes]) -> list[RequestedPicture]:
         """Queues pictures as if a visitor had asked for them. Whether the site has an original of the mounted
         tree, only the worker finds out.
 
@@ -137,9 +137,9 @@ class Service:
                 raise ValueError(f"{os.fsdecode(path)!r}: {TOO_LONG}")
         asked = []
         for path, store in zip(paths, stores, strict=True):
-            standing = store.standing_of(path) if store is self._store else DecisionState.UNDECIDED
+            decision = store.decision_state_of(path) if store is self._store else DecisionState.UNDECIDED
             known = {None: "missing", DecisionState.UNDECIDED: "queued"}
-            asked.append(AskedPicture(path=os.fsdecode(path), state=known.get(standing, "decided")))
+            asked.append(RequestedPicture(path=os.fsdecode(path), state=known.get(decision, "decided")))
         now = time.time_ns()
         self._jobs.push(
             [

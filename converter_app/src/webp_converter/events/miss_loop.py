@@ -12,7 +12,7 @@ from webp_converter.events.long_names import LongNames
 from webp_converter.events.misses import MissLog, Places
 from webp_converter.metrics import Metrics
 from webp_converter.queue.jobs import Job, Jobs, Priority
-from webp_converter.queue.latest_jobs import Recent
+from webp_converter.queue.latest_jobs import LatestJobs
 from webp_converter.queue.state import QueueState
 from webp_converter.variants.originals import Originals, OriginAwayError, OriginStatus
 from webp_converter.variants.statistics import Statistics
@@ -28,11 +28,11 @@ class MissLoop:
         config: Config,
         misses: MissLog,
         originals: Originals,
-        reach: OriginStatus,
+        origin: OriginStatus,
         jobs: Jobs,
         queue: QueueState,
         statistics: Statistics,
-        recent: Recent,
+        latest_jobs: LatestJobs,
         metrics: Metrics,
         long_names: LongNames,
     ) -> None:
@@ -40,11 +40,11 @@ class MissLoop:
         self._places = Places(os.fsencode(config.store.root), originals.root, extensions)
         self._misses = misses
         self._originals = originals
-        self._reach = reach
+        self._origin = origin
         self._jobs = jobs
         self._queue = queue
         self._statistics = statistics
-        self._recent = recent
+        self._latest_jobs = latest_jobs
         self._metrics = metrics
         self._long_names = long_names
 
@@ -66,12 +66,12 @@ class MissLoop:
             return False
         try:
             is_stale = self._originals.revalidate(path)
-            self._reach.tried()
+            self._origin.tried()
             if not is_stale and self._originals.mark_of(path) is None:
                 self._statistics.forget([path])
-                self._recent.forget(path)
+                self._latest_jobs.forget(path)
             return is_stale
         except OriginAwayError as error:
-            self._reach.tried(str(error))
+            self._origin.tried(str(error))
             log.debug("not compared", path=path, reason=str(error))
             return False

@@ -12,7 +12,7 @@ from webp_converter.events.long_names import LongNames
 from webp_converter.events.watch import Change, Watch, WatchError
 from webp_converter.metrics import Metrics
 from webp_converter.queue.jobs import Job, Jobs
-from webp_converter.queue.latest_jobs import Recent
+from webp_converter.queue.latest_jobs import LatestJobs
 from webp_converter.queue.state import QueueState
 from webp_converter.variants.statistics import Statistics
 from webp_converter.variants.store import Store
@@ -30,7 +30,7 @@ class WatchLoop:
         jobs: Jobs,
         queue: QueueState,
         statistics: Statistics,
-        recent: Recent,
+        latest_jobs: LatestJobs,
         metrics: Metrics,
         long_names: LongNames,
         scan_wanted: threading.Event,
@@ -43,7 +43,7 @@ class WatchLoop:
         self._jobs = jobs
         self._queue = queue
         self._statistics = statistics
-        self._recent = recent
+        self._latest_jobs = latest_jobs
         self._metrics = metrics
         self._long_names = long_names
         self._scan_wanted = scan_wanted
@@ -104,7 +104,7 @@ class WatchLoop:
             stale = self._store.remove_stale(change.path)
             if stale.removed:
                 self._metrics.stale.inc(stale.removed)
-                self._recent.forget(change.path)
+                self._latest_jobs.forget(change.path)
                 log.info("stale removed", path=change.path, removed=stale.removed)
             if not stale.present:
                 gone.append(change.path)

@@ -73,7 +73,7 @@ class Rate:
         return sum(count for place, count in self._slices if place > first)
 
 
-class Recent:
+class LatestJobs:
     """Its methods may be called from any thread."""
 
     def __init__(self) -> None:

@@ -221,7 +221,7 @@ class Originals(Store):
             self._away_until = time.monotonic() + _AWAY_S
             raise
 
-    def standing_of(self, path: bytes) -> DecisionState | None:
+    def decision_state_of(self, path: bytes) -> DecisionState | None:
         """Whether an original has a decision about what it is now; None when the site doesn't have it.
 
         Raises OriginAwayError.
@@ -233,7 +233,7 @@ class Originals(Store):
             return DecisionState.TOO_LONG
         try:
             with self.directory(path) as (directory, name):
-                return self.standing(directory, name, _status(head))
+                return self.decision_state(directory, name, _status(head))
         except FileNotFoundError:
             return DecisionState.UNDECIDED
 

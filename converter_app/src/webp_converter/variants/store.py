@@ -424,7 +424,7 @@ class Store:
 
     # Freshness
 
-    def standing(self, directory: int, name: bytes, original: os.stat_result) -> DecisionState:
+    def decision_state(self, directory: int, name: bytes, original: os.stat_result) -> DecisionState:
         """Whether an original has a decision, and whose."""
         if not has_room(name):
             return DecisionState.TOO_LONG
@@ -438,12 +438,12 @@ class Store:
                 return DecisionState.FRESH
         return DecisionState.UNDECIDED
 
-    def standing_of(self, path: bytes) -> DecisionState | None:
+    def decision_state_of(self, path: bytes) -> DecisionState | None:
         """Whether an original has a decision; None when there is no such original."""
         try:
             with self.directory(path) as (directory, name):
                 status = os.stat(name, dir_fd=directory, follow_symlinks=False)
-                return self.standing(directory, name, status) if stat.S_ISREG(status.st_mode) else None
+                return self.decision_state(directory, name, status) if stat.S_ISREG(status.st_mode) else None
         except FileNotFoundError:
             return None
 

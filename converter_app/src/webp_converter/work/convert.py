@@ -86,24 +86,24 @@ def _publish(store: Store, answered: Answered) -> Iterator[Converted]:
     results = iter(store.publish([report.finished for report in reports if report.finished]))
     for job, answer in answered:
         if not isinstance(answer, Report):
-            yield _told(job.path, answer.reason, False)
+            yield _converted(job.path, answer.reason, False)
         elif answer.finished is None:
             if answer.outcome is Outcome.FRESH and (found := store.mark_of(job.path)):
                 mark, variant_bytes = found
                 avif_bytes = store.avif_bytes_of(job.path)
-                yield _told(job.path, Outcome.FRESH.value, True, mark, variant_bytes or 0, avif_bytes)
+                yield _converted(job.path, Outcome.FRESH.value, True, mark, variant_bytes or 0, avif_bytes)
                 continue
             decided = answer.outcome in (Outcome.FRESH, Outcome.FOREIGN, Outcome.TOO_LONG)
-            yield _told(job.path, answer.detail or answer.outcome.value, decided)
+            yield _converted(job.path, answer.detail or answer.outcome.value, decided)
         elif (result := next(results)) is not Result.PUBLISHED:
-            yield _told(job.path, result.name.lower(), result is Result.FOREIGN)
+            yield _converted(job.path, result.name.lower(), result is Result.FOREIGN)
         else:
             mark, suffix = answer.finished.mark, answer.finished.suffix
             outcome = "webp" if suffix == WEBP else "keep"
-            yield _told(job.path, outcome, True, mark, answer.variant_bytes, answer.avif_bytes)
+            yield _converted(job.path, outcome, True, mark, answer.variant_bytes, answer.avif_bytes)
 
 
-def _told(
+def _converted(
     path: bytes,
     outcome: str,
     decided: bool,

@@ -97,7 +97,7 @@ def step(encoding: Encoding, task: Task) -> Answer:
         return Answer(header, error)
 
 
-def told(error: Exception) -> str:
+def described(error: Exception) -> str:
     """The reason on one line, and the traceback below it."""
     reason = " ".join(f"{type(error).__name__}: {error}".split()).rstrip(":")
     try:
@@ -178,7 +178,7 @@ def _packed(nonce: bytes, answer: Answer | Exception) -> bytes:
     if isinstance(answer, DecoderError):
         status, text = _Status.BROKEN, str(answer)
     elif isinstance(answer, Exception):
-        status, text = _Status.FAILED, told(answer)
+        status, text = _Status.FAILED, described(answer)
     else:
         header, decision, _ = answer
         if isinstance(decision, Variant):

@@ -39,7 +39,7 @@ class Dispatcher:
         while not stopping.is_set():
             try:
                 if self._queue.problem:
-                    self._reach(stopping)
+                    self._connect(stopping)
                     continue
                 if time.monotonic() >= signs_of_life:
                     signs_of_life = time.monotonic() + self._config.claim_idle_s / 4
@@ -57,7 +57,7 @@ class Dispatcher:
             except redis.RedisError as error:
                 self._queue.lost(error)
 
-    def _reach(self, stopping: threading.Event) -> None:
+    def _connect(self, stopping: threading.Event) -> None:
         for pause_s in itertools.chain(_PAUSES_S, itertools.repeat(_PAUSES_S[-1])):
             losses = self._queue.losses
             try:

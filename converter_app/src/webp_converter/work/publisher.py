@@ -25,7 +25,7 @@ from webp_converter.variants.statistics import Picture
 from webp_converter.variants.store import FAILED, FULL, KEEP, WEBP, Finished, Mark, Result
 from webp_converter.work.pool import Answered, Failure
 from webp_converter.work.records import Records
-from webp_converter.work.second_pass import Refiner
+from webp_converter.work.second_pass import SecondPass
 from webp_converter.work.trees import Trees
 from webp_converter.work.worker import LEFT_ALONE, Report
 
@@ -48,18 +48,18 @@ class Publisher:
         in_hand: InHand,
         state: QueueState,
         disk: Disk,
-        refiner: Refiner,
+        second_pass: SecondPass,
     ) -> None:
         """`answers` is what workers make of jobs."""
         self._config = config
         self._trees = trees
         self._jobs = jobs
-        self._metrics, self._statistics, self._recent, self._reach = records
+        self._metrics, self._statistics, self._latest_jobs, self._origin = records
         self._answers = answers
         self._in_hand = in_hand
         self._state = state
         self._disk = disk
-        self._refiner = refiner
+        self._second_pass = second_pass
         self._removals = Removals(config.store.temporary / "removed")
         self._is_broken = False
 
@@ -92,7 +92,7 @@ class Publisher:
         results = self._trees.publish([finished for _, _, finished in to_publish])
         for _, answer in batch:
             if isinstance(answer, Report) and self._trees.originals.holds(answer.path):
-                self._reach.tried(answer.detail if answer.outcome is Outcome.AWAY else "")
+                self._origin.tried(answer.detail if answer.outcome is Outcome.AWAY else "")
         done: list[Done] = []
         pictures: list[Picture] = []
         for (job, report, finished), result in zip(to_publish, results, strict=True):
@@ -140,11 +140,11 @@ class Publisher:
         is_variant = finished.suffix == WEBP
         self._metrics.pictures.labels("webp" if is_variant else "keep").inc()
         self._metrics.encode.observe(mark.encode_ms / 1000)
-        self._recent.decided()
+        self._latest_jobs.decided()
         if not job.rest and not job.tries and job.priority is Priority.NORMAL:
             self._metrics.latency.observe(latency_ms / 1000)
         if is_variant:
-            self._refiner.remember(job.path, mark)
+            self._second_pass.remember(job.path, mark)
             self._metrics.published(mark.similarity)
             self._metrics.original_bytes.inc(mark.size)
             self._metrics.variant_bytes.inc(report.variant_bytes)
@@ -167,7 +167,7 @@ class Publisher:
         )
         remembered = mark._replace(latency_ms=round(latency_ms))
         if is_variant:
-            self._recent.converted(
+            self._latest_jobs.converted(
                 job.path, remembered, report.format, report.variant_bytes, report.avif_bytes
             )
         pictures.append(Picture(job.path, remembered, report.format, report.variant_bytes, now))

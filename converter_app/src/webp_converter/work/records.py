@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from webp_converter.metrics import Metrics
-from webp_converter.queue.latest_jobs import Recent
+from webp_converter.queue.latest_jobs import LatestJobs
 from webp_converter.variants.originals import OriginStatus
 from webp_converter.variants.statistics import Statistics
 
@@ -15,5 +15,5 @@ class Records(NamedTuple):
 
     metrics: Metrics
     statistics: Statistics
-    recent: Recent
-    reach: OriginStatus
+    latest_jobs: LatestJobs
+    origin: OriginStatus

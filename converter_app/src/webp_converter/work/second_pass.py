@@ -30,7 +30,7 @@ REMEMBERED = 10_000
 _TICK_S = 0.25
 
 
-class Refiner:
+class SecondPass:
     """Remembers what was published, and improves it in idle time."""
 
     def __init__(
@@ -115,7 +115,7 @@ class Refiner:
         self._count("improved")
         mark, size = report.finished.mark, report.variant_bytes
         self._records.metrics.published(mark.similarity)
-        self._records.recent.converted(path, mark, report.format, size, report.avif_bytes, again=True)
+        self._records.latest_jobs.converted(path, mark, report.format, size, report.avif_bytes, again=True)
         self._records.statistics.remember([Picture(path, mark, report.format, size, time.time_ns())])
 
     def _count(self, outcome: str) -> None:

@@ -37,7 +37,7 @@ from webp_converter.variants.store import (
     Store,
     Unfinished,
 )
-from webp_converter.work.decoder import Answer, Decoder, LostError, PictureError, Task, told
+from webp_converter.work.decoder import Answer, Decoder, LostError, PictureError, Task, described
 
 _KEPT_BYTES = 64 * 1024 * 1024
 
@@ -180,7 +180,7 @@ def _failed(order: Order, error: Exception) -> Report | str:
         return Report(Outcome.BROKEN, order.path, detail=str(error))
     if isinstance(error, LostError):
         return Crash(error)
-    return str(error) if isinstance(error, PictureError) else told(error)
+    return str(error) if isinstance(error, PictureError) else described(error)
 
 
 def _store_of(order: Order) -> Store:
@@ -191,14 +191,14 @@ def converting(config: Config, store: Store, order: Order) -> Conversion:
     """Converts one original as far as publishing."""
     started = time.monotonic()
     path = order.path
-    standing = store.standing_of(path)
-    if standing is None:
+    state = store.decision_state_of(path)
+    if state is None:
         return Report(Outcome.GONE, path)
-    if standing is DecisionState.FRESH:
+    if state is DecisionState.FRESH:
         return Report(Outcome.FRESH, path)
-    if standing is DecisionState.FOREIGN:
+    if state is DecisionState.FOREIGN:
         return Report(Outcome.FOREIGN, path)
-    if standing is DecisionState.TOO_LONG:
+    if state is DecisionState.TOO_LONG:
         return Report(Outcome.TOO_LONG, path)
     try:
         original = store.read(path, config.encoding.maximum_bytes)
@@ -274,7 +274,7 @@ def improving(config: Config, store: Store, order: Order) -> Conversion:
     is something to publish when that became smaller."""
     started = time.monotonic()
     path = order.path
-    known = store.mark_of(path) if store.standing_of(path) is DecisionState.FRESH else None
+    known = store.mark_of(path) if store.decision_state_of(path) is DecisionState.FRESH else None
     original = store.read(path, config.encoding.maximum_bytes) if known and known[0].is_lossy else None
     if known is None or original is None or not known[0].describes(original.status):
         return Report(Outcome.GONE, path)

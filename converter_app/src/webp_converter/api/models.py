@@ -1,10 +1,10 @@
-"""What the HTTP API takes and gives besides the facts that other modules tell."""
+"""The models of the HTTP API's requests and answers, beside those that other modules define."""
 
 from __future__ import annotations
 
 from pydantic import Field
 
-from webp_converter.api.service import AskedPicture
+from webp_converter.api.service import RequestedPicture
 from webp_converter.base.fact import Fact
 from webp_converter.events.scanner import LastScan
 from webp_converter.queue.jobs import Queued
@@ -52,8 +52,8 @@ class Status(Fact):
     """None: there was none since the daemon started."""
 
 
-class RecentModel(Fact):
-    """What this daemon did last, as far back as its start."""
+class LatestWork(Fact):
+    """The latest work of this daemon, at most since its start."""
 
     decided_minute: int
     """Decisions about pictures within the last minute: converted, or best as they are."""
@@ -70,23 +70,23 @@ class Retried(Fact):
     path: str
 
 
-class ScanAsked(Fact):
+class ScanRequested(Fact):
     """A scan begins as soon as one that is running has ended."""
 
     asked: bool
 
 
-class Wish(Fact):
+class ConvertRequest(Fact):
     """Pictures to convert."""
 
     paths: list[str] = Field(min_length=1, max_length=1000)
     """Absolute paths of originals: below `store.root`, or below `originals.variants` as if they lay there."""
 
 
-class Asked(Fact):
-    """What became of the wish for each picture."""
+class ConvertResponse(Fact):
+    """What was done about each requested picture."""
 
-    pictures: list[AskedPicture]
+    pictures: list[RequestedPicture]
 
 
 class OriginalModel(Fact):
@@ -131,7 +131,7 @@ class VariantModel(Fact):
 
 
 class AnswerModel(Fact):
-    """What somebody who asks for the picture is answered."""
+    """The answer that one kind of client gets for the picture."""
 
     who: str
     accept: str

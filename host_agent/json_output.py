@@ -1,4 +1,4 @@
-"""How the parts that are called with JSON answer: JSON when it is done, else one line and an exit status."""
+"""The output of the agent's commands: JSON when they succeed, otherwise one line and an exit status."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class AgentError(Exception):
         self.more = more
 
 
-def answer(run: Callable[[], object]) -> int:
+def print_result(run: Callable[[], object]) -> int:
     """Prints what `run` returns as one line of JSON; returns the exit status.
 
     What went wrong is the last line of the errors, as that is the one which the operator's side shows.
