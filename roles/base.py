@@ -59,8 +59,8 @@ def base(settings: Settings) -> None:
     )
     # The shop's host keeps its own ways.
     if "bitrix" not in host.groups:
-        tree(name="Write what processes may see of each other", files=[files[SYSCTL]], root="/etc/sysctl.d")
-        sysctl_applied(name="Keep processes from looking into each other", path=SYSCTL, least=True)
+        tree(name="Write the kernel's ptrace limit", files=[files[SYSCTL]], root="/etc/sysctl.d")
+        sysctl_applied(name="Apply the kernel's ptrace limit", path=SYSCTL, least=True)
     if "bitrix" in host.groups and machine(settings)["selinux"] == "yes":
         selinux.boolean(
             name="Let the web server use the mount (SELinux)",

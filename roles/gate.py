@@ -61,7 +61,7 @@ def gate(settings: Settings) -> None:
         comment="Bitrix CDN, nginx in front of pages and metrics",
     )
     if not {"cdn", "edge"} & set(host.groups):
-        held_back(name="Keep an nginx for visitors stopped", unit="nginx.service", for_good=True)
+        held_back(name="Keep Debian's own nginx stopped", unit="nginx.service", for_good=True)
     apt.packages(name="Install nginx for the gate", packages=[*PACKAGES], no_recommends=True)
     ports = own_ports(settings)
     gated = [port for port in ports if port.gate]
@@ -72,7 +72,7 @@ def gate(settings: Settings) -> None:
     # It is left out where its repository can't be reached. It has accounts, and nginx brings it outside.
     grafana = settings.monitoring.grafana.port
     written(
-        name="Write the gate's configuration and which accounts may ask (checked by nginx and nft)",
+        name="Write the gate's configuration and firewall rules (checked by nginx and nft)",
         doors=[door(port, settings) for port in gated],
         pages=sorted(port.number for port in ports if port.page and port.number != grafana),
         grafana=grafana,

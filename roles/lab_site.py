@@ -45,7 +45,10 @@ def lab_site(settings: Settings) -> None:
         )
     rendered_files = rendered("lab_site", settings=settings)
     configuration = [file for file in rendered_files if file.path.startswith("/etc/nginx/")]
-    tree(name="Write the pages", files=[file for file in rendered_files if file not in configuration])
+    tree(
+        name="Write the lab shop's pages",
+        files=[file for file in rendered_files if file not in configuration],
+    )
     tree(
         name="Write nginx's configuration (checked by nginx)",
         files=configuration,

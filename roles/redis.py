@@ -82,7 +82,7 @@ def redis(settings: Settings) -> None:
 def redis_with_passwords() -> None:
     """After the converter and the exporters, which give their passwords by now."""
     for instance in INSTANCES:
-        running(name=f"Have the Redis of the {instance} insist on passwords", **_running(instance))
+        running(name=f"Require passwords in the Redis of the {instance}", **_running(instance))
 
 
 def _running(instance: str) -> dict[str, Any]:

@@ -23,7 +23,7 @@ def rotation(settings: Settings) -> None:
     account = accepted_account(settings)
     key_pair(name="Create the next key", path=NEXT, comment=f"bitrix-cdn mount on {host.name}")
     accept_both(name="Accept both keys of the other host", account=account)
-    use_next(name="Log in with the next key, then put it in the place of the old one")
+    use_next(name="Log in with the next key, then replace the old one by it")
     trust(name="Accept only the new key of the other host", account=account)
 
 

@@ -65,7 +65,7 @@ def sftp(settings: Settings) -> None:
         # sshd refuses a chroot that anyone but root may write to, parents included.
         for path in (settings.cdn.root, settings.cdn.upload):
             directory(
-                name=f"Make {path} root's, as sshd wants of a chroot",
+                name=f"Give {path} to root, as sshd requires for a chroot",
                 path=path,
                 mode="755",
                 user="root",

@@ -43,7 +43,7 @@ def sshd(settings: Settings) -> None:
         pages=[port.number for port in own_ports(settings) if port.page],
     )
     confirmed_sshd_config(
-        name="Harden the SSH server (taken back if it locks out)",
+        name="Configure the SSH server (undone if it locks everybody out)",
         drop_in=drop_in,
         unit=distribution(settings).ssh_unit,
         check=_taken(settings),

@@ -106,7 +106,7 @@ def test_what_was_broken_is_repaired_and_the_rest_left_alone(
         "nginx | Write nginx's configuration (checked by nginx)",
         "Redis | Run the Redis of the queue",
         "Lab site | Create /var/www/bitrix",
-        "sftp | Make /var/www/cdn root's, as sshd wants of a chroot",
+        "sftp | Give /var/www/cdn to root, as sshd requires for a chroot",
         "Converter | Create the directory above the originals' mount point",
         "Converter | Make the releases readable for the converter's account",
         "Converter | Write config.toml (checked by the converter)",
