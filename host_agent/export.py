@@ -36,7 +36,7 @@ def main(arguments: Sequence[str]) -> int:
     one.set_defaults(do=lambda told: prove(told.upload, told.name))
     one = commands.add_parser("close", help="hide directories of upload in what is exported of it")
     one.add_argument("export")
-    one.add_argument("closed", help="a directory that nobody but root may read, to be seen in their place")
+    one.add_argument("closed", help="a directory that only root may read, to be seen in their place")
     one.add_argument("private", nargs="+", help="a path below upload")
     one.set_defaults(do=lambda told: close(told.upload, told.name, told.export, told.closed, told.private))
     one = commands.add_parser("release", help="let all of it be removed again")
@@ -52,7 +52,7 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def prove(upload: str, name: str) -> None:
-    """Makes the file that proves to the CDN host that it sees `upload`: root's, for nobody to read, and one
+    """Makes the file that proves to the CDN host that it sees `upload`: root's, closed to others, and one
     that PHP, whose the directory is, can neither remove nor replace.
 
     :raises OSError: something else is there that can't be removed.
@@ -124,10 +124,10 @@ def _flagged(directory: int, name: str, *, immutable: bool) -> bool:
 
 
 def close(upload: str, name: str, export: str, closed: str, private: Sequence[str]) -> None:
-    """Hides directories of `upload` in its export: mounts one that nobody may read over each.
+    """Hides directories of `upload` in its export: mounts an unreadable one over each.
 
     One that isn't there yet is made, as it could not be hidden once it comes: with the owner and the mode of
-    the directory it is in. Bitrix removes some of them before it fills them anew, and what is mounted would
+    the directory it is in. Bitrix removes some of them before it fills them again, and what is mounted would
     go with them: so each gets a file that it can't remove. In the place of a symbolic link nothing is
     mounted: in the export it leads nowhere but to what is exported.
 

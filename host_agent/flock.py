@@ -13,7 +13,7 @@ SHARED, EXCLUSIVE = fcntl.LOCK_SH, fcntl.LOCK_EX
 
 
 def locked(descriptor: int, kind: int, seconds: float) -> bool:
-    """Locks an open file, which stays locked until nobody has it open; False if others keep it for longer."""
+    """Locks an open file until all its descriptors are closed; False if others keep it for longer."""
     deadline = time.monotonic() + seconds
     while True:
         try:

@@ -1,6 +1,6 @@
 """The lab's two hosts, as `python -m dev.lab up` started them; LAB_NAME says which lab.
 
-LAB_RECEIVER is the address of a webhook, for tests that listen there; without it nobody is told of alerts.
+LAB_RECEIVER is the address of a webhook, for tests that listen there; without it alerts are sent to no one.
 """
 
 import os

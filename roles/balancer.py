@@ -28,7 +28,7 @@ JOINED = "/etc/haproxy/tls/joined.pem"
 SOCKET = "/run/haproxy/admin.sock"
 """Where root asks the running process, and tells it."""
 
-# Those that HAProxy has a text of its own for on both releases of Debian.
+# Those for which HAProxy has a built-in text on both releases of Debian.
 _STATUSES = {
     400: "Bad request",
     408: "Too slow",

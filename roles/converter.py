@@ -143,7 +143,7 @@ def release(
     if daemon.id in host.get_fact(Installed, keep=keep).complete:
         host.noop(f"release {daemon.id} is installed")
         return
-    # A name of its own: what a killed run left working on the host may still use its archive, and removes it.
+    # A unique name: what a killed run left working on the host may still use its archive, and removes it.
     archive = f"{HOME}/{daemon.id}-{secrets.token_hex(4)}.tar"
     refusal = f"{host.name}: the converter's wheels are for Python {python}, but python3 here is"
     yield StringCommand(

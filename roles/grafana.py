@@ -42,7 +42,7 @@ DASHBOARDS = "/etc/grafana/dashboards"
 PASSWORD = "/etc/bitrix-cdn/grafana/admin-password"  # noqa: S105 -- where it is, not what
 SECRET = "/etc/bitrix-cdn/grafana/secret-key"  # noqa: S105
 STAMP = f"{STAMPS}/nginx-grafana"
-# Of its own, where the edge has none: Grafana is never reached without TLS.
+# A separate one, where the edge has none: Grafana is never reached without TLS.
 OWN_CERTIFICATE = "/etc/nginx/tls/grafana.pem"
 OWN_KEY = "/etc/nginx/tls/grafana.key"
 

@@ -96,7 +96,7 @@ def _running(instance: str) -> dict[str, Any]:
             DROP_IN,
         ],
         "ready": f"{ask} ping | grep -qx PONG",
-        # Its operator can change it while it runs. Each start orders its settings, and what a user may, anew.
+        # Its operator can change it while it runs. The order of settings and rights differs after each start.
         "runs": f"{{ {ask} config get {' '.join(KEYS)} | paste - -; "
         f"{ask} acl list | awk '{{ for (i = 3; i <= NF; i++) print $2, $i }}'; }} | sort",
     }
@@ -116,7 +116,7 @@ class Open(FactBase[bool]):
 
 @operation()
 def running_or_taught(instance: str) -> Generator[StringCommand, None, None]:
-    """Runs an instance. One that asks nobody for a password, as earlier versions of this deploy left it, is
+    """Runs an instance. One that requires no password, as earlier versions of this deploy left it, is
     left running and told of its users: it would refuse the converter that runs.
 
     + instance: its name

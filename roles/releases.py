@@ -74,7 +74,7 @@ class Unreadable(FactBase[bool]):
 
     def command(self) -> str:
         closed = r"\( ! -type l ! -perm -o=r -o -type d ! -perm -o=x \)"
-        # What root's Python compiled under its own umask is of use to root alone, and in nobody's way.
+        # What root's Python compiled under its own umask is of use to root alone, and disturbs no one.
         return f"find {HOME} -xdev -name __pycache__ -prune -o {closed} -print -quit 2>/dev/null; true"
 
     def process(self, output: Iterable[str]) -> bool:

@@ -1,6 +1,6 @@
 """The labs that the tests run on.
 
-Without options, each suite of Debian gets a lab of its own, booted from bare hosts, deployed and
+Without options, each suite of Debian gets a separate lab, booted from bare hosts, deployed and
 taken down at the end; tests that are marked with `edges` get one of five hosts, of the newest suite unless
 `--suite` says otherwise. With `--lab NAME` the tests run on that lab as it is, and with `--inventory FILE`
 those of `tests/testinfra` ask the hosts of that inventory.

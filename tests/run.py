@@ -1,7 +1,7 @@
 """`make test`: pytest in stages, some side by side, and one summary of all of them.
 
 A stage is one pytest process. Those with hosts wait most of their time, so that the others can compute
-meanwhile. Each has labs of its own name, thus none depends on another, nor on what an earlier run has left.
+meanwhile. Each has labs of another name, thus none depends on another, nor on what an earlier run has left.
 """
 
 from __future__ import annotations
@@ -147,7 +147,7 @@ class Result:
 def read(report: Path, stage: str, status: int) -> Result:
     """Reads a report of pytest, in the form of JUnit.
 
-    :param status: what pytest ended with; when that isn't what the report tells, it is an error of its own.
+    :param status: what pytest ended with; when that isn't what the report tells, it is a separate error.
     """
     result = Result()
     try:

@@ -22,7 +22,7 @@ from bitrix_cdn.adopt.transfer import HOME, MOUNT, Content, Transfer
 from bitrix_cdn.fleet.progress import size
 
 # `pass` is touched when the last complete copy begins, `switched` before the mount is started: what is
-# younger was written meanwhile. Each is compared with times of its own host only.
+# younger was written meanwhile. Each is compared only with times of the same host.
 PASS = f"{HOME}/pass"
 SWITCHED = f"{HOME}/switched"
 
@@ -111,7 +111,7 @@ def _copy(way: Transfer, here: Content) -> Content:
 def _knows_its_past(way: Transfer) -> bool:
     """Whether both sides have the marks of the adoption that started the mount.
 
-    Without them nobody knows what the site wrote since on which side: files are then only added.
+    Without them it isn't known what the site wrote since on which side: files are then only added.
     """
     return (
         way.exists(way.bitrix, PASS)

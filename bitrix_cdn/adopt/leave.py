@@ -73,7 +73,7 @@ def leave(way: Transfer, *, dry_run: bool = False) -> int:
         say(f"nothing to do: {way.settings.site.resize_cache} is the site's own already")
         way.close(done=True)
         return 0
-    # The site wrote into its own directory while the mount was away, nobody knows since when: of two
+    # The site wrote into its own directory while the mount was down, and it isn't known since when: of two
     # different files the one with the younger time stays.
     blind = way.exists(way.bitrix, BLIND) or (not mount.mounted and not half_done)
     there = _survey(way, dry_run=dry_run)

@@ -193,7 +193,7 @@ class Transfer:
         )
 
     def until_written(self, patience: int = 30) -> None:
-        """Waits until nobody writes to a file below the mount any more: such a file was opened before.
+        """Waits until no process writes to a file below the mount any more: such a file was opened before.
 
         :raises MigrationError: somebody goes on writing.
         """

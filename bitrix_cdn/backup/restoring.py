@@ -44,7 +44,7 @@ def restore(
 
         arguments = [snapshot, "--json"]
         arguments += [] if pictures else ["--without-pictures"]
-        arguments += ["--anew"] if force else []
+        arguments += ["--another"] if force else []
         chosen = fleet.answer(member, "restore-begin", *arguments)
         verb = "going on with" if begun else "restoring"
         kind = "" if chosen["pictures"] else ", without pictures"

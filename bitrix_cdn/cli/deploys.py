@@ -95,7 +95,7 @@ def apply(
             raise UsageError("--limit is the plan's own; it is not allowed with a plan")
         wanted = plans.read(file)
         session.inventory = wanted.inventory
-        # From here to the end of the deploy nobody else changes these hosts.
+        # From here to the end of the deploy no other run changes these hosts.
         hosts = session.hosts.chosen(wanted.limit)
         keep_others_away([session.hosts.hosts[name] for name in hosts], "apply")
         for name in sorted(hosts):

@@ -47,7 +47,7 @@ def show(
     session.result = {}
     for remote, holder in holders(session.chosen):
         session.result[remote.name] = str(holder) if holder else None
-        session.say(f"{remote.name}: {f'held by {holder}' if holder else 'nobody holds it'}")
+        session.say(f"{remote.name}: {f'held by {holder}' if holder else 'not locked'}")
 
 
 @lock.command("break")
@@ -61,7 +61,7 @@ def break_(
     session.result = {}
     for remote, holder in break_locks(session.chosen, session.file):
         session.result[remote.name] = str(holder) if holder else None
-        session.say(f"{remote.name}: {f'taken from {holder}' if holder else 'nobody holds it'}")
+        session.say(f"{remote.name}: {f'taken from {holder}' if holder else 'not locked'}")
 
 
 def log(

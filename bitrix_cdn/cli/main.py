@@ -103,7 +103,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _unread() -> int:
-    """Ends quietly when nobody reads the output any more, with the status of what a closed pipe kills."""
+    """Ends quietly when the output has no reader any more, with the status that a closed pipe causes."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return 128 + signal.SIGPIPE
 

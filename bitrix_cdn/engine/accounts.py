@@ -10,7 +10,7 @@ from pyinfra.api import FactBase, StringCommand, operation
 
 
 class Account(FactBase[dict[str, str]]):
-    """What an account is: `uid`, `group` (the name of its own), `comment`, `home` and `shell`.
+    """What an account is: `uid`, `group` (its primary one), `comment`, `home` and `shell`.
 
     Empty: there is none. pyinfra's own `Users` asks several commands of every account of the host.
     """
@@ -102,7 +102,7 @@ def follows(user: str, former: str, directory: str) -> Generator[StringCommand, 
 
     + user: that account
     + former: the other one
-    + directory: it has nobody else's files
+    + directory: all its files belong to the account
     """
     if not host.get_fact(FilesOf, user=former, directory=directory):
         host.noop(f"{former} has no files in {directory}")

@@ -54,7 +54,7 @@ _REFUSAL = "echo 'there is no Python, which a deploy installs: deploy first' >&2
 
 
 def call(part: str, *arguments: str, bare: str = _REFUSAL) -> str:
-    """A shell command, in lines of its own, that runs a part of the agent; what it prints is JSON.
+    """A shell command, on separate lines, that runs a part of the agent; what it prints is JSON.
 
     :param bare: what is done on a host that has no Python yet; it must end the script.
     """

@@ -45,7 +45,7 @@ def connections(
     SSHConnector.run_shell_command = commands(SSHConnector.run_shell_command)  # type: ignore[method-assign]
     pyinfra.connectors.util.getpass = ask  # type: ignore[assignment]
     if not logging.getLogger().handlers:
-        # Where nobody asked to see it: a traceback for each connection that fails, which is told in one line.
+        # Unless it was asked for: a traceback for each connection that fails, which is reported in one line.
         logging.getLogger("paramiko").setLevel(logging.CRITICAL)
 
 

@@ -216,7 +216,7 @@ def settled(now: Mapping[str, str], which: Which) -> bool:
     """Whether a unit runs with its files of one kind as they are.
 
     They have the stamped checksum, and that isn't all: somebody may have had the unit take others since,
-    which a deploy then put right. So either nobody touched the files since the stamp, or the unit has taken
+    which a deploy then put right. So either the files were not touched since the stamp, or the unit has taken
     nothing since, or what it has taken since is younger than all of them.
     """
     if now.get(_STAMPED[which]) != now.get(which):
@@ -311,7 +311,7 @@ def start_script(
         verb = "restart" if action == "restart" else "reload-or-restart"
         script += held(hold) if hold and action == "restart" else []
         script += [
-            # Until it is ready, nobody knows what it runs with.
+            # Until it is ready, it isn't known which settings it runs with.
             f"rm -f {STAMPS}/{u}",
             f"fail() {{ {{ {explain or f'journalctl -u {u} -n 15 --no-pager -o cat'} ; }} >&2; exit 1; }}",
             f"systemctl reset-failed {u} 2>/dev/null || :",

@@ -94,7 +94,7 @@ def refusal(host: str, holder: Holder | None, token: str) -> str | None:
         return None
     return (
         f"{host}: held by {holder}; wait for its end, or take it over with "
-        "`bitrix-cdn lock break` if nobody works there any more"
+        "`bitrix-cdn lock break` if that run is over"
     )
 
 

@@ -73,7 +73,7 @@ class Remote:
 
         :param known_hosts: of a new connection, the only keys that the host may show; by default those that
             the inventory says.
-        :raises HostError: the host lets nobody in.
+        :raises HostError: the login failed.
         """
         if known_hosts is None:
             if self._transport is None:

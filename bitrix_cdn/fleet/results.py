@@ -31,7 +31,7 @@ class Request:
     token: str = ""
     """Of the lock that whoever asks holds on the hosts already."""
     survives: bool = False
-    """Whether a run that has begun comes to its end when nobody listens any more."""
+    """Whether a run that has begun continues to its end when its listener is gone."""
 
 
 @dataclass(frozen=True)

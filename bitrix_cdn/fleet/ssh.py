@@ -36,7 +36,7 @@ _GREETING = 10
 _LOGIN = 20
 
 # What the first command of a connection prints before anything else: each of csh and fish reads another part
-# of it in a way of its own.
+# of it in its own way.
 _SAID = "a login\n!of 'any' \\\\ shell"
 
 
@@ -84,7 +84,7 @@ class PatientTransport(Transport):
         self.set_keepalive(_ASK_AFTER)
 
     def start_client(self, event: Any = None, timeout: float | None = None) -> None:
-        """Agrees with the server on keys, within limits of its own.
+        """Agrees with the server on keys, within separate time limits.
 
         paramiko goes on when `timeout` is over, and fails later for another reason.
         """
@@ -101,7 +101,7 @@ class PatientTransport(Transport):
     def _ask(self) -> None:
         """Called when nothing was sent or read for a while."""
         if not self.authenticated:
-            return  # the login has a limit of its own
+            return  # the login has a separate limit
         if self._questions >= _UNANSWERED:
             self.ended_because = f"has been silent for {(_UNANSWERED + 1) * _ASK_AFTER} s"
             raise SilentError(errno.ETIMEDOUT, self.ended_because)
@@ -223,7 +223,7 @@ patches.connections(PatientTransport, every=_with_lost_connections, commands=_pr
 def new_connection(host: Host) -> Generator[SSHConnector, None, None]:
     """A separate login, beside the one that the deploy uses.
 
-    :raises pyinfra.api.exceptions.ConnectError: the host lets nobody in.
+    :raises pyinfra.api.exceptions.ConnectError: the login failed.
     """
     connector = SSHConnector(host.state, host)
     try:

@@ -85,8 +85,8 @@ class Command:
         held = fleet.take(broken)
         for name, holder in held.items():
             raise RefusedError(
-                f"{name}: held by {holder}; wait for its end, or take it over with --break-lock if nobody "
-                "works there any more"
+                f"{name}: held by {holder}; wait for its end, or take it over with --break-lock if that "
+                "run is over"
             )
 
     def _go(self, rollout: Rollout) -> int:

@@ -176,7 +176,7 @@ class Fleet:
             if not balancer.enough(states, batch):
                 told = ", ".join(f"{edge} is {state}" for edge, state in sorted(states.items()))
                 raise RolloutError(
-                    f"{', '.join(batch)}: can't be drained: nobody else would serve the visitors ({told})"
+                    f"{', '.join(batch)}: can't be drained: no other host would serve the visitors ({told})"
                 )
 
     def drain(self, host: str) -> None:

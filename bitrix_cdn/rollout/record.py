@@ -135,7 +135,7 @@ class Record:
         deadline = time.monotonic() + _PATIENCE
         said = False
         while True:
-            # A child that was started with the descriptor shares its lock; this run has one of its own.
+            # A child that was started with the descriptor shares its lock; this run has another one.
             with suppress(BlockingIOError):
                 fcntl.flock(self._at_work, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 return

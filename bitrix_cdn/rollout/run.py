@@ -22,7 +22,7 @@ class Found:
     journal: bool = False
     """A rollout began to change it and has neither finished nor undone that."""
     drained: str = ""
-    """Who keeps visitors away: `rollout`, `operator`, or nobody."""
+    """Who drained the host: `rollout` or `operator`; empty: it isn't drained."""
 
     @property
     def left(self) -> str:

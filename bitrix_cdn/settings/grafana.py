@@ -68,7 +68,7 @@ class GrafanaSettings(Section):
 
     allowed: list[Network] = Field(default_factory=list)
     """Addresses and networks that may reach it, such as your office's. The host itself and the private
-    addresses of all hosts always may, and nobody else."""
+    addresses of all hosts always may; all others may not."""
 
     memory_max: Memory = "512mb"
     """Memory at which the kernel ends it, and systemd restarts it: it must not take it from the pictures."""

@@ -39,7 +39,7 @@ _NUMBERS: dict[str, tuple[int, int | None]] = {
     "balancer": (0, 1),
 }
 
-# RFC 5737, 3849 and 2606: what examples are written with, and nobody has.
+# RFC 5737, 3849 and 2606: addresses and names reserved for examples.
 _EXAMPLE_NETWORKS = [
     ipaddress.ip_network(text)
     for text in ("192.0.2.0/24", "198.51.100.0/24", "203.0.113.0/24", "2001:db8::/32")
@@ -457,7 +457,7 @@ def _ports(
         if value in taken:
             yield Mistake(
                 ("settings", *key),
-                f"settings: {name}: port {value} is {taken[value]}'s; each service needs one of its own",
+                f"settings: {name}: port {value} is {taken[value]}'s; each service needs another one",
             )
         else:
             taken[value] = name

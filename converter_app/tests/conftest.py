@@ -1,4 +1,4 @@
-"""Fixtures: real Redis servers and real daemons, each in a directory of its own."""
+"""Fixtures: real Redis servers and real daemons, each in a separate directory."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def start_daemon(tmp_path: Path, redis_server: RedisServer) -> Iterator[StartDae
 
 @pytest.fixture(scope="module")
 def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DaemonProcess]:
-    """One daemon with short rests, shared by the tests of a module: each works in a directory of its own."""
+    """One daemon with short rests, shared by the tests of a module: each works in a separate directory."""
     directory = tmp_path_factory.mktemp("shared")
     rests = {"watch": {"intermediate_rest_s": 1.0, "damaged_rest_s": 1.5}, "store": {"directory_rest_s": 0.5}}
     with redis_in(directory / "redis") as server:

@@ -1,4 +1,4 @@
-"""Real Redis servers and real daemons, each in a directory of its own."""
+"""Real Redis servers and real daemons, each in a separate directory."""
 
 from __future__ import annotations
 
@@ -130,7 +130,7 @@ def free_port() -> int:
 
 
 class DaemonProcess:
-    """A daemon over a tree of its own."""
+    """A daemon over a separate tree."""
 
     def __init__(self, directory: Path, redis_url: str, **sections: dict[str, Any]) -> None:
         self.root = directory / "upload" / "resize_cache"

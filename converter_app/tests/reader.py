@@ -3,7 +3,7 @@
     python -m converter_app.tests.reader ROOT < {"<bytes of an original>": [width, height], ...}
 
 Prints `ready` when it begins. When its standard input ends, it prints how often it has looked, how many files
-it has judged, and what was wrong. A process of its own: nothing that a test waits for keeps it from looking.
+it has judged, and what was wrong. A separate process: nothing that a test waits for keeps it from looking.
 """
 
 from __future__ import annotations

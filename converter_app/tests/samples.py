@@ -125,7 +125,7 @@ def _rows(colour: tuple[int, ...], width: int, height: int) -> bytes:
 
 def cmyk_profile() -> bytes:
     """A colour profile for CMYK, of the smallest kind there is, by which cyan ink prints red and magenta ink
-    cyan: nobody who ignores it gets the colours right."""
+    cyan: a decoder that ignores it gets the colours wrong."""
     white, black = (255, 128, 128), (0, 128, 128)
     nodes = bytearray()
     for node in range(16):  # two points for each ink, the last one's fastest: cyan, magenta, yellow, black

@@ -47,7 +47,7 @@ def contents() -> dict[bytes, tuple[int, int]]:
 
 
 class Shop:
-    """Writes, rewrites, removes and moves pictures. Every picture has a name of its own for good."""
+    """Writes, rewrites, removes and moves pictures. Each picture keeps a unique name."""
 
     def __init__(self, root: Path, seed: int) -> None:
         self.root = root

@@ -443,7 +443,7 @@ def busy(encoding: Encoding, task: Task) -> Answer:
 
 
 def outlive_an_answer() -> None:
-    """Waits for the end of a decoder that goes on when nobody waits for it any more."""
+    """Waits for the end of a decoder that continues after its answer."""
     if os.geteuid() == 0:  # which not everywhere may limit other accounts
         os.setresgid(65534, 65534, 65534)
         os.setresuid(65534, 65534, 65534)

@@ -417,7 +417,7 @@ class TestSpace:
 
 
 def test_relatime_notes_the_first_reader(place: Place) -> None:
-    """What the rules rest on: published with the access time of that moment, and set anew by a reader."""
+    """What the rules rest on: published with the access time of that moment, and updated by a reader."""
     path = place.resized("a.jpg", 0)
     read_days_ago(variant(path), 31)
     variant(path).read_bytes()

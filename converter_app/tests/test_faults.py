@@ -328,7 +328,7 @@ def test_redis_out_of_memory(daemon: DaemonProcess, shop: Shop, queue: redis.Red
 def test_a_queue_that_is_too_small_for_the_tree(
     daemon: DaemonProcess, shop: Shop, queue: redis.Redis
 ) -> None:
-    """What fits into it is worked off, and the next scan brings more, with nobody's help."""
+    """What fits into it is converted, and the next scan queues more, without any help."""
     daemon.kill()
     directory = shop.root / ("long name " * 20) / ("longer name " * 20)
     page = next(data for data in contents() if data.startswith(b"<"))  # decided at once

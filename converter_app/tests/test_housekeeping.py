@@ -127,7 +127,7 @@ def test_scans_come_by_themselves(start_daemon: StartDaemon) -> None:
 
 @pytest.fixture
 def small_daemon(tmp_path: Path, redis_server: RedisServer) -> Iterator[DaemonProcess]:
-    """A daemon, not started, on a file system of 8 MiB of its own."""
+    """A daemon, not started, on a separate file system of 8 MiB."""
     directory = tmp_path / "small"
     directory.mkdir()
     mount = ["mount", "-t", "tmpfs", "-o", "size=8m,nr_inodes=400", "webp-converter-test", str(directory)]

@@ -555,7 +555,7 @@ class TestDamaged:
 
     @pytest.mark.parametrize(("data", "holes"), [cut[1:] for cut in CUTS], ids=[cut[0] for cut in CUTS])
     def test_any_cut_is_noticed(self, data: bytes, holes: bool) -> None:
-        # Browsers show the frames that are there; where one ends nobody knows that there were to be more.
+        # Browsers show the frames that are there; where one ends, nothing shows that there should be more.
         frames = TestAnimatedGif.FRAMES
         whole = [samples.gif((80, 60), frames[:count], end=b"") for count in range(1, 5)]
         # The last bytes of the last frame, too, tell of no pixel.

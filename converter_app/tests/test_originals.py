@@ -97,7 +97,7 @@ def test_what_still_describes_the_original_stays(site: Site, originals: Original
 
 
 def test_what_is_asked_for_counts_as_read(site: Site, originals: Originals) -> None:
-    """Nobody reads a verdict's bytes, and Varnish may have the variant's; eviction goes by when they were."""
+    """A verdict's bytes are never read, and Varnish may have the variant's; eviction goes by that time."""
     site.files["/original/upload/iblock/a.jpg"] = b"data"
     path, verdict = decide(originals, "iblock/a.jpg", Mark(4, MTIME_NS, "no-saving"))
     os.utime(verdict, ns=(5, 7))

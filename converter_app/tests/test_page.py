@@ -552,7 +552,7 @@ def test_the_last_ones_are_remembered() -> None:
     assert kept[0].path == f"/{REMEMBERED + 4}"
     assert kept[-1].path == "/5"
     assert all(recent.find(one.id) == one for one in kept)
-    # Converted anew it is the latest, and by one address alone; made smaller it stays where it is.
+    # Converted again it is the latest, and by one address alone; made smaller it stays where it is.
     recent.converted(b"/5", mark, "jpeg", 39, 0)
     assert recent.latest(1)[0].path == "/5"
     assert recent.find(kept[-1].id) is None

@@ -107,7 +107,7 @@ def test_each_message_has_its_values_in_both_languages() -> None:
 def test_no_english_is_left_on_the_russian_page(view: View) -> None:
     for notice in (None, *NOTICES):
         html = page(dataclasses.replace(view, notice=notice), RUSSIAN)
-        # The words of styles are nobody's to read.
+        # Readers don't see the words of styles.
         assert latin_words(re.sub(r"<style>.*?</style>", "<style></style>", html, flags=re.DOTALL)) == set()
     assert '<html lang="ru">' in html
 

@@ -32,7 +32,7 @@ def shop(daemon: DaemonProcess) -> Iterator[Shop]:
 
 
 def test_more_events_than_the_kernel_keeps(daemon: DaemonProcess, shop: Shop, queue: redis.Redis) -> None:
-    """The daemon sleeps while its queue of events overflows: it notices, watches anew and scans."""
+    """The daemon sleeps while its queue of events overflows: it notices, watches again and scans."""
     kept = shop.write(5)
     settle(shop, queue, daemon)
     assert daemon.process

@@ -34,7 +34,7 @@ ROOT = Path(__file__).parents[2]
 BENCH = ROOT / "tests/bench"
 VERSION = "2.19.14"
 VENV = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "bitrix-cdn" / f"ansible-{VERSION}"
-"""Of its own: nothing else of the project needs Ansible."""
+"""A separate one: nothing else of the project needs Ansible."""
 
 PYINFRA = Path(sys.executable).parent / "pyinfra"
 INVENTORY = "inventories/lab.py"

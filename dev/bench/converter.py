@@ -161,7 +161,7 @@ def sharp(task: Task) -> Run:
 
 
 class Converter:
-    """The daemon, kept running; each turn works in directories of its own."""
+    """The daemon, kept running; each turn works in separate directories."""
 
     def __init__(self, place: Path) -> None:
         (place / "daemon").mkdir()

@@ -3,7 +3,7 @@
     python -m dev.bench.drift [--hosts 2 25 50 100 200]
 
 Boots a lab of three hosts and deploys them. From the third on, each host is one more name of the lab's edge:
-to pyinfra, a host with a connection and facts of its own. So that one edge, on this same machine, bears what
+to pyinfra, a host with its own connection and facts. So that one edge, on this same machine, bears what
 so many would bear together, and the time per host is an upper bound. Memory is that of the larger of the two
 processes, pyinfra's.
 """

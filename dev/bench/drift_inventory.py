@@ -1,6 +1,6 @@
 """The lab with one edge, and more names for that edge: `BENCH_HOSTS` says how many hosts in all.
 
-Each name is a host to pyinfra, with a connection and facts of its own.
+Each name is a host to pyinfra, with its own connection and facts.
 """
 
 import os

@@ -133,7 +133,7 @@ def prepare(files: Layout, record: Record, host: HostRecord) -> None:
     _write(
         fresh.upper, "etc/hosts", "127.0.0.1 localhost\n::1 localhost ip6-localhost\n" + hosts_lines(record)
     )
-    # An id of its own from the start: systemd would otherwise take this for a first boot and apply presets.
+    # A new id from the start: systemd would otherwise take this for a first boot and apply presets.
     _write(fresh.upper, "etc/machine-id", f"{uuid.uuid4().hex}\n")
     _write(fresh.upper, "etc/resolv.conf", resolver_configuration())
     _write(
@@ -181,7 +181,7 @@ def _power(files: Layout, host: HostRecord) -> Iterator[int]:
     """Hold the power switch of `host`.
 
     A host that is being started holds it too until its control group shows it, whatever
-    became of the command that started it: so nobody can overlook it.
+    became of the command that started it: so it can't be overlooked.
     """
     path = files.host(host.name).directory / "power"
     deadline = time.monotonic() + _KILL_TIMEOUT

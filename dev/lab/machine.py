@@ -184,7 +184,7 @@ def raise_limits() -> None:
 
 
 def restore_limits() -> None:
-    """Put back what :func:`raise_limits` changed, where nobody changed it since."""
+    """Restore what :func:`raise_limits` changed, unless it was changed again since."""
     try:
         before: dict[str, int] = json.loads(_before().read_text())
     except (FileNotFoundError, ValueError):

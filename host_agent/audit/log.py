@@ -127,7 +127,7 @@ class Log:
 
     @contextlib.contextmanager
     def _alone(self) -> Iterator[int]:
-        """The file, open for adding, and nobody else's meanwhile."""
+        """The file, open for appending and locked."""
         self._directory.mkdir(mode=0o750, parents=True, exist_ok=True)
         while True:
             file = os.open(self._file, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW, 0o640)

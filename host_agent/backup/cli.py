@@ -25,16 +25,18 @@ def _parser() -> argparse.ArgumentParser:
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     commands.add_parser("run", help="make a backup now")
-    commands.add_parser("check", help="clear away what is no longer kept, check the rest")
+    commands.add_parser("check", help="remove expired backups and check the others")
     commands.add_parser("drill", help="restore the last one beside what is there, and compare")
     commands.add_parser("list", help="the backups of this host")
-    commands.add_parser("status", help="how the last ones went, as JSON")
-    begin = commands.add_parser("restore-begin", help="choose what bitrix-cdn restore puts back")
+    commands.add_parser("status", help="the result of the last runs, as JSON")
+    begin = commands.add_parser("restore-begin", help="choose the backup that bitrix-cdn restore restores")
     begin.add_argument("snapshot")
     begin.add_argument("--without-pictures", action="store_true")
-    begin.add_argument("--anew", action="store_true", help="though a restore of another one was begun")
-    commands.add_parser("restore-before", help="put back keys, certificates, pictures: before a deploy")
-    commands.add_parser("restore-data", help="put back the services' data: after a deploy")
+    begin.add_argument(
+        "--another", action="store_true", help="even if a restore of another one was interrupted"
+    )
+    commands.add_parser("restore-before", help="restore keys, certificates and pictures, before a deploy")
+    commands.add_parser("restore-data", help="restore the data of the services, after a deploy")
     for name in ("list", "restore-begin"):
         commands.choices[name].add_argument("--json", action="store_true")
     return parser
@@ -78,7 +80,7 @@ def _run(config: Config, options: argparse.Namespace) -> None:
             print(json.dumps({**asdict(State.load(Path(config.state))), **restore.status(config)}))
         case "restore-begin":
             begun = restore.begin(
-                config, options.snapshot, pictures=not options.without_pictures, anew=options.anew
+                config, options.snapshot, pictures=not options.without_pictures, another=options.another
             )
             print(
                 json.dumps({"snapshot": begun.snapshot, "time": begun.time, "pictures": begun.pictures})

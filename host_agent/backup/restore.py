@@ -55,21 +55,21 @@ def snapshots(config: Config) -> list[dict[str, Any]]:
     ]
 
 
-def begin(config: Config, wanted: str, *, pictures: bool, anew: bool) -> Restore:
-    """Chooses a snapshot and remembers it; goes on with the one that was begun.
+def begin(config: Config, wanted: str, *, pictures: bool, another: bool) -> Restore:
+    """Chooses a snapshot and records it; continues with the recorded one of an interrupted restore.
 
     :param pictures: restore them, if they are in it. Those of a restore that was begun can still be left out.
-    :param anew: begin with another one, if that is what is wanted.
+    :param another: start over if `wanted` is another one than that of the interrupted restore.
     :raises BackupError: there is no such snapshot, or another one was begun.
     """
     directory = Path(config.state)
     with alone(directory):
         begun = Restore.load(directory)
         other = begun and wanted != "latest" and not begun.snapshot.startswith(wanted)
-        if begun and other and not anew:
+        if begun and other and not another:
             raise BackupError(
                 f"a restore of {begun.snapshot[:8]} ({begun.time}) was begun on this host: run the command "
-                "without SNAPSHOT to finish it, or with FORCE=1 to start over",
+                "without --snapshot to finish it, or with --force to start over",
                 Status.USAGE,
             )
         if begun and not other:

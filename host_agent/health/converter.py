@@ -71,7 +71,7 @@ def problem(status: dict[str, Any], release: str, before: str) -> str:
 
 
 def now(config: Path) -> str:
-    """The parts that are degraded, with commas between; `none`, or `unknown` when nobody answers."""
+    """The parts that are degraded, with commas between; `none`, or `unknown` when there is no answer."""
     try:
         return ",".join(degraded(ask(address(config)))) or "none"
     except (OSError, ValueError):

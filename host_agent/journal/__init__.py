@@ -74,7 +74,7 @@ class Journal:
 
     @contextmanager
     def alone(self) -> Iterator[bool]:
-        """Whether this is open, once nobody records, or changes what was recorded.
+        """Whether this is open, once no process records, or changes what was recorded.
 
         :raises AgentError: what an earlier run left working on the host takes too long.
         """

@@ -351,7 +351,7 @@ class Guard:
         for child in (self._sshfs, self._probe):
             if child is not None:
                 child.kill()
-        # Nobody waits any more. Whoever comes now meets the directory below.
+        # No process waits any more. Whoever comes now meets the directory below.
         self._give_back()
         self._let_go()
         self._end_push()
@@ -522,7 +522,7 @@ class Guard:
             self._push_input = None
 
     def _count_spool(self) -> None:
-        """Keeps the number of waiting files true while nobody pushes them."""
+        """Keeps the number of waiting files up to date while they aren't pushed."""
         now = time.monotonic()
         if not self.config.spool or self._push is not None or self._counter is not None:
             return

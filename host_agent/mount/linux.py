@@ -133,7 +133,7 @@ def open_beneath(root: int, path: str, flags: int, mode: int = 0) -> int:
 
 
 class Lease:
-    """A read lease on an open file: the kernel grants it only while nobody has the file open for writing,
+    """A read lease on an open file: the kernel grants it only while no process has the file open for writing,
     in any process, mount namespace or container.
 
     While it is held a new writer waits, so it is held for microseconds. Chosen over a search of
@@ -143,7 +143,7 @@ class Lease:
     def __init__(self, descriptor: int) -> None:
         self._descriptor = descriptor
         self.granted = False
-        """Whether nobody writes."""
+        """Whether no process writes."""
         self.supported = True
 
     def __enter__(self) -> Lease:

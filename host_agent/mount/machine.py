@@ -160,7 +160,7 @@ class Machine:
         return self.due if self.asked is None else self.asked + self._patience()
 
     def _patience(self) -> float:
-        # While it isn't bound nobody waits, and a push may fill a slow line for longer than a caller
+        # While it isn't bound no process waits, and a push may fill a slow line for longer than a caller
         # should ever wait; that the network is dead is ssh's to find out.
         timing = self.timing
         return timing.probe_timeout if self.state is State.MOUNTED else timing.connect_timeout

@@ -39,7 +39,7 @@ _PATH = os.O_PATH | os.O_DIRECTORY
 # Passes before the mount is laid over: each finds what was written during the one before.
 _PASSES = 6
 _FEW = 4
-# A moment is waited for in which nobody writes to the spool, so that no picture is cut in two halves of
+# A moment is waited for in which no process writes to the spool, so that no picture is cut in two halves of
 # its making, one below and one above: nothing changed for the first time, and with less of it, in a busy
 # shop, after each half second.
 _QUIET = (0.1, 0.05, 0.02)
@@ -309,7 +309,7 @@ class Push:
     def _transfer(
         self, path: str, descriptor: int, spooled: Identity, deadline: float, *, replace: bool
     ) -> None:
-        """Copies to a temporary name, reads it back, and renames: nobody there ever sees a part."""
+        """Copies to a temporary name, reads it back, and renames: a part of it is never seen there."""
         status = os.fstat(descriptor)
         directory, _, name = path.rpartition("/")
         with self._lock:
@@ -336,7 +336,7 @@ class Push:
                 try:
                     pushed = Pushed(spooled.size, status.st_mtime_ns // 1_000_000_000, sha256)
                     with self._lock:
-                        # Before the rename: after it, a kill must not leave a push that nobody knows of.
+                        # Before the rename: after it, a kill must not leave a push without a record.
                         self._note(Journal.push_line(path, pushed))
                         self._journal.pushed[path] = pushed
                     self._publish(temporary, parent, name, replace=replace)

@@ -1,7 +1,7 @@
 """Puts together who may ask a Redis: what its users may, and their passwords.
 
 `cdn-host redis-users INSTANCE` runs before each start, as root. With `--teach` it tells an instance that runs
-and asks nobody for a password: so those who will have to give one can begin to before it insists.
+and requires no password: so those who will have to give one can begin to before it insists.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def users(rules: str, password_of: Callable[[str], Path]) -> list[list[str]]:
 
 
 def write(file: Path, found: Sequence[Sequence[str]], owner: str) -> None:
-    """Writes what Redis reads at its start; nobody else may."""
+    """Writes what Redis reads at its start; only Redis may read it."""
     lines = [_NOBODY, *(f"user {' '.join(words)}" for words in found)]
     new = file.with_name(f"{file.name}.new")
     new.unlink(missing_ok=True)

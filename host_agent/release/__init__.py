@@ -117,7 +117,7 @@ class Releases:
         with self.alone():
             removed = self.surplus(keep)
             for id in removed:
-                # Without its id it is incomplete: nobody goes back to one that is half removed.
+                # Without its id it is incomplete: a half removed release is never gone back to.
                 remove(self.path(id) / "release")
                 remove(self.path(id))
             return removed

@@ -143,7 +143,7 @@ class Switch:
             # What was current before it, so that going back again goes further back.
             kept = history[: history.index(wanted.release)] if wanted.release in history else history
         else:
-            # What was healthy before it is the one to go back to, also where nobody has noted it.
+            # What was healthy before it is the one to go back to, even if that wasn't recorded.
             last_first = dict.fromkeys(reversed([*history, was]))
             kept = [id for id in reversed(last_first) if id and id != wanted.release]
         noted = [*(id for id in kept if self._releases.is_complete(id)), wanted.release]

@@ -118,7 +118,7 @@ def replaced(remote: Remote, path: str, content: str) -> Iterator[None]:
 
 @contextmanager
 def small_disk(remote: Remote, path: str, *options: str, fill: str = "") -> Iterator[None]:
-    """A file system of its own over a directory, with what a shell makes of it."""
+    """A separate file system over a directory, with what a shell makes of it."""
     remote.run("mkdir", "-p", path)
     remote.run("mount", "-t", "tmpfs", "-o", ",".join(("uid=33,gid=33,mode=755", *options)), "tmpfs", path)
     try:
@@ -154,7 +154,7 @@ def disk(options: str, fill: str) -> Make:
 
 
 def prometheus(content: Callable[[str], str]) -> Make:
-    """Prometheus has another configuration, made of its own."""
+    """Prometheus has another configuration, derived from the deployed one."""
     return lambda place: told_otherwise(place, "/etc/prometheus/prometheus.yml", "prometheus", content)
 
 

@@ -197,7 +197,7 @@ for one in range(number):
 
 @contextmanager
 def originals(shop: Shop, number: int) -> Iterator[list[str]]:
-    """Originals that nobody has asked for yet; their paths below the site's root."""
+    """Originals that were never requested; their paths below the site's root."""
     path = f"/upload/alarm/{shop.token}"
     directory = shop.settings.site.root + path
     user = shop.settings.site.user

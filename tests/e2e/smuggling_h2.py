@@ -172,7 +172,7 @@ EXPECTED["nginx 1.22"] = {**EXPECTED["nginx"], **dict.fromkeys(_ODD_BYTES, "rese
 
 
 Ask = Callable[[Request, str], tuple[int, str]]
-"""Sends a request for a path on a stream of its own; gives the status of the answer, 0 where the stream was
+"""Sends a request for a path on a new stream; returns the status of the answer, 0 where the stream was
 reset before there was one, and the digest of its content.
 
 :raises EOFError: the connection ends.

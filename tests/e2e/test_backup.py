@@ -352,7 +352,7 @@ def test_a_bare_host_from_the_backup_answers_the_same_bytes(world: World, figure
     restore = ("restore", "-i", inventory, "--host-key", shown.split()[1])
     assert "another key" in world.backup("restore", "-i", inventory, status=1)
     assert "shows" in world.backup(*restore[:-1], "SHA256:" + "A" * 43, status=1)
-    # It has a key of its own for the repository now.
+    # It has a new key for the repository now.
     admit(world, world.backup(*restore, status=1))
     assert "no such backup" in world.backup(*restore, "--snapshot", "ffffffff", status=2)
 

@@ -1,4 +1,4 @@
-"""A shop as BitrixVM has it: in somebody's home, an account with a number of its own, behind firewalld."""
+"""A shop as BitrixVM has it: in somebody's home, an account with an unusual number, behind firewalld."""
 
 from __future__ import annotations
 

@@ -40,7 +40,7 @@ class Operator:
         }
 
     def starts(self, *arguments: str) -> subprocess.Popen[str]:
-        """Types a command on a terminal of its own, and doesn't wait for its end."""
+        """Types a command on a new terminal, and doesn't wait for its end."""
         return started(sys.executable, "-m", "bitrix_cdn", *arguments, cwd=ROOT, env=self._environment)
 
     def types(self, *arguments: str, status: Exit = Exit.FINE) -> str:
@@ -90,7 +90,7 @@ def test_a_plan_shows_what_differs_and_is_what_is_done_or_refused(
         "apply", plan, status=Exit.REFUSED
     )
     assert "maxmemory 98mb" in edited.remote.run("cat", CONF)
-    assert "nobody holds it" in operator.types("lock")
+    assert "not locked" in operator.types("lock")
     operator.types("plan", "--save", plan, status=Exit.DIFFERENCES)
     done = operator.types("apply", plan).splitlines()
     assert any(" of " in line and "cdn: Redis | " in line for line in done), done
@@ -116,7 +116,7 @@ def test_an_interrupted_deploy_says_so_and_leaves_nothing_that_runs(
     assert said == "apply: interrupted; run it again to finish\n"
     with pytest.raises(ProcessLookupError):
         os.killpg(process.pid, 0)
-    assert "nobody holds it" in operator.types("lock")
+    assert "not locked" in operator.types("lock")
 
 
 def test_a_deploy_that_can_not_begin_says_why_in_one_line(operator: Operator, cdn: Cdn) -> None:

@@ -196,7 +196,7 @@ def test_a_change_that_shuts_the_operator_out_is_taken_back(
     before = cdn.remote.run("cat", drop_in)
 
     def login() -> int:
-        # A login of its own, not over the connection that the tests have open.
+        # A new login, not over the connection that the tests have open.
         return subprocess.run(
             [
                 *("ssh", "-i", str(lab.ssh_key), "-o", f"UserKnownHostsFile={lab.known_hosts}"),

@@ -60,7 +60,7 @@ class Hosts:
         self.bitrix.run("sh", "-c", _ON_THE_SITES_HOST)
 
     def put_right(self) -> None:
-        """Takes back what no deploy does, as nobody declared it; then deploys."""
+        """Undoes what no deploy undoes, as it isn't declared; then deploys."""
         for host in (self.bitrix, self.cdn):
             host.run("sh", "-c", _TAKEN_BACK)
         deploy(self.lab)

@@ -101,7 +101,7 @@ def test_a_resized_file_cut_off_by_a_dying_connection_is_found_removed_and_made_
     cut(bitrix, mount)
     ended = time.monotonic()
 
-    # While it is there, nobody gets a variant of it.
+    # While it is there, no variant of it is served.
     rest = cdn.settings.converter.watch.damaged_rest_s
 
     def there() -> bool:

@@ -285,7 +285,7 @@ def test_the_sites_host_away_what_is_known_is_served_and_the_rest_refused_soon(
     before = timings(cdn, [picture.url_path for picture in (*resized, *cached, *cached)], 200)
 
     request.getfixturevalue("cut_off")
-    # 200 clients from the first moment on, while the mount hangs and nobody knows yet.
+    # 200 clients from the first moment on, while the mount hangs and this isn't known yet.
     paths = [picture.url_path for picture in (*resized, *cached, *unknown)]
     during = timings(cdn, paths, 200)
 

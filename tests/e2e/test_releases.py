@@ -86,7 +86,7 @@ BROKEN = {
 
 @pytest.fixture(params=["ends at its start", pytest.param("never gets healthy", marks=pytest.mark.long)])
 def broken(request: pytest.FixtureRequest, lab: state.Lab, tmp_path: Path) -> tuple[Sources, str]:
-    """A release with a fault and a configuration of its own, and what is said of it."""
+    """A release with a fault and another configuration, and what is said of it."""
     (module, old, new), said = BROKEN[request.param]
     sources = Sources(tmp_path / "sources", lab)
     sources.replace(f"converter_app/src/webp_converter/{module}", old, new)
@@ -224,7 +224,7 @@ def test_a_release_that_does_not_get_healthy_is_taken_back_by_the_deploy(
 def test_a_new_release_is_gone_back_from_in_seconds(
     cdn: Cdn, shop: Shop, release: str, newer: Sources, lab: state.Lab, figure: Figure
 ) -> None:
-    # Older ones, as if they had been current before; one that nobody finished installing.
+    # Older ones, as if they had been current before; one whose installation wasn't finished.
     cdn.remote.run(
         "sh",
         "-c",

@@ -1,4 +1,4 @@
-"""No body and no length of a client reaches an upstream, and nobody gets the answer to another request."""
+"""No body and no length of a client reaches an upstream, and no client gets another's answer."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def test_nor_does_a_body_without_a_need_for_a_length_reach_anybody(
     settings = cdn.settings
     of_debian_12 = "http_v3_module" not in cdn.remote.run("sh", "-c", "nginx -V 2>&1")
     if version == "HTTP/3" and of_debian_12:
-        # Debian 12's nginx; that nobody listens there is a test of its own.
+        # Debian 12's nginx; another test checks that nothing listens there.
         return
     expected, connect = {
         "HTTP/2": (

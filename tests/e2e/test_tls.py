@@ -235,7 +235,7 @@ def test_redirect_hsts_limits_and_the_proxys_word(
     assert {answer.headers["Strict-Transport-Security"] for answer in answers} == {"max-age=31536000"}
     assert "nginx" not in answers[-1].text
 
-    # Behind the proxy each client has a count of its own, and its own address in the log.
+    # Behind the proxy each client has a separate count, and its own address in the log.
     for client in ("203.0.113.1", "203.0.113.2"):
         assert cdn.remote.python(_ASK, path, client, 5) == {"200": 5}
     wait_until(

@@ -92,7 +92,7 @@ class Traffic:
         return lost
 
     def _rendered(self, site: Site, made: Made) -> str:
-        # An explicit filter equal to the site's own gives a directory of its own: rendered again.
+        # An explicit filter equal to the site's own gives another directory: rendered again.
         filters = [{"name": "sharpen", "precision": 15}]
         fresh = site.resize(made.original, made.width, made.height, filters=filters)
         return pixels(site.get(fresh))

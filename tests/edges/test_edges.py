@@ -167,7 +167,7 @@ def test_a_new_variant_is_at_the_edges_in_time(
     shop: Shop, cdn: Cdn, balancer: Balancer, figure: Figure
 ) -> None:
     original = shop.upload()
-    # The edge's question is what queues the conversion: nobody has asked the CDN host.
+    # The edge's question is what queues the conversion: no client has asked the CDN host.
     first = balancer.get(original)
     assert first.headers["X-Image-Variant"] == "pending"
     assert first.headers["Cache-Control"] == SHORT_LIVED
@@ -281,7 +281,7 @@ def test_without_the_cdn_host_everything_asked_before_is_served(
             answer = balancer.get(one.path, one.accept)
             assert (answer.status_code, answer.content) == (200, one.content), one.path
             assert answer.headers["X-Cache"] == "stale"
-        # What nobody has asked for is refused, and not for long.
+        # What was never requested is refused, and not for long.
         started = time.monotonic()
         assert balancer.get("/upload/resize_cache/never-asked.jpg").status_code == 503
         assert time.monotonic() - started < 5

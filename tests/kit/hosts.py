@@ -127,7 +127,7 @@ class Shop:
         return picture
 
     def resized(self, width: int = 450, height: int = 450, how: int = PROPORTIONAL) -> Resized:
-        """A resized picture, just made, of an original of its own."""
+        """A resized picture, just made, of a new original."""
         made = self.site.resize(self.upload(), width, height, how)
         assert made.made, f"{made.path} was there before"
         return made

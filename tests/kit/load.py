@@ -75,7 +75,7 @@ class Seen:
 
 
 def get(url: str, *, accept: str = "*/*", bodies: Sequence[str] = ()) -> Callable[[], None]:
-    """A request over a connection of its own, as each new visitor's is.
+    """A request over a new connection, as each new visitor's is.
 
     :param bodies: SHA-256 of the bodies that are right; any body is where none is given.
     """

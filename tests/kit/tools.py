@@ -36,7 +36,7 @@ def said(*command: str | Path, cwd: Path | None = None) -> str:
 
 
 def started(*command: str | Path, cwd: Path, env: Mapping[str, str] | None = None) -> subprocess.Popen[str]:
-    """Starts a program as on a terminal of its own, in its own process group; it may be interrupted."""
+    """Starts a program as on a new terminal, in its own process group; it may be interrupted."""
     return subprocess.Popen(
         command,
         cwd=cwd,

@@ -180,7 +180,7 @@ def test_bookworm_beside_trixie(main_lab: LabDriver, new_lab: LabDriver) -> None
 
 
 def test_a_firewall_that_forwards_nothing_does_not_stop_the_lab(new_lab: LabDriver) -> None:
-    # In a network namespace of its own: the machine's other labs are not to be cut.
+    # In a separate network namespace: the machine's other labs are not to be cut.
     firewall = "table inet wall { chain forward { type filter hook forward priority 0; policy drop; }; }"
     script = f"""
         set -e

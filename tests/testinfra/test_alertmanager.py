@@ -58,7 +58,7 @@ def test_it_writes_nowhere_but_into_its_own_directory(monitoring: Host, path: st
     pid = monitoring.check_output("systemctl show -p MainPID --value %s", UNIT)
     script = 'nsenter -t "$1" -m -- runuser -u "$2" -- touch "$3/testinfra"'
     touch = "sh -c %s sh %s %s %s"
-    # /tmp is one of its own.
+    # Its /tmp is private.
     expected = path == "/tmp"
     assert (monitoring.run(touch, script, pid, ACCOUNT, path).rc == 0) == expected
     assert not monitoring.file(f"{path}/testinfra").exists

@@ -27,7 +27,7 @@ MAY_MISS = {
     r"grafana": "its repository can't be reached from everywhere, and it is left out then",
     r"fuser -v": "no file waits",
     r"bitrix-cdn-(backup|drift)": "not every inventory has backups, nor this machine the timer",
-    r"shield\.log": "without edges nobody asks for it",
+    r"shield\.log": "without edges it gets no requests",
     r"/sys/fs/selinux": "Debian has no SELinux",
 }
 """What may not be there on a host in order."""

@@ -133,7 +133,7 @@ def test_it_can_write_nothing_of_the_hosts(
 
 
 def test_a_visitors_request_is_counted(edge: Edge) -> None:
-    # Nobody else asks so, whose requests may still be on their way through the log.
+    # No other client sends such requests, which may still be on their way through the log.
     labels = {"kind": "original", "status": "405", "variant": "none"}
     before = edge.counted(**labels)
     for _ in range(3):

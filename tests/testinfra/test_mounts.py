@@ -192,6 +192,6 @@ def test_everybody_may_ask_for_the_status_whatever_the_umask(group: str, invento
 
 
 def test_all_processes_of_the_host_see_the_mount(bitrix: Host, settings: Settings) -> None:
-    # A service in a mount namespace of its own sees it come, too.
+    # A service in a private mount namespace sees it come, too.
     seen = "systemd-run -q --wait --pipe -p PrivateTmp=yes findmnt -n -o FSTYPE --mountpoint %s"
     assert bitrix.check_output(seen, settings.site.resize_cache) == "fuse.sshfs"

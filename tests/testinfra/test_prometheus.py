@@ -152,7 +152,7 @@ def test_it_starts_at_boot_and_comes_back(monitoring: Host, settings: Settings) 
     assert monitoring.check_output("systemctl show -p MainPID --value prometheus") != before
 
 
-# One line a process: unit, KiB resident and KiB of its own, seconds of CPU within so many seconds.
+# One line a process: unit, KiB resident and KiB private, seconds of CPU within so many seconds.
 _COST = """
 units=$(systemctl list-units --plain --no-legend --state=running \
         'prometheus*.service' 'mtail*.service' 'grafana*.service' | cut -d ' ' -f 1)

@@ -13,7 +13,7 @@ SSH = "-F /etc/mount-guard/ssh_config peer"
 def sftp(host: Host, *commands: str) -> tuple[int, str]:
     """Runs commands in one sftp session from a host to its peer; exit status and all that was printed."""
     script = "\\n".join(commands)
-    # testinfra takes 255 for a failure of its own connection.
+    # testinfra takes 255 for a failure of the connection.
     result = host.run(f"printf '{script}\\n' | sftp -b - {SSH} || exit 1")
     return result.rc, result.stdout + result.stderr
 

@@ -50,7 +50,7 @@ def test_sftp_accounts_can_do_sftp_only(group: str, bitrix: Host, cdn: Host, set
 )
 def test_weak_cryptography_is_refused(option: str, bitrix: Host, cdn: Host) -> None:
     for host in (bitrix, cdn):
-        # A cipher with a check sum of its own would need no MAC.
+        # A cipher with a built-in checksum would need no MAC.
         said = host.run(f"ssh -o BatchMode=yes -o Ciphers=aes256-ctr -o {option} 127.0.0.1 true || true")
         assert "Unable to negotiate" in said.stderr, said
 

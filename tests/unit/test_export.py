@@ -1,4 +1,4 @@
-"""What is root's in `upload/`, with PHP putting other things in its place. On a file system of its own."""
+"""What is root's in `upload/`, with PHP putting other things in its place. On a separate file system."""
 
 from __future__ import annotations
 

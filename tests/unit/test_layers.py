@@ -44,7 +44,7 @@ def imported(path: Path) -> Iterator[str]:
 
 
 def of_tests(names: Iterable[str]) -> set[str]:
-    """Those that are in a file of tests or of fixtures: what tests share has a module of its own."""
+    """Those that are in a file of tests or of fixtures: what tests share has a separate module."""
     return {name for name in names if re.search(r"(^|\.)(test_\w+|conftest)(\.|$)", name)}
 
 

@@ -1,4 +1,4 @@
-"""Which release comes before this tree, and its deploy: unpacked elsewhere, with a venv of its own."""
+"""Which release comes before this tree, and its deploy: unpacked elsewhere, with a separate venv."""
 
 from __future__ import annotations
 

@@ -96,15 +96,15 @@ class Store(Section):
     stays."""
 
     high_water: float = Field(default=0.9, gt=0, le=1)
-    """Share (above 0, to 1) of a tree's file system in use above which the variants that nobody read for
+    """Share (above 0, to 1) of a tree's file system in use above which the variants that were not read for
     longest go; 1: none does."""
 
     low_water: float = Field(default=0.8, gt=0, le=1)
     """Share (above 0, to 1, at most `high_water`) of the file system in use at which that stops."""
 
     evict_every_s: int = Field(default=3600, ge=1, le=604_800)
-    """Seconds (1 to 604800) between two looks for variants that nobody reads. Above `high_water` it happens
-    at once, and if that could not free enough, again after this time."""
+    """Seconds (1 to 604800) between two searches for variants that are not read. Above `high_water` it
+    happens at once, and if that could not free enough, again after this time."""
 
     @model_validator(mode="after")
     def _low_below_high(self) -> Self:

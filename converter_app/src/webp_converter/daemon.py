@@ -166,7 +166,7 @@ class Daemon:
         self._disk.check()
 
     def _remove_lost(self) -> None:
-        """Removes unfinished files that nobody will publish: a worker that dies leaves what it wrote.
+        """Removes unfinished files that will not be published: a worker that dies leaves what it wrote.
 
         Whatever was there before a moment at which nothing is under way is such a file.
         """

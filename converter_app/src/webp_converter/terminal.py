@@ -64,7 +64,7 @@ def table(title: str, *columns: str, numbers: int = 0) -> Table:
 
 
 def show(*things: Table | Text | str) -> None:
-    # Nobody's window is what a pipe or a file has.
+    # A pipe or a file has no window.
     console = Console(width=None if sys.stdout.isatty() else _PIPE_COLUMNS)
     for thing in things:
         if isinstance(thing, Table):

@@ -37,8 +37,8 @@ def stored(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(restore, "Repository", Stored)
 
 
-def begin(place: Path, wanted: str, *, pictures: bool = True, anew: bool = False) -> Restore:
-    return restore.begin(config(place, repository="/srv"), wanted, pictures=pictures, anew=anew)
+def begin(place: Path, wanted: str, *, pictures: bool = True, another: bool = False) -> Restore:
+    return restore.begin(config(place, repository="/srv"), wanted, pictures=pictures, another=another)
 
 
 def test_it_begins_with_the_latest_and_remembers_the_repository(tmp_path: Path) -> None:
@@ -49,8 +49,8 @@ def test_it_begins_with_the_latest_and_remembers_the_repository(tmp_path: Path) 
 
 def test_it_goes_on_with_what_was_begun(tmp_path: Path) -> None:
     begin(tmp_path, "aa11").with_done("identity").save(tmp_path / "state")
-    for wanted, anew in (("latest", False), ("aa", False), ("latest", True), ("aa11", True)):
-        begun = begin(tmp_path, wanted, anew=anew)
+    for wanted, another in (("latest", False), ("aa", False), ("latest", True), ("aa11", True)):
+        begun = begin(tmp_path, wanted, another=another)
         assert (begun.snapshot, begun.pictures, begun.done) == ("aa11", True, ("identity",))
 
 
@@ -65,5 +65,5 @@ def test_another_one_needs_force(tmp_path: Path) -> None:
     with pytest.raises(BackupError, match=r"aa11 .* was begun") as caught:
         begin(tmp_path, "bb22")
     assert caught.value.status == Status.USAGE
-    begun = begin(tmp_path, "bb22", anew=True)
+    begun = begin(tmp_path, "bb22", another=True)
     assert (begun.snapshot, begun.done) == ("bb22", ())

@@ -61,7 +61,7 @@ def test_redis_loads_what_another_one_saved(tmp_path: Path) -> None:
 
     files.remove(tmp_path / "data")
     with redis(tmp_path / "data") as say:
-        # As after the deploy: it runs, and has something of its own.
+        # As after the deploy: it runs, and already has data.
         say("set", "new", "since the deploy")
     part.put_back()
     with redis(tmp_path / "data") as say:

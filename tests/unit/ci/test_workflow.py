@@ -80,7 +80,7 @@ def test_only_the_drift_check_sees_secrets_and_takes_the_key_away() -> None:
 
 @pytest.fixture
 def home(tmp_path: Path) -> Path:
-    """A checkout and an account of its own for the steps of the drift check."""
+    """A checkout and a separate account for the steps of the drift check."""
     (tmp_path / "inventories").mkdir()
     return tmp_path
 

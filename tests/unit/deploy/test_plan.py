@@ -71,7 +71,7 @@ def test_a_file_that_not_everybody_may_read_is_shown_and_its_secrets_are_not(
     diff, _ = planned(monkeypatch, THERE, WANTED)
     assert ["-    smtp: a" in diff, "+    smtp: b" in diff] == [True, True]
     assert f"+url: https://hooks.test/{MASK}" in diff
-    # What a secret replaces is one, though nobody knows it.
+    # What a secret replaces is one too, although it isn't known.
     assert f"-url: {MASK}" in diff
     assert "old-0ld-old" not in json.dumps(diff)
 

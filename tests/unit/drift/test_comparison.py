@@ -167,7 +167,7 @@ def _ports(model: type[BaseModel], path: str = "") -> Iterator[str]:
 
 @pytest.mark.parametrize("setting", list(_ports(Settings)))
 def test_every_port_of_the_settings_is_expected_somewhere(setting: str) -> None:
-    """A role that listens on a port of its own says so in its `footprint`."""
+    """A role that listens on a further port says so in its `footprint`."""
     given: dict[str, Any] = {}
     *sections, name = setting.split(".")
     inner = given

@@ -1,4 +1,4 @@
-"""What a dry run tells, and that one which nobody asks tells, and reads, nothing more."""
+"""What a dry run reports, and that one without a listener reports, and reads, nothing more."""
 
 from __future__ import annotations
 

@@ -28,7 +28,7 @@ ROCKY, JAMMY = of("rocky", "9.4"), of("ubuntu", "22.04")
         ("rocky", "9.4", "Rocky Linux 9"),
         ("almalinux", "9.6", "AlmaLinux 9"),
         ("centos", "9", "CentOS Stream 9"),
-        # Releases of their own, and what nobody has looked at.
+        # Releases with other numbers, and untested ones.
         ("ubuntu", "22.10", None),
         ("ubuntu", "22", None),
         ("rocky", "8.10", None),

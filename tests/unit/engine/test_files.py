@@ -208,7 +208,7 @@ def test_roots_directories_that_keep_others_out_or_let_them_write_are_put_right(
         closed, written = tree._inner(files=[File("/a/b/file", "text\n")])
         assert "chmod 755 /a" in str(closed)
         assert "/a/b/file" in str(written)
-        # What nobody else may read has nothing to ask for.
+        # What only root may read has nothing to ask for.
         [written] = tree._inner(files=[File("/a/b/file", "text\n", "600")])
         assert "chmod 755 /a" not in str(written)
 

@@ -63,7 +63,7 @@ def test_pyinfra_finds_out_once_which_arguments_there_are(monkeypatch: pytest.Mo
 
 
 def test_pyinfras_command_reads_the_inventory_by_the_function_that_is_replaced() -> None:
-    # Importing the command patches the standard library, so in a process of its own.
+    # Importing the command patches the standard library, so in a separate process.
     found = subprocess.run(
         [sys.executable, "-c", "import pyinfra_cli.cli as c; print(*c._main.__code__.co_names)"],
         capture_output=True,

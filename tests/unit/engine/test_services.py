@@ -164,7 +164,7 @@ RELOADED = {"life": "a/500", "taken": "100000000 500000000"}
         ({"ready": "no"}, "reload"),
         ({"started": "x"}, "restart"),
         ({"reloaded": "x"}, "reload"),
-        # Nobody changed a file, whatever became of the process.
+        # No file changed, whatever became of the process.
         (RESTARTED, None),
         (RELOADED, None),
         # Changed and put back, while the process ran on as it was.

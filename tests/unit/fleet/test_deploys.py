@@ -175,7 +175,7 @@ def test_a_wrong_inventory_or_limit_is_a_usage_error(
     assert failure.why.startswith(f"{inventory}{why}")
 
 
-# A command that runs pyinfra, in a process of its own.
+# A command that runs pyinfra, in a separate process.
 COMMAND = """
 import sys
 from pathlib import Path

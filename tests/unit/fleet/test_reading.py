@@ -11,7 +11,7 @@ import pytest
 
 from tests.kit.deployment import ROOT
 
-# In a process of its own, which pyinfra's command changes; in one for all, as its start takes long.
+# In a separate process, which pyinfra's command changes; in one for all, as its start takes long.
 READ = """
 import contextlib, io, json, sys
 import pyinfra_cli.cli

@@ -123,7 +123,7 @@ STEPS = {"open", "os.mkdir", "os.rename", "os.remove", "os.rmdir", "subprocess.P
 
 
 def finishes(do: Callable[[], Any], step: int) -> bool:
-    """Does something in a process of its own; whether that came to its end before that step was begun."""
+    """Does something in a separate process; whether that ended before that step began."""
     child = os.fork()
     if not child:
         steps = 0

@@ -28,7 +28,7 @@ def test_what_the_role_writes_is_what_the_guard_reads(name: str) -> None:
     config = parse(name, file.content)
     assert config.spool == (name == "resize-cache")
     assert config.min_free == 256_000_000
-    # Nobody waits longer than the figure to hold.
+    # No process waits longer than the figure to hold.
     assert config.probe_interval + config.probe_timeout <= 5
 
 

@@ -22,7 +22,7 @@ FACTOR = 12
 
 
 def groups_of(place: Path, files: dict[str, str]) -> list[dict[str, Any]]:
-    """The groups of rules as a Prometheus of its own reads them, without what it found by them."""
+    """The groups of rules as a separate Prometheus reads them, without what it found by them."""
     place.mkdir()
     for name, content in files.items():
         (place / name).write_text(content)

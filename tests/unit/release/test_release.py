@@ -402,7 +402,7 @@ def test_what_a_trial_goes_back_to_is_never_removed(cdn: Cdn) -> None:
     cdn.killed = True
     for id in ("bb", "cc"):
         assert not finishes(lambda id=id: cdn.switch(id), 0)  # type: ignore[misc]
-    # Nobody has noted it.
+    # It wasn't recorded.
     cdn.releases.noted.unlink()
     assert cdn.trial_open
     assert cdn.surplus(1) == {"bb", "dd"}

@@ -142,7 +142,7 @@ def test_nginx_lets_in_whom_the_settings_name(modern: bool, tmp_path: Path) -> N
     result = subprocess.run(
         [Path(sys.executable).parent / "gixy", whole], capture_output=True, text=True, check=False
     )
-    # HSTS would hold for the host's other ports as well, and the pictures' is a setting of its own.
+    # HSTS would hold for the host's other ports as well, and the pictures' is a separate setting.
     assert set(re.findall(r"Problem: \[(\w+)\]", result.stdout)) == {"hsts_header"}, result.stdout
 
 
@@ -238,7 +238,7 @@ def test_a_repository_is_there_when_it_shows_a_release(served: Served) -> None:
 
 @pytest.mark.skipif(shutil.which("grafana-server") is not None, reason="Grafana is installed on this machine")
 def test_a_repository_that_nobody_answers_for_is_away() -> None:
-    # A port that nobody can listen on.
+    # A port on which nothing can listen.
     assert not available("http://127.0.0.1:1")
 
 

@@ -277,7 +277,7 @@ def test_a_host_that_can_not_be_undone_stays_drained_and_is_said(start: Start, w
     assert text[1].split() == f"edge1 NOT UNDONE, stays drained: edge1: {what} fails".split()
     assert text[2].split() == ["edge2", "not", "touched"]
     assert "`bitrix-cdn rollout undo`" in text[-1]
-    # So that nobody else deploys onto it meanwhile.
+    # So that no other operator deploys onto it meanwhile.
     assert rollout._record.progress.batch == ["edge1"]
 
 

@@ -278,7 +278,7 @@ def _ask_all(
 
 
 def _ask(url: str, place: Place, who: str, accept: str, config: Config, host: str = "") -> AnswerModel:
-    """What the server at `url` answers; HEAD, which tells all of it and counts as nobody's reading."""
+    """What the server at `url` answers to HEAD, which has all headers and doesn't count as a read."""
     parts = urlsplit(url)
     name, patience_s = parts.hostname or "127.0.0.1", config.delivery.deadline_s
     connection: http.client.HTTPConnection

@@ -66,7 +66,7 @@ MESSAGES = {
     "none since the start": "с момента запуска не было",
     ", not all could be queued": ", не всё удалось поставить в очередь",
     "Eviction": "Вытеснение",
-    "of what nobody reads": "вариантов, которые никто не запрашивает",
+    "of variants that are not read": "вариантов, которые никто не запрашивает",
     "; {size} could not be freed": "; не удалось освободить {size}",
     # The queue and file systems
     "High": "Высокий",

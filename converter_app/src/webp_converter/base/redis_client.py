@@ -1,4 +1,4 @@
-"""Connections to Redis, as a user of its own where the instance has one for us."""
+"""Connections to Redis, as the converter's user where the instance has one."""
 
 from __future__ import annotations
 

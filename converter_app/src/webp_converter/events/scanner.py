@@ -73,7 +73,7 @@ class Scanner:
             self.running = False
             self._queue.full &= total.missed
             if total.missed:
-                # The queue's return asks for another scan; if it only refused for a moment, nobody else does.
+                # The queue's return requests another scan; after a moment's refusal nothing else does.
                 stopping.wait(_PAUSE_S)
                 if not self._queue.problem:
                     self.wanted.set()

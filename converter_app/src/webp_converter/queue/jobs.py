@@ -123,10 +123,10 @@ class Letter(LetterSummary):
     """Unix time of the event that the picture was to be converted for."""
 
     command: str = ""
-    """What to paste into a shell to have it tried again; empty: nobody was to be shown that."""
+    """The shell command that has it tried again; empty: it was not asked for."""
 
     def summary(self) -> LetterSummary:
-        """It without what only a page of its own has room for."""
+        """The letter without what is shown only for a single one."""
         return LetterSummary(**self.model_dump(include=set(LetterSummary.model_fields)))
 
 
@@ -474,7 +474,7 @@ class Jobs:
 
     def ask(self, jobs: Sequence[Job]) -> int:
         """Like `push`, but leaves alone what was put off: visitors don't cut a pause short, or start the
-        count of tries anew."""
+        count of tries again."""
         arguments = _pushed(jobs)
         return int(self._ask(keys=self._keys, args=arguments)) if arguments else 0
 

@@ -14,7 +14,7 @@ _STARTING = "starting"
 
 
 class QueueState:
-    """Whoever finds that Redis is away says so here. Nobody asks it then until the dispatcher reaches it."""
+    """Any thread that finds Redis down says so here. None asks it again until the dispatcher reaches it."""
 
     def __init__(self, scan_wanted: threading.Event) -> None:
         """`scan_wanted` asks for a reconcile scan, which finds what could not be queued."""

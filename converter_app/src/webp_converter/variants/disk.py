@@ -40,7 +40,7 @@ class Disk:
         except (StoreError, OSError) as error:
             problem = str(error)
         if not problem and time.monotonic() < self._full_until:
-            return  # what is free is too little, which nobody but who tried can know
+            return  # too little is free, which only a write that failed shows
         if problem != self.problem:
             if problem:
                 log.error("disk", reason=problem)

@@ -6,7 +6,7 @@ fuller than its high-water mark, what was not read for longest goes, down to the
 
 All variants of one original go together, and the latest read of any counts. Beside an original of
 `resize_cache` a note is left on the original itself, before the first of them is unlinked, so that the next
-scan does not bring back at once what nobody wanted. The originals of the other tree are never scanned; there
+scan does not bring back at once what was not wanted. The originals of the other tree are never scanned; there
 the verdicts go too, of which nothing else would ever clean up.
 
 Memory does not grow with the trees: the first pass adds up bytes by time of the last read, in classes 0.2 %

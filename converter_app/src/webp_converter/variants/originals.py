@@ -206,7 +206,7 @@ class Originals(Store):
 
     @staticmethod
     def box_of(path: bytes) -> Box | None:
-        """None: whatever its directory is called, nobody makes an original again."""
+        """None: whatever its directory is called, an original is never made again."""
         return None
 
     # Reading, in a worker
@@ -251,7 +251,7 @@ class Originals(Store):
         return found is not None and found[1] == data
 
     def identity_of(self, path: bytes) -> Identity | None:
-        """The original's identity now; None when there is none, or nobody can tell."""
+        """The original's identity now; None when there is none, or it can't be determined."""
         try:
             head = self._head(path)
         except OriginAwayError:

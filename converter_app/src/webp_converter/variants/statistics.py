@@ -13,7 +13,7 @@ What the numbers mean:
 A picture takes some 80 bytes, since those of one bucket share a hash that Redis keeps packed; a bucket is
 what Redis forgets at once. Then its pictures count once more when they are decided again. The sums themselves
 are touched all the time, since Redis forgets what was not used for longest; and as it compares only a few
-keys, to the second, there is a spare of them. Nobody notices when an original goes whose variants were
+keys, to the second, there is a spare of them. It isn't noticed when an original goes whose variants were
 evicted, while the daemon is away: it stays counted.
 
 What one batch changes is one script, so that the sums and what they are sums of never part.

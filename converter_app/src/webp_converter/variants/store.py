@@ -219,7 +219,7 @@ class Original(NamedTuple):
 
 
 class Temporary:
-    """Unfinished files. Each run has a directory of its own and holds a lock on it, so that what another run
+    """Unfinished files. Each run has a separate directory and holds a lock on it, so that what another run
     left behind when it was killed is told from what is still being written."""
 
     def __init__(self, parent: Path, owner: tuple[int, int] | None = None) -> None:
@@ -750,7 +750,7 @@ def read_mark(directory: int, name: bytes) -> Mark | Literal[_Foreign.FOREIGN] |
 
 
 def note_eviction(original: int, status: os.stat_result) -> None:
-    """Notes on an open original that its variants go because nobody reads them. Neither its bytes nor its
+    """Marks an open original: its variants are evicted because they were not read. Neither its bytes nor its
     modification time change."""
     os.setxattr(original, EVICTED, _eviction_of(status))
 

@@ -1,4 +1,4 @@
-"""Cleaning up: what is stale, what has no original, what a killed run left unfinished, what nobody reads."""
+"""Cleaning up: variants that are stale, without an original, left unfinished by a killed run, or not read."""
 
 from __future__ import annotations
 

@@ -269,7 +269,7 @@ def _require(holds: bool, otherwise: str) -> None:
 
 
 def _become(channel: socket.socket, encoding: Encoding, work: Step, required: bool) -> NoReturn:
-    """Locks this process up, says so, and answers requests until nobody is there any more."""
+    """Enters the sandbox, says so, and answers requests until the worker is gone."""
     try:
         fd = channel.detach()
         try:
@@ -281,7 +281,7 @@ def _become(channel: socket.socket, encoding: Encoding, work: Step, required: bo
         os.write(fd, bytes([layers.value]))
         while True:
             _answer_all(fd, encoding, work)
-    except EOFError:  # nobody is there any more
+    except EOFError:  # the worker is gone
         os._exit(0)
     except BaseException:
         os._exit(1)
@@ -437,7 +437,7 @@ class Decoder:
         return False
 
     def _limit_cpu(self) -> None:
-        """Lets it use as much CPU time as it was waited for, and `limit_s`: not while nobody waits."""
+        """Lets it use as much CPU time as it was waited for, and `limit_s`; none while nobody waits."""
         soft = math.ceil(self._waited_s + self._cpu_s)
         if soft == self._cpu_limit_s:
             return

@@ -1,6 +1,6 @@
 """What a picture's header says: its bytes on standard input, JSON on standard output.
 
-A process of its own that knows nothing, with a decoder below it: the bytes are a stranger's, and who wants to
+A separate process without any secrets, with a decoder below it: the bytes are a stranger's, and who wants to
 know may be root.
 """
 

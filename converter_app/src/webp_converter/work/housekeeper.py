@@ -151,7 +151,7 @@ class Housekeeper:
         self._statistics.evicted(done)
 
     def _in_child(self, target: Callable[..., None], *arguments: object) -> object | None:
-        """What a process of its own sends; None when it ended without."""
+        """What a child process sends; None when it ended without an answer."""
         try:
             process, receiver = child(target, *arguments)
         except OSError as error:

@@ -38,7 +38,7 @@ class Failure(NamedTuple):
 
     reason: str
     counts: bool
-    """Whether it counts as a try: it does unless nobody can tell that this picture is to blame."""
+    """Whether it counts as a try: it does unless it can't be told which picture is to blame."""
 
     traceback: str = ""
     """Of the exception that ended it; empty where there was none to see."""
@@ -220,7 +220,7 @@ class Pool:
 
     @property
     def alive(self) -> bool:
-        """Whether the pool's thread runs. Nothing but a fault of its own ends it before `close`."""
+        """Whether the pool's thread runs. Only a fault in it ends it before `close`."""
         return self._thread.is_alive()
 
     def _run(self) -> None:

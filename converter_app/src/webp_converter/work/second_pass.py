@@ -1,7 +1,7 @@
 """The second pass: while nothing else is to be done, variants are encoded again with more effort.
 
 Which ones is remembered in memory alone: what is forgotten stays as it is, and that is good already. The work
-is done by a separate process, one picture at a time, on time that nobody else wants.
+is done by a separate process, one picture at a time, when the processor is otherwise idle.
 """
 
 from __future__ import annotations
