@@ -1,4 +1,4 @@
-"""Settings of the alerts: the service levels, and who is told how when they are missed."""
+"""Settings of the alerts: the service levels, and the receivers of alerts."""
 
 from __future__ import annotations
 
@@ -72,13 +72,13 @@ class EmailSettings(Section):
     """Alerts by e-mail."""
 
     to: list[Address] = Field(default_factory=list)
-    """Who gets them; empty: no e-mail."""
+    """Recipients; empty: no e-mail."""
 
     sender: Annotated[str, Field(pattern=r"^([^@\s'\"\\<>]+@[A-Za-z0-9.-]+)?$")] = ""
-    """The address that they come from."""
+    """The sender's address."""
 
     smarthost: Annotated[str, Field(pattern=r"^([A-Za-z0-9.-]+:[0-9]{1,5})?$")] = ""
-    """The mail server that takes them, with its port: `smtp.example.com:587`."""
+    """The mail server that sends them, with its port: `smtp.example.com:587`."""
 
     username: str = ""
     """Account on that server; empty: none is needed."""
@@ -87,7 +87,7 @@ class EmailSettings(Section):
     """That account's password: `file:PATH` or `env:NAME` on the machine that deploys."""
 
     require_tls: bool = True
-    """Refuse to send without STARTTLS (port 465 begins with TLS anyway)."""
+    """Refuse to send without STARTTLS (port 465 always uses TLS)."""
 
     severities: Severities = Field(default=["critical", "warning"])
     """Which alerts."""
@@ -114,7 +114,7 @@ class TelegramSettings(Section):
     """The server of Telegram's bots."""
 
     proxy: Annotated[str, Field(pattern=r"^((http|https|socks5)://[A-Za-z0-9.:\[\]-]+)?$")] = ""
-    """A proxy on the way there, such as `socks5://192.0.2.1:1080`; empty: none."""
+    """A proxy to that server, such as `socks5://192.0.2.1:1080`; empty: none."""
 
     severities: Severities = Field(default=["critical", "warning"])
     """Which alerts."""
@@ -127,11 +127,11 @@ class TelegramSettings(Section):
 
 
 class WebhookSettings(Section):
-    """Alerts as JSON to programs, in Alertmanager's own format."""
+    """Alerts as JSON to programs, in Alertmanager's format."""
 
     urls: list[SecretUrl] = Field(default_factory=list)
-    """Where they are posted: `https://...`, or for an address that is a secret itself `file:PATH` or
-    `env:NAME` on the machine that deploys. Empty: nowhere."""
+    """Addresses that get them: `https://...`, or for an address that is itself a secret `file:PATH` or
+    `env:NAME` on the machine that deploys. Empty: none."""
 
     severities: Severities = Field(default=["critical", "warning", "info"])
     """Which alerts."""
@@ -142,40 +142,40 @@ class WatchdogSettings(Section):
     Nothing on the monitoring host itself can report that this host is down."""
 
     url: SecretUrl = ""
-    """Where it is posted each `interval_s`: `https://...`, `file:PATH` or `env:NAME`; empty: nowhere."""
+    """Address that gets it every `interval_s`: `https://...`, `file:PATH` or `env:NAME`; empty: none."""
 
     interval_s: Annotated[int, Field(ge=10, le=86_400)] = 60
     """Seconds (10 to 86400) between two posts."""
 
 
 class AlertmanagerSettings(Section):
-    """Alertmanager, on the `monitoring` hosts: who gets which alerts. It listens on loopback only."""
+    """Alertmanager, on the `monitoring` hosts: which receiver gets which alerts. Listens on loopback only."""
 
     port: Port = 9093
     """Its port on loopback."""
 
     external_url: Annotated[str, Field(pattern=r"^(https?://[A-Za-z0-9.:\[\]/_-]+)?$")] = ""
-    """The address of a page with what rings, such as one of your own, at the end of messages; empty: they
-    name the command that lists it, as Debian's Alertmanager has no pages."""
+    """The address of a page of yours that lists the active alerts, for the end of messages; empty: messages
+    name the command that lists them, as Debian's Alertmanager has no pages."""
 
     runbooks_url: Annotated[str, Field(pattern=r"^(https?://[A-Za-z0-9.:\[\]/_-]+/)?$")] = ""
-    """What an alert's link to its runbook begins with, such as your repository's
+    """The beginning of an alert's link to its runbook, such as your repository's
     `https://git.example.com/shop/cdn/blob/main/`; it ends in `/`. Empty: the link is the path in this one."""
 
     memory_max: Memory = "128mb"
-    """Memory at which the kernel ends it, and systemd restarts it."""
+    """Memory limit: beyond it the kernel kills Alertmanager and systemd restarts it."""
 
     critical_wait_s: Annotated[int, Field(ge=0, le=600)] = 5
-    """Seconds (0 to 600) that the first critical alert of a group waits for its company."""
+    """Seconds (0 to 600) that the first critical alert of a group waits for further ones."""
 
     warning_wait_s: Annotated[int, Field(ge=0, le=3600)] = 30
-    """The same for the others."""
+    """The same (0 to 3600) for other severities."""
 
     critical_repeat_h: Annotated[int, Field(ge=1, le=720)] = 4
     """Hours (1 to 720) after which a critical alert that still fires is sent again."""
 
     warning_repeat_h: Annotated[int, Field(ge=1, le=720)] = 24
-    """The same for the others."""
+    """The same (1 to 720) for other severities."""
 
     email: EmailSettings = EmailSettings()
     telegram: TelegramSettings = TelegramSettings()
@@ -184,13 +184,13 @@ class AlertmanagerSettings(Section):
 
 
 class LevelSettings(Section):
-    """The service levels: what is promised, and alerted about when it isn't kept."""
+    """The service levels. An alert fires when one is missed."""
 
     availability: Annotated[float, Field(ge=0.95, le=0.9999)] = 0.999
-    """Share (0.95 to 0.9999) of requests to the CDN host that aren't answered with an error of ours (5xx)."""
+    """Share (0.95 to 0.9999) of requests to the CDN host without a server error (5xx)."""
 
     fast: Annotated[float, Field(ge=0.95, le=0.999)] = 0.95
-    """Share (0.95 to 0.999) of pictures that are answered within 250 ms: at 0.95, the P95 is below that."""
+    """Share (0.95 to 0.999) of pictures that are sent within 250 ms: at 0.95, the P95 is below that."""
 
     cache_hit: Annotated[float, Field(ge=0, le=1)] = 0.80
     """Share (0 to 1) of the requests through Varnish that it answers from its memory."""
@@ -202,8 +202,8 @@ class LevelSettings(Section):
     """Share (0 to 0.99) of the originals' bytes that their variants save on average."""
 
     ssim: Annotated[float, AfterValidator(_level)] = 0.95
-    """Structural similarity that a variant must be above. Only looked at with `converter.encoding.policy`
-    `ssim`, and of use up to its `ssim_target`."""
+    """Structural similarity above which a variant must be. Checked only with `converter.encoding.policy`
+    `ssim`, and useful only up to its `ssim_target`."""
 
     publish_s: Annotated[float, Field(ge=0.01, le=60)] = 1.0
     """Seconds (0.01 to 60) from a picture's close-write to its variant, for 99 of 100 pictures that are

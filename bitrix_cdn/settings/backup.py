@@ -41,55 +41,54 @@ class SftpTarget:
 
 
 class BackupSettings(Section):
-    """Backups by restic, each host its own, encrypted before they leave it: docs/backup.md."""
+    """Backups by restic. Each host backs itself up and encrypts its data before sending: docs/backup.md."""
 
     repository: Annotated[str, AfterValidator(_repository)] = ""
-    """Where they go: `/path` on the host itself (another disk, a network file system) or
-    `sftp:user@host:/path`. Each host has its own directory below it, named like the host. Empty: no
-    backup."""
+    """Where backups are stored: `/path` on the host itself (another disk, a network file system) or
+    `sftp:user@host:/path`. Each host has a directory of its name there. Empty: no backups."""
 
     sftp_port: Port = 22
     """Port of that SSH server."""
 
     sftp_host_key: Annotated[str, Field(pattern=_HOST_KEY)] = ""
-    """Its public host key, as in its `/etc/ssh/ssh_host_ed25519_key.pub` without the comment. No other is
-    ever talked to."""
+    """Its public host key, as in its `/etc/ssh/ssh_host_ed25519_key.pub`, without the comment. A server with
+    another key is refused."""
 
     password: Secret = ""
-    """What the backups are encrypted with: `file:PATH` or `env:NAME` on the machine that deploys.
+    """The password that encrypts the backups: `file:PATH` or `env:NAME` on the machine that deploys.
     `bitrix-cdn backup init` makes such a file. Keep a copy elsewhere: without it no backup can be read."""
 
     at: Annotated[str, Field(pattern=r"^([01][0-9]|2[0-3]):[0-5][0-9]$")] = "02:30"
-    """When it is made each day, by the host's clock. Missed, it is made at the next boot."""
+    """Time of the daily backup, by the host's clock. A missed one is made at the next boot."""
 
     spread_min: Annotated[int, Field(ge=0, le=720)] = 30
-    """Minutes (0 to 720) by which each host comes later at random, so that not all come at once."""
+    """Minutes (0 to 720) of random delay for each host, so that not all start at once."""
 
     check_day: Day = "Sun"
-    """The day of the week when what is no longer kept is cleared away and the repository is checked."""
+    """Day of the week when expired backups are removed and the repository is checked."""
 
     check_percent: Annotated[int, Field(ge=0, le=100)] = 5
-    """Share (0 to 100) of the stored data that this check reads whole, each time another; 0: none."""
+    """Percentage (0 to 100) of the stored data that this check reads, another part each time; 0: none."""
 
     drill_day: Day = "Wed"
     """The day of the week when the last backup is restored beside what is there and compared with what was
     saved."""
 
     keep_daily: Annotated[int, Field(ge=1, le=3650)] = 7
-    """Days (1 to 3650) of which the last backup is kept."""
+    """Days (1 to 3650) for each of which the last backup is kept."""
 
     keep_weekly: Annotated[int, Field(ge=0, le=520)] = 4
-    """Weeks (0 to 520) of which the last one is kept."""
+    """Weeks (0 to 520) for each of which the last backup is kept."""
 
     keep_monthly: Annotated[int, Field(ge=0, le=120)] = 6
-    """Months (0 to 120) of which the last one is kept."""
+    """Months (0 to 120) for each of which the last backup is kept."""
 
     pictures: bool = False
-    """Whether the pictures are in it: `resize_cache/` and all variants. Without them the shop makes its
-    pictures again after a restore, and the converter their variants."""
+    """Whether backups contain the pictures: `resize_cache/` and all variants. Without them the shop makes its
+    pictures again after a restore, and the converter makes their variants."""
 
     bandwidth_kib_s: Annotated[int, Field(ge=0, le=10_000_000)] = 0
-    """KiB a second that a backup or restore may take of the network; 0: all it gets."""
+    """KiB a second of the network that a backup or restore may use; 0: no limit."""
 
     stale_h: Annotated[int, Field(ge=2, le=8760)] = 30
     """Hours (2 to 8760) after which a missing backup raises an alert."""

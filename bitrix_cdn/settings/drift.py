@@ -1,4 +1,4 @@
-"""Settings of the drift check: what else may be on the hosts than what the deploy brings there."""
+"""Settings of the drift check: what may be on the hosts besides what the deploy installs."""
 
 from __future__ import annotations
 
@@ -27,32 +27,31 @@ Fingerprint = Annotated[str, Field(pattern=r"^SHA256:[A-Za-z0-9+/]{43}$")]
 
 
 class DriftSettings(Section):
-    """The drift check: docs/drift.md. What the deploy brings to a host is expected there anyway; this is what
-    else may be there. `bitrix-cdn drift allow` prints these settings as the hosts are
-    now."""
+    """The drift check: docs/drift.md. The check expects what the deploy installs on a host; these settings
+    name what else may be there. `bitrix-cdn drift allow` prints them for the current state of the hosts."""
 
     calendar: Annotated[str, Field(pattern=r"^[A-Za-z0-9*:,./~ -]+$")] = "*-*-* 05:00:00"
-    """When the timer on the machine that deploys starts a check, as systemd's `OnCalendar=` has it. At least
-    once a day: after 26 hours without one there is an alert."""
+    """When the timer on the machine that deploys starts a check, in the form of systemd's `OnCalendar=`. At
+    least once a day: after 26 hours without a check an alert fires."""
 
     ports: list[ListeningPort] = Field(default_factory=list)
-    """Ports that something else listens on, such as `25/tcp` or `10000-10100/udp`: on all hosts but the
+    """Ports on which other programs listen, such as `25/tcp` or `10000-10100/udp`: on all hosts but the
     shop's."""
 
     accounts: list[Account] = Field(default_factory=list)
     """Other accounts, such as those of your administrators, who may log in and use sudo: on all hosts."""
 
     files: list[PathPattern] = Field(default_factory=list)
-    """Other files in the directories that the project owns, as paths in which `*` stands for anything: on all
+    """Other files in the directories that the project owns, as paths in which `*` stands for any text: on all
     hosts."""
 
     keys: list[Fingerprint] | None = None
-    """Fingerprints of all SSH keys that may open the hosts, as `ssh-keygen -l` prints them. Left out,
-    only keys of the project's own accounts are looked at."""
+    """Fingerprints of all SSH keys that may log in to the hosts, as `ssh-keygen -l` prints them. If left out,
+    only the keys of the project's accounts are checked."""
 
     site_ports: list[ListeningPort] | None = None
-    """The same as `ports` for the shop's host. Left out, its ports are the shop's own business."""
+    """The same as `ports` for the shop's host. If left out, its ports are not checked."""
 
     site_accounts: list[Account] | None = None
-    """Further accounts of the shop's host. Left out, only a second account with uid 0 and
-    accounts without a password are looked for."""
+    """Further accounts of the shop's host. If left out, only a second account with uid 0 and accounts without
+    a password are looked for."""

@@ -68,14 +68,14 @@ class CdnSettings(_Tree):
     """The tree of pictures on the `cdn` host."""
 
     root: AbsolutePath = "/var/www/cdn"
-    """nginx's document root, on one file system with all that is below it (publishing is a rename)."""
+    """nginx's document root. All below it must be on one file system, because publishing is a rename."""
 
     originals: Annotated[AbsolutePath, AfterValidator(_mount_of_upload)] = "/mnt/bitrix/upload"
     """Where the site's originals are mounted, read-only; a path that ends in `/upload`. The directory above
-    it is hidden from the converter, so it is one for mounts alone."""
+    it is hidden from the converter, so it must hold nothing but mounts."""
 
     variants: AbsolutePath = "/var/cache/webp"
-    """Variants and verdicts of the mounted originals (that mount is read-only)."""
+    """Directory of the variants and verdicts of the mounted originals, as that mount is read-only."""
 
     @property
     def originals_parent(self) -> str:
@@ -86,34 +86,34 @@ class ReleaseSettings(Section):
     """The converter's releases on the `cdn` host."""
 
     keep: Annotated[int, Field(ge=2, le=50)] = 3
-    """Releases (2 to 50) kept on the host, the current one included: those that there is a way back to. Each
-    takes about 140 MB."""
+    """Releases (2 to 50) kept on the host, the current one included: you can go back to these. Each takes
+    about 140 MB."""
 
     healthy_within_s: Annotated[int, Field(ge=3, le=600)] = 30
-    """Seconds (3 to 600) until a release must be healthy, once it has started; else the deploy takes it
-    back. A scan under way doesn't count against it."""
+    """Seconds (3 to 600) after its start within which a release must be healthy; otherwise the deploy undoes
+    it. A running scan doesn't count against it."""
 
 
 class SftpSettings(Section):
     """The two sftp accounts through which the hosts reach each other's files."""
 
     cache_account: Account = "bitrix-cache"
-    """On the `cdn` host: writes `resize_cache/`. Its uid is that of `www-data`, so the files are too."""
+    """On the `cdn` host: writes `resize_cache/`. Its uid is that of `www-data`, which thus owns the files."""
 
     originals_account: Account = "cdn-originals"
-    """On the `bitrix` host: reads `upload/`, and the server allows it nothing else."""
+    """On the `bitrix` host: reads `upload/`; the SSH server allows it nothing else."""
 
     export: AbsolutePath = "/srv/originals"
     """On the `bitrix` host: the root-owned chroot that shows `upload/` read-only."""
 
     sentinel: Annotated[str, Field(pattern=r"^\.[A-Za-z0-9][A-Za-z0-9._-]*$")] = ".bitrix-cdn"
-    """Name of the empty file in the site's `upload/` that proves to the CDN host that what it sees is the
-    mount; only root can read or remove it, so the site has nothing to show. Such a file also lies in the
-    directories of `upload/` that don't leave the site's host, which Bitrix would else remove."""
+    """Name of the empty file in the site's `upload/` that proves to the CDN host that it sees the mount. Only
+    root can read or remove it, and the site never serves it. Such a file also lies in the directories of
+    `upload/` that aren't exported, so that Bitrix doesn't remove them."""
 
     alive_interval: Annotated[int, Field(ge=1, le=3600)] = 5
-    """Seconds between the server's questions to a silent client; the second one left unanswered ends the
-    session. A half-written picture stays open that long after its writer has vanished."""
+    """Seconds between the server's keep-alive messages to a silent client; the second one without an answer
+    ends the session. A half-written picture stays open that long after its writer has vanished."""
 
 
 class MountSettings(Section):
@@ -123,41 +123,41 @@ class MountSettings(Section):
     """Seconds to wait for the other host to answer when connecting."""
 
     alive_interval: Annotated[int, Field(ge=1, le=60)] = 1
-    """Seconds between two keep-alive questions to the other host."""
+    """Seconds between two keep-alive messages to the other host."""
 
     alive_count: Annotated[int, Field(ge=1, le=60)] = 2
-    """Questions left unanswered after which the mount is given up, so that no access waits on it longer than
-    `alive_interval` times (`alive_count` + 1) seconds."""
+    """Keep-alive messages without an answer after which the guard unmounts, so that no access waits longer
+    than `alive_interval` times (`alive_count` + 1) seconds."""
 
     probe_interval: Annotated[float, Field(ge=0.5, le=60)] = 2.0
-    """Seconds between two probes: the guard asks through the mount for the free space of the other host,
-    which finds what a keep-alive question doesn't, such as a disk that hangs."""
+    """Seconds between two probes. A probe asks through the mount for the free space of the other host, which
+    finds faults that a keep-alive message doesn't, such as a disk that hangs."""
 
     probe_timeout: Annotated[float, Field(ge=0.5, le=60)] = 2.5
-    """Seconds after which a probe without an answer gives the mount up. No access waits on the mount longer
+    """Seconds after which the guard unmounts if a probe has no answer. No access waits on the mount longer
     than this and `probe_interval` together."""
 
     retry_min: Annotated[float, Field(ge=0.05, le=60)] = 0.2
-    """Seconds before the first try to mount again; doubled with each further one, and spread by a quarter
-    to either side."""
+    """Seconds before the first attempt to mount again; doubled before each further one, and varied at random
+    by up to a quarter."""
 
     retry_max: Annotated[float, Field(ge=0.05, le=600)] = 2.0
     """The longest such pause, in seconds."""
 
     min_free_mb: Annotated[int, Field(ge=0, le=10_000_000)] = 256
-    """Megabytes free on the CDN host below which the site writes into its own spool instead, until there are
-    twice as many; 0: never."""
+    """Free megabytes on the CDN host below which the site writes into its own spool, until twice as many are
+    free; 0: never."""
 
     push_workers: Annotated[int, Field(ge=1, le=64)] = 8
     """Files of the spool that are pushed at the same time after an outage."""
 
     push_first: Annotated[float, Field(ge=0, le=3600)] = 5.0
-    """Seconds for that before the mount is back over the spool; what is left then is pushed behind it, and a
-    picture of it that is asked for meanwhile is made once more."""
+    """Seconds for pushing before the guard mounts again over the spool. Files left then are pushed later; if
+    one of them is requested before, the shop makes it again."""
 
     push_largest_mb: Annotated[int, Field(ge=1, le=10_000_000)] = 1000
     """Megabytes of the largest file of the spool that is pushed, holes included. A larger one stays in the
-    spool, and the log tells of it."""
+    spool, and the log names it."""
 
     metrics: Annotated[str, Field(pattern=r"^(/[A-Za-z0-9._+-]+)*$")] = "/var/lib/prometheus/node-exporter"
     """Directory of node_exporter's textfile collector; empty: no metrics."""
@@ -179,34 +179,34 @@ class SshdSettings(Section):
     """`PermitRootLogin`: `no`, `prohibit-password` or `yes`. `no` needs another operator's account."""
 
     forwarding: Literal["no", "pages", "yes"] = "pages"
-    """What operators may reach through a tunnel (`ssh -L`): `no`: nothing; `pages`: our pages on loopback,
-    which are Prometheus, Alertmanager, Grafana and the status page; `yes`: whatever sshd allows itself. On
-    the site's host, whose people may have tunnels of their own, `pages` leaves sshd as it is."""
+    """What operators may reach through a tunnel (`ssh -L`). `no`: nothing. `pages`: the project's pages on
+    loopback, which are Prometheus, Alertmanager, Grafana and the status page. `yes`: whatever sshd allows by
+    itself. On the site's host, whose users may need other tunnels, `pages` leaves sshd as it is."""
 
     allowed_users: list[Annotated[str, Field(pattern=r"^[a-z_][a-z0-9_-]*$")]] = Field(default_factory=list)
     """`AllowUsers`: the accounts that may log in, besides the one that deploys and those of the file
     transfer. Empty: sshd lets in whoever has a key."""
 
     confirm_timeout: Annotated[int, Field(ge=10, le=600)] = 60
-    """Seconds the host waits for the operator's new connection after a change, before it takes the change
-    back by itself."""
+    """Seconds that the host waits for a new connection of the operator after a change, before it undoes the
+    change by itself."""
 
 
 class RedisSettings(Section):
-    """The two Redis instances of the `cdn` host; both listen on loopback and a Unix socket only, and ask
-    everybody for a password."""
+    """The two Redis instances of the `cdn` host. Both listen on loopback and a Unix socket only, and require
+    a password from every client."""
 
     cache_port: Port = 6379
-    """TCP port of the instance that may forget: metadata, statistics, rate limits."""
+    """TCP port of the instance that may evict keys: statistics."""
 
     cache_maxmemory: Memory = "512mb"
-    """Where the cache instance starts to evict its least recently used keys."""
+    """Memory at which the cache instance evicts its least recently used keys."""
 
     queue_port: Port = 6380
-    """TCP port of the instance that never forgets: the queue."""
+    """TCP port of the instance that never evicts keys: the queue."""
 
     queue_maxmemory: Memory = "256mb"
-    """Where the queue instance refuses new jobs; the next scan finds what it refused."""
+    """Memory at which the queue instance refuses new jobs; the next scan finds their pictures."""
 
 
 class NginxSettings(Section):
@@ -221,40 +221,40 @@ class NginxSettings(Section):
     """The port for HTTP."""
 
     status_port: Port = 8082
-    """The port on loopback where the exporter reads nginx's numbers, at `/status`."""
+    """The port on loopback where the exporter reads nginx's counters, at `/status`."""
 
     requests_per_second: Annotated[int, Field(ge=1, le=100_000)] = 200
-    """Requests a second (1 to 100000) that one client's address may make in the long run; beyond: 429."""
+    """Requests a second (1 to 100000) that one client's address may make on average; others get 429."""
 
     burst: Annotated[int, Field(ge=0, le=100_000)] = 1000
-    """Requests (0 to 100000) that it may be ahead of that: a page of pictures is asked for at once."""
+    """Requests (0 to 100000) that it may make beyond that rate: a page requests its pictures at once."""
 
     connections: Annotated[int, Field(ge=1, le=65_535)] = 100
-    """Connections (1 to 65535) that one client's address may have open; with HTTP/2, requests under way."""
+    """Connections (1 to 65535) that one client's address may have open; with HTTP/2, requests in progress."""
 
     unlimited: list[Network] = Field(default_factory=list)
-    """Addresses and networks that these limits don't hold for, such as your monitoring's."""
+    """Addresses and networks without these limits, such as your monitoring's."""
 
     proxies: list[Network] = Field(default_factory=list)
-    """Addresses and networks of the proxies in front, such as Cloudflare's: who the client is, they say."""
+    """Addresses and networks of proxies in front, such as Cloudflare's. They send the client's address."""
 
     real_ip_header: Literal["X-Forwarded-For", "X-Real-IP", "CF-Connecting-IP"] = "X-Forwarded-For"
-    """The header in which those proxies say it."""
+    """The header in which those proxies send the client's address."""
 
 
 class TlsSettings(Section):
     """HTTPS for the visitors of the `cdn` host."""
 
     mode: Literal["off", "self-signed", "files", "acme"] = "off"
-    """`off`; `self-signed`: made on the host, for trials; `files`: `certificate` and `key` are kept on the
-    host by you; `acme`: Debian's certbot gets and renews one for `nginx.server_names`."""
+    """`off`: no HTTPS. `self-signed`: made on the host, for trials. `files`: you keep `certificate` and `key`
+    on the host. `acme`: Debian's certbot gets and renews a certificate for `nginx.server_names`."""
 
     port: Port = 443
     """The port for HTTPS."""
 
     certificate: AbsolutePath | None = None
-    """With `files`: the certificate with its chain, PEM, on the CDN host. A changed one is taken by the next
-    deploy, or by `systemctl reload nginx`."""
+    """With `files`: the certificate with its chain, PEM, on the CDN host. nginx loads a changed one at the
+    next deploy, or by `systemctl reload nginx`."""
 
     key: AbsolutePath | None = None
     """With `files`: its private key, PEM, on the CDN host."""
@@ -271,8 +271,8 @@ class TlsSettings(Section):
     """Whether HTTP answers with a redirect to HTTPS. Off, both serve the pictures."""
 
     hsts_seconds: Annotated[int, Field(ge=0, le=63_072_000)] = 0
-    """Seconds (0 to 63072000) for which browsers shall refuse plain HTTP to this name; 0: not said. There is
-    no way back before they are over."""
+    """Seconds (0 to 63072000) for which browsers refuse plain HTTP to this name; 0: the header is not sent.
+    You can't take it back before that time is over."""
 
     http3: bool = True
     """Whether HTTP/3 is offered where Debian's nginx has it (Debian 13): UDP on the same port."""
@@ -300,7 +300,7 @@ class OriginalsSettings(Section):
     """Its port on loopback."""
 
     workers: Annotated[int, Field(ge=1, le=128)] = 8
-    """Processes (1 to 128). Each can be held up by the site's host for seconds."""
+    """Processes (1 to 128). The site's host can block each of them for seconds."""
 
 
 class VarnishSettings(Section):
@@ -311,63 +311,63 @@ class VarnishSettings(Section):
     """Its port on loopback."""
 
     console_port: Port = 6082
-    """The port on loopback of its console, behind its secret."""
+    """The port on loopback of its console, which is protected by a secret."""
 
     memory: Memory = "256mb"
-    """What it keeps pictures in; some MB more are its own."""
+    """Memory for cached pictures; Varnish itself takes some MB more."""
 
     fresh_s: Annotated[int, Field(ge=5, le=86_400)] = 10
-    """Seconds (5 to 86400) before a picture that is asked for is compared with the site's; for as many more a
-    visitor still gets it as it was. With 10, a replaced original is right everywhere within a minute."""
+    """Seconds (5 to 86400) after which a requested picture is compared with the site's; for as many more,
+    visitors still get the old copy. With 10, a replaced original is right everywhere within a minute."""
 
     pending_s: Annotated[int, Field(ge=1, le=3600)] = 10
-    """The same for an original whose variant is still to come. Its arrival ends it at once."""
+    """The same (1 to 3600) for an original whose variant is pending. A published variant ends it at once."""
 
     absent_s: Annotated[int, Field(ge=1, le=3600)] = 5
-    """The same for a picture that isn't there."""
+    """The same (1 to 3600) for a picture that doesn't exist."""
 
     stale_days: Annotated[int, Field(ge=1, le=7)] = 7
-    """Days (1 to 7) that a picture is served while the site's host is away. No more than 7: eviction of
-    variants goes by when they were last read, and what Varnish answers by itself reads nothing."""
+    """Days (1 to 7) that a cached picture is served while the site's host is down. 7 at most, because
+    eviction uses the time of a variant's last read, and a cached answer reads no file."""
 
     first_byte_s: Annotated[int, Field(ge=1, le=60)] = 3
-    """Seconds (1 to 60) that a visitor waits for an original at most; then it is an old copy, or 503."""
+    """Seconds (1 to 60) that a visitor waits for an original; then the answer is an old copy, or 503."""
 
 
 class EdgesSettings(Section):
-    """The `edge` hosts, if there are any, and the way from them to the `cdn` host: docs/edges.md."""
+    """The `edge` hosts, if there are any, and their connection to the `cdn` host: docs/edges.md."""
 
     shield_port: Port = 8083
-    """The port on the CDN host's private address that edges fetch from; closed to everybody else."""
+    """The port on the CDN host's private address for edges and the balancer; closed to others."""
 
     fresh_s: Annotated[int, Field(ge=2, le=3600)] = 10
-    """Seconds (2 to 3600) that an edge may lag behind the CDN host, as it is not told of changes: a picture
-    that is asked for later than that was compared with the CDN host's first."""
+    """Seconds (2 to 3600) that an edge may lag behind the CDN host. An older copy is compared with the CDN
+    host's before it is served."""
 
     pending_s: Annotated[int, Field(ge=1, le=60)] = 10
-    """The same (1 to 60) for a picture whose variant is still to come."""
+    """The same (1 to 60) for a picture whose variant is pending."""
 
     memory: Memory = "512mb"
-    """What Varnish keeps pictures in on an edge, resized ones as well; some MB more are its own."""
+    """Memory of an edge for cached pictures, resized ones included; Varnish itself takes some MB more."""
 
     allowed: list[Network] = Field(default_factory=list)
-    """Addresses and networks besides the balancer's and the monitoring hosts' that may ask edges behind a
-    balancer directly, such as your own for trials. Edges without a balancer are open to everybody."""
+    """Addresses and networks besides the balancer's and the monitoring hosts' that may request pictures from
+    edges directly, such as your own for trials. Without a balancer edges are open to everybody."""
 
 
 class BalancerSettings(Section):
     """HAProxy on the `balancer` host, if there is one, in front of the edges: docs/edges.md."""
 
     connections: Annotated[int, Field(ge=100, le=1_000_000)] = 4000
-    """Connections of visitors (100 to 1000000) that it takes at the same time; more wait until others end."""
+    """Connections of visitors (100 to 1000000) that it accepts at the same time; further ones wait."""
 
     retries: Annotated[int, Field(ge=0, le=10)] = 3
-    """How often (0 to 10) a GET or HEAD that an edge didn't answer, or answered 502, 503 or 504, is given to
-    another one."""
+    """How often (0 to 10) a GET or HEAD that an edge didn't answer, or answered with 502, 503 or 504, is sent
+    to another edge."""
 
     drain_s: Annotated[int, Field(ge=1, le=86_400)] = 600
-    """Seconds (1 to 86400) after a reload for which visitors may go on with what the old process sends
-    them; then it ends."""
+    """Seconds (1 to 86400) after a reload for which the old process may finish its connections; then it
+    ends."""
 
 
 class LabSiteSettings(Section):
@@ -377,7 +377,7 @@ class LabSiteSettings(Section):
     """Install it. Never on a host that has a site."""
 
     cdn_url: Annotated[str, Field(pattern=r"^(https?://[A-Za-z0-9.:\[\]-]+)?$")] = ""
-    """What the addresses of pictures begin with, such as `http://192.0.2.20`; empty: the site's own."""
+    """The beginning of the addresses of pictures, such as `http://192.0.2.20`; empty: the site itself."""
 
 
 class HostEntry(BaseModel):
@@ -404,7 +404,7 @@ class HostEntry(BaseModel):
     """Passphrase of that key file."""
 
     ssh_password: str | None = None
-    """Password, where no key is in place yet."""
+    """Password, if no key is installed yet."""
 
     ssh_config_file: str | None = None
     """An OpenSSH client configuration to use instead of `~/.ssh/config`."""
@@ -413,10 +413,10 @@ class HostEntry(BaseModel):
     """File with the hosts' keys; by default `~/.ssh/known_hosts`."""
 
     ssh_strict_host_key_checking: Annotated[str, Field(pattern="^(yes|accept-new)$")] = "accept-new"
-    """`yes`, or `accept-new`, which trusts a host at first sight and no other key of it from then on."""
+    """`yes`: the host's key must be known. `accept-new`: a new host's key is accepted, and no other later."""
 
     sudo: bool = False
-    """Run everything through sudo; needed when `ssh_user` isn't root."""
+    """Run all commands through sudo; needed if `ssh_user` isn't root."""
 
     @field_validator("ssh_key", "ssh_config_file", "ssh_known_hosts_file")
     @classmethod

@@ -20,7 +20,7 @@ class PrometheusSettings(Section):
     """Its port on loopback."""
 
     interval_s: Annotated[int, Field(ge=5, le=300)] = 15
-    """Seconds (5 to 300) between two questions to the same target, and between two looks at the rules."""
+    """Seconds (5 to 300) between two scrapes of a target, and between two evaluations of the rules."""
 
     timeout_s: Annotated[int, Field(ge=1, le=300)] = 10
     """Seconds (1 to 300) that a target has to answer; no more than `interval_s`."""
@@ -29,11 +29,12 @@ class PrometheusSettings(Section):
     """Days (1 to 3650) that samples are kept."""
 
     retention_size: Memory = "4gb"
-    """Size on disk at which the oldest samples go, however young. What was received last lies beside it, in a
-    log of some hundred MB at most."""
+    """Size on disk at which the oldest samples are removed, whatever their age. The write-ahead log of the
+    latest samples takes some hundred MB more at most."""
 
     memory_max: Memory = "1gb"
-    """Memory at which the kernel ends it, and systemd restarts it: it must not take it from the pictures."""
+    """Memory limit: beyond it the kernel kills Prometheus and systemd restarts it, so that enough is left for
+    the pictures."""
 
     @model_validator(mode="after")
     def _answered_in_time(self) -> Self:
@@ -43,58 +44,59 @@ class PrometheusSettings(Section):
 
 
 class ExporterSettings(Section):
-    """What tells Prometheus how the parts do. On a host that only itself asks, all of it listens on
-    loopback; else on the host's address, and the host refuses these ports to all but the monitoring
+    """The exporters that Prometheus scrapes. On a host that only itself scrapes, all listen on loopback;
+    otherwise they listen on the host's address, and the host refuses their ports to all but the monitoring
     hosts."""
 
     node_port: Port = 9100
-    """The host itself: CPU, memory, disks, network, units that failed, mounts. On every host."""
+    """Port of node_exporter, on every host: CPU, memory, disks, network, failed units, mounts."""
 
     edge_port: Port = 3903
-    """What visitors got, counted by mtail from nginx's access log."""
+    """Port of mtail, which counts the answers to visitors from nginx's access log."""
 
     nginx_port: Port = 9113
-    """nginx's connections."""
+    """Port of nginx's exporter: connections."""
 
     varnish_port: Port = 9131
-    """Varnish."""
+    """Port of Varnish's exporter."""
 
     redis_cache_port: Port = 9121
-    """The Redis instance that may forget."""
+    """Port of the exporter of the Redis instance for statistics."""
 
     redis_queue_port: Port = 9122
-    """The Redis instance of the queue."""
+    """Port of the exporter of the Redis instance for the queue."""
 
     haproxy_port: Port = 8405
-    """HAProxy, on the balancer."""
+    """Port of HAProxy's metrics, on the balancer."""
 
     blackbox_port: Port = 9115
-    """What asks for pictures as a visitor does, from the monitoring hosts; always on loopback."""
+    """Port of blackbox_exporter, which requests pictures as a visitor does, on the monitoring hosts; always
+    on loopback."""
 
     probe_renewal_s: Annotated[int, Field(ge=60, le=86_400)] = 300
-    """Seconds (60 to 86400) after which the picture that is asked for is renewed, without its variant: that
-    it comes as WebP again proves the whole way, from the write to the visitor."""
+    """Seconds (60 to 86400) after which the probe picture is written again, without its variant. When it
+    comes as WebP again, all stages work, from the write to the visitor."""
 
     probe_pictures: list[Annotated[str, Field(pattern=r"^/upload/[A-Za-z0-9/._~%-]+$")]] = Field(
         default_factory=list
     )
-    """Paths of further pictures to ask for, encoded as in an address, such as
-    `/upload/iblock/1a2/logo.png`. Whatever the format, it must be an image."""
+    """Paths of further pictures to probe, encoded as in an address, such as `/upload/iblock/1a2/logo.png`.
+    The answer must be an image of any format."""
 
     probe_site: Url = ""
-    """A page of the site to ask for as well, such as `https://shop.example.com/`; empty: none."""
+    """A page of the site to probe as well, such as `https://shop.example.com/`; empty: none."""
 
     tls_verify: bool = True
-    """Whether the probe of the certificate wants it signed by an authority that Debian trusts. To be switched
-    off where only a proxy in front trusts it, such as Cloudflare its origin certificates. A self-signed one
-    is never verified."""
+    """Whether the certificate must be signed by an authority that Debian trusts. Switch this off if only a
+    proxy in front trusts it, as Cloudflare does its origin certificates. A self-signed certificate is never
+    verified."""
 
     memory_max: Memory = "128mb"
-    """Memory at which the kernel ends an exporter, and systemd restarts it; for each of them."""
+    """Memory limit of each exporter: beyond it the kernel kills the exporter and systemd restarts it."""
 
     allowed: list[Network] = Field(default_factory=list)
-    """Addresses and networks besides the monitoring hosts' own that may ask the exporters, such as those of
-    another Prometheus of yours. It only matters where an exporter listens on the host's address."""
+    """Addresses and networks besides the monitoring hosts that may scrape the exporters, such as those of
+    another Prometheus of yours. It matters only if an exporter listens on the host's address."""
 
     @model_validator(mode="after")
     def _ports_differ(self) -> Self:
@@ -108,30 +110,30 @@ class ExporterSettings(Section):
 
 
 class LogSettings(Section):
-    """What logs may take of the CDN host's disk."""
+    """Limits of the logs on the CDN host's disk."""
 
     journal_size: Memory = "1gb"
-    """Size at which the oldest entries of the journal go."""
+    """Size at which the oldest entries of the journal are removed."""
 
     journal_days: Annotated[int, Field(ge=1, le=3650)] = 30
-    """Days (1 to 3650) after which entries of the journal go."""
+    """Days (1 to 3650) after which entries of the journal are removed."""
 
     nginx_size: Memory = "200mb"
-    """Size at which a log of nginx's is rotated before its day is over; looked at each hour."""
+    """Size at which a log of nginx is rotated before its day is over; checked each hour."""
 
     nginx_count: Annotated[int, Field(ge=1, le=365)] = 14
     """Rotated logs (1 to 365) that are kept, all but the latest compressed."""
 
 
 class MonitoringSettings(Section):
-    """What watches over all this, on the `monitoring` hosts, and what it asks on the others."""
+    """The monitoring: its services on the `monitoring` hosts, and the exporters on the others."""
 
     prometheus: PrometheusSettings = PrometheusSettings()
     exporters: ExporterSettings = ExporterSettings()
     alertmanager: AlertmanagerSettings = AlertmanagerSettings()
     levels: LevelSettings = LevelSettings()
     language: Literal["en", "ru"] = "en"
-    """Language of alerts, of the messages about them and of the runbooks that they lead to: English (`en`) or
+    """Language of alerts, of the messages about them and of the runbooks that they link to: English (`en`) or
     Russian (`ru`)."""
 
     grafana: GrafanaSettings = GrafanaSettings()

@@ -73,7 +73,7 @@ class Store(Section):
     """Where the resized pictures and their variants live."""
 
     root: AbsolutePath = Path("/var/www/cdn/upload/resize_cache")
-    """Directory of the resized pictures, watched; each variant lies beside its original."""
+    """Directory of the resized pictures, which is watched; each variant lies beside its original."""
 
     temporary: AbsolutePath = Path("/var/www/cdn/.webp-converter")
     """Directory for unfinished variants: outside of `root`, on its file system and under the same mount."""
@@ -85,26 +85,26 @@ class Store(Section):
     """Group that published files belong to. Matters only when run as root."""
 
     directory_rest_s: float = Field(default=5.0, ge=0, le=3600)
-    """Seconds (0 to 3600) that a directory emptied by the daemon is left alone before it is removed: PHP
-    unlinks a picture and writes it again, and must find the directory when it does."""
+    """Seconds (0 to 3600) before a directory that the daemon emptied is removed: PHP unlinks a picture and
+    writes it again, and must find the directory then."""
 
     minimum_free_mib: int = Field(default=256, ge=0, le=1_048_576)
     """MiB (0 to 1048576) of free space below which nothing is converted and health says degraded."""
 
     evict_after_days: int = Field(default=30, ge=0, le=3650)
-    """Days (1 to 3650) without a reader after which a variant goes, to come back when it is asked for; 0: it
-    stays."""
+    """Days (1 to 3650) without a reader after which a variant is evicted; it is made again on request. 0:
+    never."""
 
     high_water: float = Field(default=0.9, gt=0, le=1)
-    """Share (above 0, to 1) of a tree's file system in use above which the variants that were not read for
-    longest go; 1: none does."""
+    """Used share (above 0, to 1) of a tree's file system above which the least recently read variants are
+    evicted; 1: none."""
 
     low_water: float = Field(default=0.8, gt=0, le=1)
-    """Share (above 0, to 1, at most `high_water`) of the file system in use at which that stops."""
+    """Used share (above 0, to 1, at most `high_water`) of the file system at which this eviction stops."""
 
     evict_every_s: int = Field(default=3600, ge=1, le=604_800)
-    """Seconds (1 to 604800) between two searches for variants that are not read. Above `high_water` it
-    happens at once, and if that could not free enough, again after this time."""
+    """Seconds (1 to 604800) between two searches for variants that are not read. Above `high_water` a search
+    starts at once; if it can't free enough, the next one follows after this time."""
 
     @model_validator(mode="after")
     def _low_below_high(self) -> Self:
@@ -114,7 +114,7 @@ class Store(Section):
 
 
 class Originals(Section):
-    """Where the variants of the site's own originals live; the originals' mount is read-only."""
+    """Where the variants of the site's originals are stored; the originals' mount is read-only."""
 
     variants: AbsolutePath = Path("/var/cache/webp/upload")
     """Directory of the variants and verdicts of originals, laid out like the site's upload directory."""
@@ -123,13 +123,13 @@ class Originals(Section):
     """Directory for unfinished variants of originals, under the same mount as `variants`, outside of it."""
 
     url: HttpUrl = "http://127.0.0.1:8081"
-    """Where originals are fetched: the one server that reads their mount."""
+    """Server that originals are fetched from: the only one that reads their mount."""
 
     purge_url: HttpUrl = "http://127.0.0.1:6081"
-    """The cache that is told when a variant of an original is there, or no longer right."""
+    """Cache that is purged when a variant of an original is published or removed."""
 
     deadline_s: float = Field(default=5.0, ge=0.5, le=60)
-    """Seconds (0.5 to 60) in which an original must have been fetched."""
+    """Seconds (0.5 to 60) within which an original must be fetched."""
 
     retry_s: float = Field(default=30.0, ge=1, le=3600)
     """Seconds (1 to 3600) before an original that could not be fetched is tried again."""
@@ -141,28 +141,28 @@ class Watch(Section):
     extensions: list[Extension] = Field(
         default=["jpg", "jpeg", "jpe", "png", "gif", "bmp", "tif", "tiff", "webp", "avif"], min_length=1
     )
-    """Extensions of file names that are looked at, lower case, compared without regard to case. What a file
-    really is, its signature decides. Names of variants, such as `photo.jpg.webp`, are no originals'."""
+    """Extensions of the file names to convert, in lower case; the comparison ignores case. The format of a
+    file is recognised by its signature. Names such as `photo.jpg.webp` are always those of variants."""
 
     intermediate_rest_s: float = Field(default=10.0, ge=0, le=3600)
-    """Seconds (0 to 3600) that a picture larger than its `W_H_T` directory allows must be at rest before it
-    is converted: Bitrix puts the full original there for a moment."""
+    """Seconds (0 to 3600) that a picture larger than its `W_H_T` directory allows must stay unchanged before
+    it is converted: Bitrix puts the full original there for a moment."""
 
     damaged_rest_s: float = Field(default=60.0, ge=1, le=86_400)
-    """Seconds (1 to 86400) that an empty or cut off resized picture must be at rest before it is removed, so
-    that Bitrix makes it again."""
+    """Seconds (1 to 86400) that an empty or truncated resized picture must stay unchanged before it is
+    removed, so that Bitrix makes it again."""
 
     remove_copies: bool = True
-    """Whether the full original under the name of a resized picture is removed like a cut off one: PHP leaves
-    it there when it loses the mount in between. Only what was written within 10 times `damaged_rest_s`, and
-    once a picture: there are originals that Bitrix can't resize."""
+    """Whether a full original under the name of a resized picture is removed like a truncated one: PHP leaves
+    it there when the mount goes away in between. It is removed only within 10 times `damaged_rest_s` after it
+    was written, and only once, because Bitrix can't resize some originals."""
 
     scan_processes: int = Field(default=2, ge=1, le=16)
     """Processes (1 to 16) that share a reconcile scan."""
 
     scan_every_s: int = Field(default=21_600, ge=0, le=604_800)
-    """Seconds (1 to 604800) from one reconcile scan to the next, besides those that a start, lost events or
-    the return of the queue ask for; 0: only those."""
+    """Seconds (1 to 604800) from one reconcile scan to the next; 0: none. A start, lost events and the return
+    of the queue cause a scan in any case."""
 
 
 class Encoding(Section):
@@ -182,28 +182,28 @@ class Encoding(Section):
     """WebP quality (1 to 100) of the policy `fixed`."""
 
     size_limits: list[Annotated[int, Field(ge=1)]] = [100_000, 1_000_000]
-    """Sizes of the original in bytes (from 1, rising) that part the classes of the policy `size-rules`."""
+    """Sizes of the original in bytes (from 1, rising) between the classes of the policy `size-rules`."""
 
     size_qualities: list[Quality] = [90, 85, 80]
     """WebP quality (1 to 100) of each class of `size-rules`: below the first limit, ..., above the last."""
 
     method: int = Field(default=2, ge=0, le=6)
-    """Effort of the WebP encoder (0 fast to 6 small)."""
+    """Effort of the WebP encoder (0: fast, to 6: small)."""
 
     lossless: bool = True
-    """Store what is no JPEG without loss where that is smaller than with loss; of an animation, each frame
-    by itself."""
+    """Use lossless WebP for originals other than JPEG if it is smaller than lossy; in an animation, for each
+    frame separately."""
 
     second_pass_method: int = Field(default=6, ge=0, le=6)
-    """Effort (1 to 6) at which variants are encoded once more when nothing else is to be done, to replace
-    those that become smaller; 0, or not above `method`: never."""
+    """Effort (1 to 6) of a second encoding when the converter is idle, which replaces variants that become
+    smaller; 0, or not above `method`: none."""
 
     second_pass_idle_s: float = Field(default=5.0, ge=0, le=3600)
-    """Seconds (0 to 3600) without any work before that begins."""
+    """Seconds (0 to 3600) without any work before the second encoding starts."""
 
     avif: bool = False
-    """Make `photo.jpg.avif` too where it is smaller than the WebP variant, and serve it to browsers that
-    accept it. Takes some six times the time of WebP. Animations get none."""
+    """Also make `photo.jpg.avif` if it is smaller than the WebP variant, and serve it to browsers that accept
+    it. This takes about six times as long as WebP. Animations get none."""
 
     avif_ladder: list[Quality] = Field(default=[50, 55, 60, 65, 70, 75, 80], min_length=1)
     """AVIF qualities (1 to 100, rising) that the policy `ssim` chooses from, for the same `ssim_target`."""
@@ -212,22 +212,21 @@ class Encoding(Section):
     """AVIF quality (1 to 100) of the policies `size-rules` and `fixed`."""
 
     avif_speed: int = Field(default=8, ge=0, le=10)
-    """Speed of the AVIF encoder (0 small to 10 fast)."""
+    """Speed of the AVIF encoder (0: small, to 10: fast)."""
 
     avif_maximum_pixels: int = Field(default=4_000_000, ge=1, le=268_435_456)
     """Width times height (1 to 268435456) above which no AVIF is made: it would take too long."""
 
     metadata: Literal["none", "icc", "all"] = "none"
-    """What a variant keeps besides its pixels. `none`: colours are converted to sRGB and all is dropped.
-    `icc`: an embedded RGB colour profile is kept instead (sRGB needs none; CMYK and gray are converted).
-    `all`: EXIF and XMP too, with the orientation applied to the pixels."""
+    """What a variant keeps besides its pixels. `none`: nothing; colours are converted to sRGB. `icc`: an
+    embedded RGB colour profile (sRGB needs none; CMYK and gray are converted). `all`: EXIF and XMP too; the
+    orientation is applied to the pixels."""
 
     minimum_saving: float = Field(default=0.10, ge=0, le=0.9)
-    """Share of the original's bytes (0 to 0.9) that a variant must save; otherwise the original is best."""
+    """Share of the original's bytes (0 to 0.9) that a variant must save; otherwise the original is served."""
 
     maximum_pixels: int = Field(default=40_000_000, ge=10_000, le=268_435_456)
-    """Width times height (10000 to 268435456), of an animation times its frames, above which a picture is not
-    decoded."""
+    """Pixels (10000 to 268435456), of all frames together, above which a picture is not decoded."""
 
     maximum_frames: int = Field(default=1000, ge=1, le=100_000)
     """Frames (1 to 100000) above which an animation is not decoded."""
@@ -251,30 +250,30 @@ class Workers(Section):
     """The worker processes."""
 
     count: int = Field(default=0, ge=0, le=256)
-    """Most worker processes (1 to 256) at a time; 0: one for each core."""
+    """Worker processes (1 to 256) at most; 0: one for each core."""
 
     minimum: int = Field(default=1, ge=0, le=256)
-    """Worker processes (0 to 256, not above `count`) that are kept when there is little to do."""
+    """Worker processes (0 to 256, not above `count`) that stay when there is little to do."""
 
     idle_s: float = Field(default=60.0, ge=1, le=86_400)
     """Seconds (1 to 86400) without work after which a worker above the minimum ends."""
 
     time_limit_s: float = Field(default=60.0, ge=1, le=3600)
-    """Seconds (1 to 3600) that one picture may take; past that its worker is ended and a try counted."""
+    """Seconds (1 to 3600) that one picture may take; then its worker is killed and a failed try counted."""
 
     memory_limit_mib: int = Field(default=1536, ge=256, le=65_536)
-    """Address space in MiB (256 to 65536) of each worker."""
+    """Address space in MiB (256 to 65536) of each worker and of each decoder."""
 
     tasks_per_process: int = Field(default=2000, ge=0, le=1_000_000)
     """Tasks (0 to 1000000) after which a worker is replaced; 0: never. A task is one large picture or a few
     small ones."""
 
     sandbox: Literal["required", "where-possible"] = "required"
-    """Whether pictures are decoded only by processes that a filter of system calls (libseccomp) keeps from
-    reaching anything. `required`: without it nothing is converted. `where-possible`: a warning is logged."""
+    """Whether the system call filter (libseccomp) of the processes that decode pictures is needed.
+    `required`: without it nothing is converted. `where-possible`: without it a warning is logged."""
 
     stop_s: float = Field(default=5.0, ge=0, le=80)
-    """Seconds (0 to 80) that pictures under way get to finish when the daemon stops."""
+    """Seconds (0 to 80) for pictures in progress to finish when the daemon stops."""
 
     def processes(self) -> int:
         """The most worker processes: `count`, or the cores this process may use."""
@@ -282,17 +281,17 @@ class Workers(Section):
 
 
 class RedisSection(Section):
-    """An instance of Redis, and as whom it is asked."""
+    """An instance of Redis, and the user for it."""
 
     url: RedisUrl
     """Each section has its own."""
 
     user: str = Field(default="", pattern=r"^[A-Za-z0-9_-]{0,64}$")
-    """User of that Redis (1 to 64 letters, digits, `_`, `-`); empty: it is asked without a name.
-    The deploy names its own for its own instances, where `url` isn't set."""
+    """User of that Redis (1 to 64 letters, digits, `_`, `-`); empty: no user name is sent. The deploy sets
+    it for the project's instances if `url` isn't set."""
 
     password_file: str = ""
-    """File with that user's password, as an absolute path. It is read at each connection."""
+    """Absolute path of a file with that user's password. It is read at each connection."""
 
     @model_validator(mode="after")
     def _user_has_password(self) -> Self:
@@ -315,13 +314,13 @@ class Queue(RedisSection):
     """First part of every key (1 to 32 letters, digits, `_`, `-`)."""
 
     consumer: str = Field(default="", max_length=64)
-    """Name of this daemon in the consumer group, unlike any other's; empty: the host's name."""
+    """Unique name of this daemon in the consumer group; empty: the host's name."""
 
     tries: int = Field(default=3, ge=1, le=100)
     """Failures of a worker (1 to 100) after which a picture becomes a dead letter."""
 
     retry_pause_s: float = Field(default=5.0, ge=0, le=3600)
-    """Seconds (0 to 3600) before the first retry; doubled by each further one."""
+    """Seconds (0 to 3600) before the first retry; doubled before each further one."""
 
     claim_idle_s: float = Field(default=60.0, ge=1, le=3600)
     """Seconds (1 to 3600) without a sign of life after which another daemon's jobs are taken over."""
@@ -331,7 +330,7 @@ class Queue(RedisSection):
 
 
 class Cache(RedisSection):
-    """Statistics of pictures, on the Redis instance that may forget."""
+    """Statistics of pictures, on the Redis instance that may evict keys."""
 
     url: RedisUrl = "unix:///run/redis-cache/redis.sock"
     """The cache's Redis: `unix:///path/to/redis.sock` or `redis://host:port/db`."""
@@ -340,7 +339,7 @@ class Cache(RedisSection):
     """First part of every key (1 to 32 letters, digits, `_`, `-`)."""
 
     days: int = Field(default=90, ge=1, le=3650)
-    """Days (1 to 3650) of which the numbers are kept one by one."""
+    """Days (1 to 3650) for each of which separate numbers are kept."""
 
 
 class Api(Section):
@@ -353,12 +352,12 @@ class Api(Section):
     """TCP port (1 to 65535)."""
 
     token_file: AbsolutePath = Path("/etc/webp-converter/api-token")
-    """File with the token (at least 16 characters) that calls which change something must bear. Without it
-    they are refused, and reading works. It is read at each such call."""
+    """File with the token (at least 16 characters) that calls which change something must send. Without the
+    file they are refused, and reading works. It is read at each such call."""
 
     hosts: list[Annotated[str, Field(min_length=1)]] = []
     """Names by which clients may address the API besides `localhost`, the loopback addresses and `address`.
-    Any other is refused: a web page in somebody's browser may have made its own name lead here."""
+    Any other is refused, because a web page in a browser may have pointed its own name here."""
 
     language: Literal["auto", "en", "ru"] = "auto"
     """Language of the status page: English (`en`), Russian (`ru`), or the one of these two that the browser
@@ -366,13 +365,13 @@ class Api(Section):
 
 
 class Delivery(Section):
-    """How visitors are answered, for `webp-converter explain`, which asks as they do."""
+    """The server of the visitors, for `webp-converter explain`, which sends the requests of visitors."""
 
     url: SiteUrl = "http://127.0.0.1:80"
-    """The server on this host that visitors meet. Its certificate isn't checked: it is for another name."""
+    """The server on this host that serves visitors. Its certificate isn't checked: it is for another name."""
 
     deadline_s: float = Field(default=5.0, ge=0.5, le=60)
-    """Seconds (0.5 to 60) in which each must have answered: this server, and the cache behind it."""
+    """Seconds (0.5 to 60) within which this server, and the cache behind it, must answer each request."""
 
 
 class Metrics(Section):
@@ -389,7 +388,7 @@ class Log(Section):
     """The log: one JSON object a line on standard error."""
 
     level: Literal["debug", "info", "warning", "error"] = "info"
-    """Least severity that is written."""
+    """Lowest severity that is written."""
 
 
 class Config(Section):
