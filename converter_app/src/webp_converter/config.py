@@ -424,7 +424,7 @@ class Config(Section):
 def load(path: Path) -> Config:
     """Reads and checks the file.
 
-    Raises ConfigError, one line, for a file that can't be read, isn't TOML or isn't valid.
+    :raises ConfigError: the file can't be read, isn't TOML or isn't valid; one line.
     """
     try:
         values = tomllib.loads(path.read_text(encoding="utf-8"))

@@ -49,7 +49,11 @@ class Daemon:
     """One converter. `run` returns when it was asked to stop."""
 
     def __init__(self, config: Config) -> None:
-        """Raises StoreError, or OSError when a port is taken."""
+        """Prepares all parts.
+
+        :raises StoreError: the store can't be worked with.
+        :raises OSError: a port is taken.
+        """
         self._config = config
         self._stopping = Stopping()
         self._threads: list[threading.Thread] = []

@@ -121,7 +121,10 @@ class Metrics:
                 self.ssim.observe(similarity)
 
     def serve(self, config: MetricsConfig) -> None:
-        """Answers GET /metrics. Raises OSError when the port is taken."""
+        """Serves GET /metrics.
+
+        :raises OSError: the port is taken.
+        """
         start_http_server(config.port, config.address, registry=self.registry)
 
 

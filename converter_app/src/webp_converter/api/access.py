@@ -28,7 +28,10 @@ class RefusedError(Exception):
 
 
 def token_in(file: Path) -> bytes:
-    """The token. Raises RefusedError where there is none that is long enough."""
+    """Reads the token.
+
+    :raises RefusedError: the file is missing, or the token is too short.
+    """
     try:
         token = file.read_bytes().strip()
     except OSError as error:
@@ -39,7 +42,10 @@ def token_in(file: Path) -> bytes:
 
 
 def check_bearer(file: Path, authorization: str) -> None:
-    """Raises RefusedError unless the header bears the token."""
+    """Checks the token in the header.
+
+    :raises RefusedError: the header doesn't have it.
+    """
     token = token_in(file)
     scheme, _, given = authorization.partition(" ")
     if is_token(token, given) and scheme.lower() == "bearer":
@@ -72,7 +78,10 @@ def _seal(token: bytes, until: str) -> str:
 
 
 def check_origin(headers: Mapping[str, str]) -> None:
-    """Raises RefusedError unless a browser says that a form was sent from this very address."""
+    """Checks that the form was sent from this very address.
+
+    :raises RefusedError: the browser doesn't say so.
+    """
     site, origin = headers.get("sec-fetch-site"), headers.get("origin")
     from_here = site is not None or origin is not None
     if site is not None:

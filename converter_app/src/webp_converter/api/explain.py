@@ -96,7 +96,7 @@ class Place(NamedTuple):
 def place_of(asked: str, config: Config) -> Place:
     """Which picture somebody names by its URL, by the path in it, or by the path of a file.
 
-    Raises ValueError, one line, for what can't be a picture that the CDN serves.
+    :raises ValueError: it can't be a picture that the CDN serves; one line.
     """
     host = query = ""
     root, variants = os.fsencode(config.store.root) + b"/", os.fsencode(config.originals.variants) + b"/"
@@ -146,7 +146,7 @@ def place_of(asked: str, config: Config) -> Place:
 def explain(asked: str, config: Config, store: Store, originals: Originals, jobs: Jobs) -> Explanation:
     """All that is to be known of a picture.
 
-    Raises ValueError, one line, for what can't be a picture that the CDN serves.
+    :raises ValueError: it can't be a picture that the CDN serves; one line.
     """
     place = place_of(asked, config)
     tree = store if place.kind == "resized" else originals

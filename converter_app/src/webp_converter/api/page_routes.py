@@ -165,7 +165,10 @@ async def _fields(request: Request) -> dict[str, str]:
 
 
 def _ordered(config: Config, service: Service, request: Request, fields: dict[str, str]) -> Response:
-    """Carries out what the form asks for. Raises RefusedError."""
+    """Carries out what the form asks for.
+
+    :raises RefusedError: the form is refused.
+    """
     if fields.get("sign") == "out":
         answer = _back(fields, done="signed-out")
         answer.delete_cookie(COOKIE, path="/", httponly=True, samesite="strict")

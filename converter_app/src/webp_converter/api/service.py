@@ -48,7 +48,7 @@ class Service:
     """Questions and orders. Methods raise redis.RedisError where Redis is needed and away."""
 
     def __init__(self, config: Config) -> None:
-        """Raises StoreError when run as root and `store.owner` doesn't exist."""
+        """:raises StoreError: root runs it, and `store.owner` doesn't exist."""
         self._config = config
         self._store = Store(config, b"")
         self._originals = Originals(config, b"")
@@ -70,7 +70,7 @@ class Service:
     def _checked(self, path: bytes) -> Store:
         """The tree that a picture's path lies in.
 
-        Raises ValueError, one line, for a path that can't be a picture's.
+        :raises ValueError: the path can't be a picture's; one line.
         """
         shown = os.fsdecode(path)
         store = self._store_of(path)
@@ -92,7 +92,7 @@ class Service:
     def picture(self, path: bytes) -> Picture | None:
         """What is known of an original; None when there is no decision.
 
-        Raises ValueError for a path that can't be a picture's.
+        :raises ValueError: the path can't be a picture's.
         """
         store, shown = self._checked(path), os.fsdecode(path)
         known = store.mark_of(path)
@@ -119,7 +119,7 @@ class Service:
     def explain(self, asked: str) -> Explanation:
         """All that is to be known of a picture, by its URL or path.
 
-        Raises ValueError, one line, for what can't be a picture that the CDN serves.
+        :raises ValueError: it can't be a picture that the CDN serves; one line.
         """
         from webp_converter.api.explain import explain  # which a daemon that starts doesn't wait for
 
@@ -129,7 +129,7 @@ class Service:
         """Queues pictures as if a visitor had asked for them. Whether the site has an original of the mounted
         tree, only the worker finds out.
 
-        Raises ValueError, before anything is queued, for a path that can't be a picture's.
+        :raises ValueError: the path can't be a picture's; nothing is queued.
         """
         stores = [self._checked(path) for path in paths]
         for path in paths:
@@ -154,7 +154,7 @@ class Service:
         """The variant that was published as `suffix` in a conversion, or with an empty one its original; None
         when either is no longer what it was then, or larger than `maximum_bytes`.
 
-        Raises OriginAwayError when an original can't be read now.
+        :raises OriginAwayError: an original can't be read now.
         """
         path = os.fsencode(conversion.path)
         store, made_from = self._store_of(path), (conversion.original_bytes, conversion.original_mtime_ns)

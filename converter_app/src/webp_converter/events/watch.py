@@ -94,7 +94,7 @@ class Watch:
     def __init__(self, root: bytes, extensions: frozenset[str]) -> None:
         """Watches every directory below `root`.
 
-        Raises WatchError when the root is missing or the kernel's limit on watches is reached.
+        :raises WatchError: the root is missing or the kernel's limit on watches is reached.
         """
         self._extensions = extensions
         self._nodes: dict[int, _Node] = {}
@@ -128,7 +128,7 @@ class Watch:
         """What may have changed, each file once; waits for the first event. None when events were lost, or
         the root was: then a new Watch and a scan are needed.
 
-        Raises WatchError when the kernel's limit on watches is reached.
+        :raises WatchError: the kernel's limit on watches is reached.
         """
         self._drop_detached()
         changes: dict[bytes, Change] = {}

@@ -467,7 +467,7 @@ class Jobs:
     def push(self, jobs: Sequence[Job]) -> int:
         """Queues jobs; how many were not queued already. A waiting one moves up to a higher priority.
 
-        Raises redis.OutOfMemoryError when there is no room for more.
+        :raises redis.OutOfMemoryError: there is no room for more.
         """
         arguments = _pushed(jobs)
         return int(self._push(keys=self._keys, args=arguments)) if arguments else 0

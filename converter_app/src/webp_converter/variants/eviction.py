@@ -81,7 +81,7 @@ class Space(NamedTuple):
 
     @classmethod
     def of(cls, path: str | bytes | os.PathLike[str]) -> Space:
-        """Raises OSError."""
+        """:raises OSError: the tree can't be read."""
         status = os.statvfs(path)
         used = (status.f_blocks - status.f_bfree) * status.f_frsize
         return cls(used, status.f_bavail * status.f_frsize)
@@ -309,7 +309,7 @@ def _noted(group: _Group, dry_run: bool) -> bool:
     """Leaves the note on a group's original; False where the variants are of another content than it has
     now: then they are stale, and the scan's to remove.
 
-    Raises OSError where the original can't bear the note.
+    :raises OSError: the original can't have the attribute.
     """
     fd = os.open(group.original, _OPEN_FILE, dir_fd=group.directory)
     try:

@@ -86,14 +86,14 @@ class Origin:
     def head(self, name: bytes) -> Head | None:
         """Size and time of an original by its path below `upload/`; None: the site doesn't have it.
 
-        Raises OriginAwayError.
+        :raises OriginAwayError: the site can't be asked now.
         """
         return self._ask("HEAD", name, 0)[0]
 
     def get(self, name: bytes, maximum_bytes: int) -> tuple[Head, bytes] | None:
         """An original; beyond `maximum_bytes` no bytes are read. None: the site doesn't have it.
 
-        Raises OriginAwayError.
+        :raises OriginAwayError: the site can't be asked now.
         """
         head, data = self._ask("GET", name, maximum_bytes)
         return None if head is None else (head, data)
@@ -177,7 +177,7 @@ class Originals(Store):
     def prepare(self) -> None:
         """Makes the directory for unfinished files, and clears what earlier runs left.
 
-        Raises StoreError.
+        :raises StoreError: the store can't be worked with.
         """
         parent = os.path.dirname(self.temporary)
         try:
@@ -224,7 +224,7 @@ class Originals(Store):
     def decision_state_of(self, path: bytes) -> DecisionState | None:
         """Whether an original has a decision about what it is now; None when the site doesn't have it.
 
-        Raises OriginAwayError.
+        :raises OriginAwayError: the site can't be asked now.
         """
         head = self._head(path)
         if head is None:
@@ -238,12 +238,18 @@ class Originals(Store):
             return DecisionState.UNDECIDED
 
     def read(self, path: bytes, maximum_bytes: int) -> Original | None:
-        """The original's bytes; None when the site doesn't have it. Raises OriginAwayError."""
+        """The original's bytes; None when the site doesn't have it.
+
+        :raises OriginAwayError: the site can't be asked now.
+        """
         found = self._origin.get(self._name(path), maximum_bytes)
         return Original(found[1], _status(found[0])) if found else None
 
     def is_copied(self, name: bytes, data: bytes) -> bool:
-        """Whether an original, by its path below `upload/`, has these very bytes. Raises OriginAwayError."""
+        """Whether an original, by its path below `upload/`, has these very bytes.
+
+        :raises OriginAwayError: the site can't be asked now.
+        """
         head = self._head(os.path.join(self.root, name))
         if head is None or head.size != len(data):
             return False
@@ -296,7 +302,7 @@ class Originals(Store):
         """Removes what was made of another content of an original, or of one that is gone; whether it has to
         be converted again, if only to AVIF too.
 
-        Raises OriginAwayError: nothing was removed.
+        :raises OriginAwayError: nothing was removed.
         """
         head = self._head(path)
         removed = 0

@@ -35,7 +35,7 @@ class Removals:
     def is_first(self, known: bytes) -> bool:
         """Whether this was not removed before; from now on it was, on the disk too.
 
-        Raises sqlite3.OperationalError when that can't be noted now, as on a full disk.
+        :raises sqlite3.OperationalError: that can't be noted now, as on a full disk.
         """
         try:
             return self._note(known)

@@ -345,7 +345,7 @@ class Statistics:
     def totals(self, days: int = 0) -> Totals:
         """The sums, and the last `days` days one by one.
 
-        Raises redis.RedisError when Redis is away.
+        :raises redis.RedisError: Redis is away.
         """
         pipe = self._redis.pipeline(transaction=True)
         for key in self._keys:

@@ -225,7 +225,7 @@ class Temporary:
     def __init__(self, parent: Path, owner: tuple[int, int] | None = None) -> None:
         """Clears what is left of earlier runs, and makes the directory of this one.
 
-        Raises StoreError.
+        :raises StoreError: the store can't be worked with.
         """
         try:
             if not parent.exists():
@@ -290,7 +290,7 @@ class Temporary:
 def owner_of(config: Config) -> tuple[int, int] | None:
     """User and group id that published files get; None unless run as root, where they are the caller's own.
 
-    Raises StoreError for an unknown name.
+    :raises StoreError: the name is unknown.
     """
     if os.geteuid() != 0:
         return None
@@ -315,7 +315,7 @@ class Store:
     def check(self) -> None:
         """Tries what every publication needs: marks, and a rename from the temporary directory to the root.
 
-        Raises StoreError.
+        :raises StoreError: the store can't be worked with.
         """
         name = self.write(b"")
         temporary = os.path.join(self.temporary, name)
@@ -338,7 +338,8 @@ class Store:
     def directory(self, path: bytes) -> Iterator[tuple[int, bytes]]:
         """Descriptor of the directory that `path` lies in, and the name in it.
 
-        Raises FileNotFoundError where a part is missing or is no directory, ValueError outside the root.
+        :raises FileNotFoundError: a part of the path is missing or isn't a directory.
+        :raises ValueError: the path is outside the root.
         """
         if not path.startswith(self.root + b"/"):
             raise ValueError(f"{os.fsdecode(path)} lies outside of {os.fsdecode(self.root)}")
@@ -369,7 +370,7 @@ class Store:
         """The original's bytes with its status before and after they were read, or None when there is no such
         regular file. Beyond `maximum_bytes` no bytes are read.
 
-        Raises OSError, EAGAIN when the file changed under the reader.
+        :raises OSError: EAGAIN, the file changed while it was read.
         """
         try:
             with self.directory(path) as (directory, name):
@@ -666,7 +667,7 @@ class Store:
         """Removes the verdict that workers failed on an original, so that it is tried again; whether there
         was one.
 
-        Raises ValueError for a path outside the root.
+        :raises ValueError: the path is outside the root.
         """
         try:
             with self.directory(path) as (directory, name):

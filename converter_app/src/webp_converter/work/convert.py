@@ -52,7 +52,7 @@ def originals(config: Config, paths: Sequence[bytes]) -> Iterator[bytes]:
 def convert(config: Config, paths: Sequence[bytes]) -> Iterator[Converted]:
     """Converts and publishes; yields what became of each original as it is done.
 
-    Raises StoreError when the store can't be worked with, or no worker can be started.
+    :raises StoreError: the store can't be worked with, or no worker can be started.
     """
     answers: queue.SimpleQueue[Answered] = queue.SimpleQueue()
     temporary = Temporary(config.store.temporary, owner_of(config))

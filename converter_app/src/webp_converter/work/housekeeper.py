@@ -103,7 +103,7 @@ class Housekeeper:
     def clean_up(self, dry_run: bool) -> Cleanup | None:
         """Cleans up now, and waits for it; None when the daemon stops meanwhile.
 
-        Raises BusyError.
+        :raises BusyError: a cleanup is running already.
         """
         if not self._busy.acquire(blocking=False):
             raise BusyError("it is being cleaned up already")
