@@ -26,13 +26,13 @@ SOURCES = Path(__file__).parents[2] / "host_agent"
 
 NEEDED = {
     "audit": ("audit", "audit.log"),
-    "lock": ("flock", "answers", "lock", "lock.cli"),
-    "journal": ("flock", "answers", "systemd", "journal", "journal.undo", "journal.cli"),
+    "lock": ("flock", "json_output", "lock", "lock.cli"),
+    "journal": ("flock", "json_output", "systemd", "journal", "journal.undo", "journal.cli"),
     "release": (
-        *("flock", "answers", "systemd", "journal", "journal.undo", "health", "health.converter"),
+        *("flock", "json_output", "systemd", "journal", "journal.undo", "health", "health.converter"),
         *("release", "release.switch", "release.cli"),
     ),
-    "removal": ("answers", "removal", "removal.host"),
+    "removal": ("json_output", "removal", "removal.host"),
 }
 """Of each part the modules that it needs, the last its command."""
 
