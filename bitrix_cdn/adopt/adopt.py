@@ -30,75 +30,77 @@ SWITCHED = f"{HOME}/switched"
 _ROUNDS = 3
 
 
-def adopt(way: Transfer, *, dry_run: bool = False) -> int:
+def adopt(move: Transfer, *, dry_run: bool = False) -> int:
     """Adopts a shop; returns the exit status.
 
     :raises MigrationError: it can't go on; run again, it goes on where it was.
     """
-    say = way.display.say
-    way.enter()
-    mount = way.mount_state()
-    here = way.content(way.bitrix, way.local)
+    say = move.display.say
+    move.enter()
+    mount = move.mount_state()
+    here = move.content(move.bitrix, move.local)
     if mount.mounted and not here.files:
-        say(f"nothing to do: {way.settings.site.resize_cache} is the CDN host's already")
+        say(f"nothing to do: {move.settings.site.resize_cache} is the CDN host's already")
         if not dry_run:
-            way.close(done=True)
+            move.close(done=True)
         return 0
-    _survey(way, here, mount_up=mount.wanted)
+    _survey(move, here, mount_up=mount.wanted)
     if dry_run:
-        way.close(done=False)
+        move.close(done=False)
         return 0
 
-    way.open()
+    move.open()
     if not mount.wanted:
-        here = _copy(way, here)
-        way.cdn.run(f"touch {SWITCHED}")
+        here = _copy(move, here)
+        move.cdn.run(f"touch {SWITCHED}")
     if not mount.mounted:
         say(f"starting {MOUNT}")
-        way.mount(wanted=mount.wanted)
+        move.mount(wanted=mount.wanted)
         say("the site is on the CDN host now")
-    _finish(way, of=here.files, known=_knows_its_past(way))
-    way.close(done=True)
+    _finish(move, of=here.files, known=_knows_its_past(move))
+    move.close(done=True)
     say("adopted: the site's pictures are on the CDN host; deploy again for the rest")
     return 0
 
 
-def _survey(way: Transfer, here: Content, *, mount_up: bool) -> None:
-    there = way.content(way.cdn, way.served)
-    way.display.say(
-        f"{way.bitrix.name}: {here.files:,} files, {size(here.bytes)}, in {here.directories:,} directories; "
-        f"{way.cdn.name}: {there.files:,} files, {size(there.bytes)}"
+def _survey(move: Transfer, here: Content, *, mount_up: bool) -> None:
+    there = move.content(move.cdn, move.served)
+    move.display.say(
+        f"{move.bitrix.name}: {here.files:,} files, {size(here.bytes)}, in {here.directories:,} directories; "
+        f"{move.cdn.name}: {there.files:,} files, {size(there.bytes)}"
     )
     if here.others:
-        way.display.say(f"{way.bitrix.name}: {here.others:,} symbolic links and special files are not copied")
+        move.display.say(
+            f"{move.bitrix.name}: {here.others:,} symbolic links and special files are not copied"
+        )
     if not mount_up:
-        free = way.free(way.cdn, way.served)
-        need_space(way.display, way.cdn.name, free, here, there, variants=True)
+        free = move.free(move.cdn, move.served)
+        need_space(move.display, move.cdn.name, free, here, there, variants=True)
 
 
-def _copy(way: Transfer, here: Content) -> Content:
+def _copy(move: Transfer, here: Content) -> Content:
     """Copies until little is left, and compares everything once."""
-    way.cdn.run(f"rm -f {SWITCHED}")
+    move.cdn.run(f"rm -f {SWITCHED}")
     compared = False
     for number in range(1, PASSES + 1):
-        way.bitrix.run(f"touch {PASS}.new")
-        list_local(way, "list")
-        way.bitrix.run(
+        move.bitrix.run(f"touch {PASS}.new")
+        list_local(move, "list")
+        move.bitrix.run(
             f"cd {HOME} && touch seen && LC_ALL=C sort -zmu seen list > seen.new && mv seen.new seen"
         )
         started = time.monotonic()
-        files, copied = way.copy_all("copying" if number == 1 else "copying what is new", here)
+        files, copied = move.copy_all("copying" if number == 1 else "copying what is new", here)
         seconds = time.monotonic() - started
-        way.bitrix.run(f"mv {PASS}.new {PASS}")
-        way.display.say(
+        move.bitrix.run(f"mv {PASS}.new {PASS}")
+        move.display.say(
             f"copied {files:,} files, {size(copied)}, in {seconds:.0f} s ({size(copied / seconds)}/s)"
         )
         if compared and few(files, here.files):
             break
         if not compared:
             started = time.monotonic()
-            different = way.differences("comparing", here.bytes)
-            way.display.say(
+            different = move.differences("comparing", here.bytes)
+            move.display.say(
                 f"compared all contents in {time.monotonic() - started:.0f} s: "
                 f"{len(different):,} differ by now"
             )
@@ -108,19 +110,19 @@ def _copy(way: Transfer, here: Content) -> Content:
     return here
 
 
-def _knows_its_past(way: Transfer) -> bool:
+def _knows_its_past(move: Transfer) -> bool:
     """Whether both sides have the marks of the adoption that started the mount.
 
     Without them it isn't known what the site wrote since on which side: files are then only added.
     """
     return (
-        way.exists(way.bitrix, PASS)
-        and way.exists(way.bitrix, f"{HOME}/seen")
-        and way.exists(way.cdn, SWITCHED)
+        move.exists(move.bitrix, PASS)
+        and move.exists(move.bitrix, f"{HOME}/seen")
+        and move.exists(move.cdn, SWITCHED)
     )
 
 
-def _finish(way: Transfer, *, of: int, known: bool) -> None:
+def _finish(move: Transfer, *, of: int, known: bool) -> None:
     """With the mount over it, copies what was written late, compares all and empties the directory.
 
     :param of: how many files there were.
@@ -129,111 +131,111 @@ def _finish(way: Transfer, *, of: int, known: bool) -> None:
     aside = f"resize_cache.before-cdn-{time.strftime('%Y-%m-%d')}"
     kept_aside = 0
     for _ in range(_ROUNDS):
-        way.until_written()
+        move.until_written()
         if known:
-            _push_late(way)
-            _forget_removed(way)
+            _push_late(move)
+            _forget_removed(move)
         else:
-            _add_missing(way)
-        left, set_aside, unverified = _empty(way, aside, known=known)
+            _add_missing(move)
+        left, set_aside, unverified = _empty(move, aside, known=known)
         kept_aside += set_aside
         if not left or unverified:
             break
-    path, upload = way.settings.site.resize_cache, way.settings.site.upload
+    path, upload = move.settings.site.resize_cache, move.settings.site.upload
     if kept_aside:
-        way.display.say(
+        move.display.say(
             f"{kept_aside:,} files that the site changed or removed on the CDN host since are kept in "
             f"{upload}/{aside}"
         )
-    others = way.content(way.bitrix, way.local).others
+    others = move.content(move.bitrix, move.local).others
     if others:
-        way.display.say(f"{others:,} symbolic links and special files stay below {path}, out of sight")
+        move.display.say(f"{others:,} symbolic links and special files stay below {path}, out of sight")
     if left:
         raise MigrationError(
-            f"{left:,} files below {path} are not on {way.cdn.name} as they are here and were left alone "
+            f"{left:,} files below {path} are not on {move.cdn.name} as they are here and were left alone "
             f"({unverified:,} differ for no known reason); the site works on the mount"
         )
     if suspicious(kept_aside, of):
         raise MigrationError(
-            f"{kept_aside:,} of {of:,} files are gone from {way.cdn.name}, more than a site removes "
+            f"{kept_aside:,} of {of:,} files are gone from {move.cdn.name}, more than a site removes "
             f"meanwhile: look there; all of them are kept in {upload}/{aside}"
         )
 
 
-def _push_late(way: Transfer) -> None:
+def _push_late(move: Transfer) -> None:
     """Copies what the site wrote below, after the last pass looked, unless it was written above since."""
-    list_local(way, "late", f"-cnewer {PASS}")
-    _fetch_written(way)
-    count = combine(way, "todo", "comm -z -23 late written")
+    list_local(move, "late", f"-cnewer {PASS}")
+    _fetch_written(move)
+    count = combine(move, "todo", "comm -z -23 late written")
     if count:
-        way.push("copying what was written last", "todo")
-    way.display.say(f"copied {count:,} files that were written last")
+        move.push("copying what was written last", "todo")
+    move.display.say(f"copied {count:,} files that were written last")
 
 
-def _add_missing(way: Transfer) -> None:
+def _add_missing(move: Transfer) -> None:
     """Adds what the CDN host doesn't have at all, and changes nothing there."""
-    missing = [item.name for item in _compare(way) if item.missing]
-    way.bitrix.run(f"cat > {HOME}/todo; cd {HOME}; : > written; : > seen", stdin=join(missing))
+    missing = [item.name for item in _compare(move) if item.missing]
+    move.bitrix.run(f"cat > {HOME}/todo; cd {HOME}; : > written; : > seen", stdin=join(missing))
     if missing:
-        way.push("copying what is missing", "todo")
+        move.push("copying what is missing", "todo")
 
 
-def _fetch_written(way: Transfer) -> None:
+def _fetch_written(move: Transfer) -> None:
     """Lists what was written on the CDN host since the mount was started."""
-    way.cdn.run(
-        f"cd {way.served} && find . -type f -cnewer {SWITCHED} -printf '%P\\0' | LC_ALL=C sort -z "
-        f"> {way.exchange}/written && chown www-data {way.exchange}/written"
+    move.cdn.run(
+        f"cd {move.served} && find . -type f -cnewer {SWITCHED} -printf '%P\\0' | LC_ALL=C sort -z "
+        f"> {move.exchange}/written && chown www-data {move.exchange}/written"
     )
-    way.fetch("written")
+    move.fetch("written")
 
 
-def _forget_removed(way: Transfer) -> None:
+def _forget_removed(move: Transfer) -> None:
     """Removes from the CDN host what was copied there and then removed by the site, before the switch."""
-    list_local(way, "list")
-    gone = combine(way, "gone", "comm -z -23 seen list | comm -z -23 - written")
+    list_local(move, "list")
+    gone = combine(move, "gone", "comm -z -23 seen list | comm -z -23 - written")
     if not gone:
         return
-    if suspicious(gone, way.count("seen")):
-        way.display.say(f"{gone:,} files vanished from the site meanwhile; the CDN host keeps them")
+    if suspicious(gone, move.count("seen")):
+        move.display.say(f"{gone:,} files vanished from the site meanwhile; the CDN host keeps them")
         return
-    way.send("gone")
+    move.send("gone")
     # Once more with the host's own times: the site may have made one again just now.
-    way.cdn.run(
-        f"cd {way.served} && sed -z 's|^|./|' {way.exchange}/gone | xargs -0 -r sh -c "
+    move.cdn.run(
+        f"cd {move.served} && sed -z 's|^|./|' {move.exchange}/gone | xargs -0 -r sh -c "
         f"'find \"$@\" -maxdepth 0 -type f ! -cnewer {SWITCHED} -delete 2>/dev/null; true' sh"
     )
-    combine(way, "seen", "comm -z -23 seen gone")
+    combine(move, "seen", "comm -z -23 seen gone")
 
 
-def _compare(way: Transfer) -> list[rsync.Item]:
-    total = way.content(way.bitrix, way.local).bytes
-    return way.differences("comparing before the local files go", total)
+def _compare(move: Transfer) -> list[rsync.Item]:
+    total = move.content(move.bitrix, move.local).bytes
+    return move.differences("comparing before the local files go", total)
 
 
-def _empty(way: Transfer, aside: str, *, known: bool) -> tuple[int, int, int]:
+def _empty(move: Transfer, aside: str, *, known: bool) -> tuple[int, int, int]:
     """Removes what the CDN host has, byte by byte; returns files left, set aside and unverified."""
-    way.bitrix.run(f"touch {HOME}/verify")
-    different = _compare(way)
+    move.bitrix.run(f"touch {HOME}/verify")
+    different = _compare(move)
     if known:
-        _fetch_written(way)
-    written = names(way.bitrix.run(f"cat {HOME}/written").out) if different else set()
+        _fetch_written(move)
+    written = names(move.bitrix.run(f"cat {HOME}/written").out) if different else set()
     verdicts: Verdicts = classify(different, written)
-    if not way.mount_state().mounted:
+    if not move.mount_state().mounted:
         raise MigrationError(
-            f"{way.bitrix.name}: the mount went away; nothing was removed, run the same command again"
+            f"{move.bitrix.name}: the mount went away; nothing was removed, run the same command again"
         )
-    way.bitrix.run(f"cat > {HOME}/aside", stdin=join(verdicts.superseded | verdicts.removed))
-    way.bitrix.run(f"cat > {HOME}/unverified", stdin=join(verdicts.unverified))
+    move.bitrix.run(f"cat > {HOME}/aside", stdin=join(verdicts.superseded | verdicts.removed))
+    move.bitrix.run(f"cat > {HOME}/unverified", stdin=join(verdicts.unverified))
     # What appeared after the comparison began wasn't compared: the mount may have been away for a moment.
-    list_local(way, "old", f"! -cnewer {HOME}/verify")
-    before = combine(way, "verified", "comm -z -23 old unverified | comm -z -23 - aside")
-    moved = combine(way, "aside.old", "comm -z -12 aside old")
+    list_local(move, "old", f"! -cnewer {HOME}/verify")
+    before = combine(move, "verified", "comm -z -23 old unverified | comm -z -23 - aside")
+    moved = combine(move, "aside.old", "comm -z -12 aside old")
     # What goes from here now was not removed by the site.
-    combine(way, "seen", "comm -z -23 seen verified | comm -z -23 - aside.old")
-    way.bitrix.run(
+    combine(move, "seen", "comm -z -23 seen verified | comm -z -23 - aside.old")
+    move.bitrix.run(
         f"""
         set -e
-        cd {way.local}
+        cd {move.local}
         xargs -0 -r rm -f -- < {HOME}/verified
         if [ -s {HOME}/aside.old ]; then
             mkdir -p ../{aside}
@@ -243,6 +245,6 @@ def _empty(way: Transfer, aside: str, *, known: bool) -> tuple[int, int, int]:
         find . -mindepth 1 -depth -type d -empty -delete
         """
     )
-    left = way.content(way.bitrix, way.local).files
-    way.display.say(f"compared all contents and removed {before:,} local files; {left:,} are left")
+    left = move.content(move.bitrix, move.local).files
+    move.display.say(f"compared all contents and removed {before:,} local files; {left:,} are left")
     return left, moved, len(verdicts.unverified)

@@ -60,42 +60,42 @@ print(len(found), size)
 """
 
 
-def leave(way: Transfer, *, dry_run: bool = False) -> int:
+def leave(move: Transfer, *, dry_run: bool = False) -> int:
     """Takes the site off the CDN; returns the exit status.
 
     :raises MigrationError: it can't go on; run again, it goes on where it was.
     """
-    say = way.display.say
-    way.enter()
-    mount = way.mount_state()
-    half_done = way.exists(way.bitrix, LEFT)
+    say = move.display.say
+    move.enter()
+    mount = move.mount_state()
+    half_done = move.exists(move.bitrix, LEFT)
     if not mount.wanted and not half_done:
-        say(f"nothing to do: {way.settings.site.resize_cache} is the site's own already")
-        way.close(done=True)
+        say(f"nothing to do: {move.settings.site.resize_cache} is the site's own already")
+        move.close(done=True)
         return 0
     # The site wrote into its own directory while the mount was down, and it isn't known since when: of two
     # different files the one with the younger time stays.
-    blind = way.exists(way.bitrix, BLIND) or (not mount.mounted and not half_done)
-    there = _survey(way, dry_run=dry_run)
+    blind = move.exists(move.bitrix, BLIND) or (not mount.mounted and not half_done)
+    there = _survey(move, dry_run=dry_run)
     if dry_run:
-        way.close(done=False)
+        move.close(done=False)
         return 0
 
-    way.open()
+    move.open()
     if blind:
         say("the mount is away; the site has been using its own directory, and its newer files stay")
-        way.bitrix.run(f"touch {BLIND} && {{ [ -e {LEFT} ] || touch {LEFT}; }}")
-        way.unmount()
+        move.bitrix.run(f"touch {BLIND} && {{ [ -e {LEFT} ] || touch {LEFT}; }}")
+        move.unmount()
     if blind or not half_done:
-        _copy(way, blind=blind)
+        _copy(move, blind=blind)
     if not blind:
         # In this order: what is younger than the mark was written by the site into its own directory.
-        way.bitrix.run(f"[ -e {LEFT} ] || touch {LEFT}")
+        move.bitrix.run(f"[ -e {LEFT} ] || touch {LEFT}")
         say(f"stopping {MOUNT}")
-        way.unmount()
+        move.unmount()
         say("the site is on its own directory now")
-    _finish(way, blind=blind)
-    way.close(done=True)
+    _finish(move, blind=blind)
+    move.close(done=True)
     say(
         f"left: all {there.files:,} pictures are local again; the CDN host keeps its copy. "
         "The next deploy refuses to mount over them until bitrix-cdn adopt"
@@ -103,55 +103,57 @@ def leave(way: Transfer, *, dry_run: bool = False) -> int:
     return 0
 
 
-def _survey(way: Transfer, *, dry_run: bool) -> Content:
-    way.cdn.run(f"mkdir -p {way.exchange}")
-    files, total = _list(way, "list")
-    here = way.content(way.bitrix, way.local)
-    way.display.say(
-        f"{way.cdn.name}: {files:,} files, {size(total)}; {way.bitrix.name}: {here.files:,} files, "
+def _survey(move: Transfer, *, dry_run: bool) -> Content:
+    move.cdn.run(f"mkdir -p {move.exchange}")
+    files, total = _list(move, "list")
+    here = move.content(move.bitrix, move.local)
+    move.display.say(
+        f"{move.cdn.name}: {files:,} files, {size(total)}; {move.bitrix.name}: {here.files:,} files, "
         f"{size(here.bytes)}"
     )
     there = Content(files, total, here.directories, 0)
-    need_space(way.display, way.bitrix.name, way.free(way.bitrix, way.local), there, here, variants=False)
+    need_space(
+        move.display, move.bitrix.name, move.free(move.bitrix, move.local), there, here, variants=False
+    )
     return there
 
 
-def _list(way: Transfer, to: str, since: str = "") -> tuple[int, int]:
+def _list(move: Transfer, to: str, since: str = "") -> tuple[int, int]:
     """Lists the CDN host's files but the converter's own; returns how many they are and their size."""
-    output = way.cdn.run(
-        f"python3 - {way.served} '{since}' {way.exchange}/{to} {PROBES} && chmod 644 {way.exchange}/{to}",
+    output = move.cdn.run(
+        f"python3 - {move.served} '{since}' {move.exchange}/{to} {PROBES} && chmod 644 {move.exchange}/{to}",
         stdin=_OURS.encode(),
     ).text
     files, total = output.split()
     return int(files), int(total)
 
 
-def _copy(way: Transfer, *, blind: bool) -> None:
+def _copy(move: Transfer, *, blind: bool) -> None:
     """Copies until little is left, and compares everything once."""
     compared = False
     for number in range(1, PASSES + 1):
-        way.cdn.run(f"touch {PASS}.new")
-        _, total = _list(way, "list")
-        way.fetch("list")
-        way.bitrix.run(
+        move.cdn.run(f"touch {PASS}.new")
+        _, total = _list(move, "list")
+        move.fetch("list")
+        move.bitrix.run(
             f"cd {HOME} && touch seen && LC_ALL=C sort -zmu seen list > seen.new && mv seen.new seen"
         )
         started = time.monotonic()
         title = "copying" if number == 1 else "copying what is new"
-        files, copied = way.pull(title, "list", newer=blind)
+        files, copied = move.pull(title, "list", newer=blind)
         seconds = time.monotonic() - started
-        way.cdn.run(f"mv {PASS}.new {PASS}")
-        way.display.say(
+        move.cdn.run(f"mv {PASS}.new {PASS}")
+        move.display.say(
             f"copied {files:,} files, {size(copied)}, in {seconds:.0f} s ({size(copied / seconds)}/s)"
         )
-        if compared and few(files, way.count("list")):
+        if compared and few(files, move.count("list")):
             return
         if not compared:
             started = time.monotonic()
             different = [
-                item for item in way.differences("comparing", total, newer=blind) if not item.missing
+                item for item in move.differences("comparing", total, newer=blind) if not item.missing
             ]
-            way.display.say(
+            move.display.say(
                 f"compared all contents in {time.monotonic() - started:.0f} s: "
                 f"{len(different):,} differ by now"
             )
@@ -160,46 +162,46 @@ def _copy(way: Transfer, *, blind: bool) -> None:
                 return
 
 
-def _finish(way: Transfer, *, blind: bool) -> None:
+def _finish(move: Transfer, *, blind: bool) -> None:
     """With the mount gone, copies what was written late and compares all."""
-    _list(way, "late", PASS if way.exists(way.cdn, PASS) else "")
-    way.fetch("late")
-    list_local(way, "written", f"-cnewer {LEFT}")
-    count = combine(way, "todo", "comm -z -23 late written")
+    _list(move, "late", PASS if move.exists(move.cdn, PASS) else "")
+    move.fetch("late")
+    list_local(move, "written", f"-cnewer {LEFT}")
+    count = combine(move, "todo", "comm -z -23 late written")
     if count:
-        way.pull("copying what was written last", "todo", newer=blind)
-    way.display.say(f"copied {count:,} files that were written last")
+        move.pull("copying what was written last", "todo", newer=blind)
+    move.display.say(f"copied {count:,} files that were written last")
 
-    _, total = _list(way, "list")
-    way.fetch("list")
-    _forget_removed(way)
-    different = way.differences("comparing", total, newer=blind)
-    list_local(way, "written", f"-cnewer {LEFT}")
-    written = names(way.bitrix.run(f"cat {HOME}/written").out) if different else set()
+    _, total = _list(move, "list")
+    move.fetch("list")
+    _forget_removed(move)
+    different = move.differences("comparing", total, newer=blind)
+    list_local(move, "written", f"-cnewer {LEFT}")
+    written = names(move.bitrix.run(f"cat {HOME}/written").out) if different else set()
     # What is missing on the CDN host is the site's own, made or kept here; what is missing here, see below.
     wrong = [
         item.name
         for item in different
         if not (item.missing or item.name in written or (blind and not item.same_time))
     ]
-    list_local(way, "here")
-    missing = combine(way, "missing", "comm -z -23 list here")
-    if wrong or suspicious(missing, way.count("list")):
+    list_local(move, "here")
+    missing = combine(move, "missing", "comm -z -23 list here")
+    if wrong or suspicious(missing, move.count("list")):
         raise MigrationError(
-            f"{way.bitrix.name}: {len(wrong):,} files differ from the CDN host's and {missing:,} are "
+            f"{move.bitrix.name}: {len(wrong):,} files differ from the CDN host's and {missing:,} are "
             "missing; the site works on what is there, the CDN host keeps all: run the same command again"
         )
 
 
-def _forget_removed(way: Transfer) -> None:
+def _forget_removed(move: Transfer) -> None:
     """Removes what was brought here and then removed by the site, through the mount, before the switch."""
-    gone = combine(way, "gone", "comm -z -23 seen list | comm -z -23 - written")
+    gone = combine(move, "gone", "comm -z -23 seen list | comm -z -23 - written")
     if not gone:
         return
-    if suspicious(gone, way.count("seen")):
-        way.display.say(f"{gone:,} files vanished from the CDN host meanwhile; they are kept here")
+    if suspicious(gone, move.count("seen")):
+        move.display.say(f"{gone:,} files vanished from the CDN host meanwhile; they are kept here")
         return
-    way.bitrix.run(
-        f"cd {way.local} && sed -z 's|^|./|' {HOME}/gone | xargs -0 -r sh -c "
+    move.bitrix.run(
+        f"cd {move.local} && sed -z 's|^|./|' {HOME}/gone | xargs -0 -r sh -c "
         f"'find \"$@\" -maxdepth 0 -type f ! -cnewer {LEFT} -delete 2>/dev/null; true' sh"
     )

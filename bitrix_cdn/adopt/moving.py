@@ -30,19 +30,19 @@ def move(
     :returns: 0, or 1 when something is left to be done by an operator.
     :raises HostError: it can't be; the site goes on working as it did.
     """
-    way = Transfer(inventory, display, bandwidth)
+    transfer = Transfer(inventory, display, bandwidth)
     run = adopt if direction == "adopt" else leave
     try:
         if dry_run:
-            return run(way, dry_run=True)
-        keep_others_away((way.bitrix, way.cdn), direction)
-        with recorded((way.bitrix, way.cdn), direction, inventory.file) as outcome:
-            status = run(way)
+            return run(transfer, dry_run=True)
+        keep_others_away((transfer.bitrix, transfer.cdn), direction)
+        with recorded((transfer.bitrix, transfer.cdn), direction, inventory.file) as outcome:
+            status = run(transfer)
             if status:
                 outcome.result, outcome.why = "failed", "something is left to be done by an operator"
             return status
     except (HostError, KeyboardInterrupt):
         # Takes back what moving needed, as far as the hosts can be reached.
         with contextlib.suppress(HostError, KeyboardInterrupt):
-            way.close(done=False)
+            transfer.close(done=False)
         raise

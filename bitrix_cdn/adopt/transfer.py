@@ -1,9 +1,9 @@
-"""The way between the hosts while pictures move: opened for that, closed behind it.
+"""The access between the hosts that exists only while pictures are moved.
 
-The sftp account can't run rsync, and what moves files over sftp renames those whose names it can't
-write. So the CDN host gets a second account for the time, whose only key is the one that the site's host
-has anyway, and which may run rsync below `/var/www/cdn` and nothing else: no more than the sftp account
-could write already. A run that is killed leaves it behind; the next one takes it over.
+The sftp account can't run rsync, and programs that move files over sftp rename those whose names it can't
+write. So the CDN host gets a second account for this time. Its only key is the one that the site's host
+already has, and it may only run rsync below `/var/www/cdn`, where the sftp account may write as well. A
+killed run leaves the account behind; the next run takes it over.
 """
 
 from __future__ import annotations

@@ -22,8 +22,8 @@ from webp_converter.config import DEFAULT_FILE, Config, ConfigError
 from webp_converter.variants.store import StoreError
 
 _EXIT_STATUS = (
-    "Exit status: 0 all is well; 1 something is left or isn't well, or can't be reached; "
-    "2 the settings or the arguments are wrong. Each command says what that means for it."
+    "Exit status: 0 success; 1 something failed, is left to do or can't be reached; "
+    "2 the settings or the arguments are wrong. The help of each command says what 1 means."
 )
 
 app = typer.Typer(
@@ -52,7 +52,7 @@ def _load(file: Path) -> Config:
 
 
 def _stop(message: str, status: int = 1) -> typer.Exit:
-    """Says why on one line; raise what it returns."""
+    """Prints the reason on one line; raise what it returns."""
     print(_plain(" ".join(message.split())), file=sys.stderr)
     return typer.Exit(status)
 
@@ -69,7 +69,7 @@ def _without_main_file() -> None:
 
 @contextlib.contextmanager
 def _reaching(settings: Config, section: str = "queue") -> Iterator[None]:
-    """Ends with one line when Redis is away, or the store can't be worked with."""
+    """Ends with one line when Redis can't be reached, or the store can't be used."""
     import redis
 
     url = settings.queue.url if section == "queue" else settings.cache.url
@@ -156,8 +156,8 @@ def explain(
     config: ConfigFile = DEFAULT_FILE,
     as_json: AsJson = False,
 ) -> None:
-    """Tells why a picture is delivered as it is: what lies where, the verdict, the queue, the caches, and
-    what browsers get. Exit status 1 while it isn't decided, or when a part doesn't answer."""
+    """Explains what is served for a picture: its files, the verdict, the queue, the caches, and the answers
+    to browsers. Exit status 1 while it isn't decided, or when a part doesn't answer."""
     settings = _load(config)
     from webp_converter import terminal
     from webp_converter.api.explain import is_well
@@ -201,7 +201,7 @@ def scan(config: ConfigFile = DEFAULT_FILE, as_json: AsJson = False) -> None:
 
 @app.command()
 def status(config: ConfigFile = DEFAULT_FILE, as_json: AsJson = False) -> None:
-    """Shows how the running daemon does. Exit status 1 unless all of it works."""
+    """Shows the state of the running daemon. Exit status 1 unless all of its parts work."""
     settings = _load(config)
     address = f"http://{settings.api.address}:{settings.api.port}/health"
     try:
@@ -231,7 +231,7 @@ def stats(
     as_json: AsJson = False,
     days: Annotated[int, typer.Option(min=0, max=3650, help="How many of the last days to list.")] = 7,
 ) -> None:
-    """Shows what was converted and what that saves, of all daemons on the same Redis. Exit status 1 when
+    """Shows what was converted and how much that saves, for all daemons on the same Redis. Exit status 1 when
     Redis can't be reached."""
     settings = _load(config)
     from webp_converter import terminal
@@ -273,8 +273,8 @@ def stats(
 
 @app.command()
 def queue(config: ConfigFile = DEFAULT_FILE, as_json: AsJson = False) -> None:
-    """Shows how much waits, how long, what is under way where, and what is put off. Exit status 1 when Redis
-    can't be reached."""
+    """Shows how many jobs wait, for how long, which are in progress, and which are delayed. Exit status 1
+    when Redis can't be reached."""
     settings = _load(config)
     from webp_converter import terminal
     from webp_converter.api.service import Service
@@ -314,12 +314,12 @@ def cleanup(
     config: ConfigFile = DEFAULT_FILE,
     as_json: AsJson = False,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Remove nothing, only tell what would go.")
+        bool, typer.Option("--dry-run", help="Remove nothing, only show what would be removed.")
     ] = False,
 ) -> None:
-    """Removes variants that are stale, have no original or are not read, and what killed runs left
-    unfinished; queues what is then missing. Exit status 1 when something is left: with --dry-run what would
-    go, otherwise what could not."""
+    """Removes variants that are stale, have no original or are not read, and files that killed runs left
+    unfinished; queues what is then missing. Exit status 1 when something could not be removed, or with
+    --dry-run when something would be."""
     settings = _load(config)
     from webp_converter import terminal
     from webp_converter.events.scan import Tally
@@ -393,8 +393,8 @@ def dead_show(
     config: ConfigFile = DEFAULT_FILE,
     as_json: AsJson = False,
 ) -> None:
-    """Shows why a picture was given up, with the traceback and the command to have it tried again. Exit
-    status 1 when there is no such letter."""
+    """Shows why a picture was given up, with the traceback and the command that retries it. Exit status 1
+    when there is no such letter."""
     settings = _load(config)
     _check_ids([id])
     from webp_converter import terminal
@@ -423,7 +423,7 @@ def dead_show(
 @dead_app.command("retry")
 def dead_retry(
     ids: Ids = None,
-    every: Annotated[bool, typer.Option("--all", help="All that there are.")] = False,
+    every: Annotated[bool, typer.Option("--all", help="All letters.")] = False,
     config: ConfigFile = DEFAULT_FILE,
     as_json: AsJson = False,
 ) -> None:
@@ -435,7 +435,7 @@ def dead_retry(
 @dead_app.command("drop")
 def dead_drop(
     ids: Ids = None,
-    every: Annotated[bool, typer.Option("--all", help="All that there are.")] = False,
+    every: Annotated[bool, typer.Option("--all", help="All letters.")] = False,
     config: ConfigFile = DEFAULT_FILE,
     as_json: AsJson = False,
 ) -> None:

@@ -257,7 +257,7 @@ def _add_reading(app: FastAPI, service: Service, parts: Parts, status: Callable[
 
     @app.get("/api/queue", tags=["queue"], response_model=Overview, responses=_problems(503))
     def get_queue() -> Any:
-        """How much waits, how long, what is under way where, and what is put off."""
+        """How many jobs wait, for how long, which are in progress, and which are delayed."""
         return service.overview()
 
     @app.get(
