@@ -1,1 +1,1 @@
-"""What runs on the operator's machine: everything from an inventory to hosts that have what it says."""
+"""The code that runs on the operator's machine: from an inventory to deployed hosts."""

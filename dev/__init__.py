@@ -1,1 +1,1 @@
-"""What only those need who work on the project."""
+"""Tools for work on the project."""

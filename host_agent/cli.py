@@ -1,4 +1,4 @@
-"""The command `cdn-host`: what the deploy and systemd have done on a host.
+"""The command `cdn-host`: what the deploy and systemd run on a host.
 
 See `cdn-host PART --help`.
 """

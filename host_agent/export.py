@@ -1,4 +1,4 @@
-"""What is root's in the site's `upload/`, where PHP may put a symbolic link in the place of anything.
+"""Root's files in the site's `upload/`, where PHP may replace anything by a symbolic link.
 
 The unit that exports `upload/` to the CDN host runs it (see `roles/sftp.py`).
 """

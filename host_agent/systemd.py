@@ -1,4 +1,4 @@
-"""The host's services, as `systemctl` has them; tests have others."""
+"""The host's services, through `systemctl`; tests use a substitute."""
 
 from __future__ import annotations
 

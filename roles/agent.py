@@ -1,4 +1,4 @@
-"""The host agent: what of ours runs on every host, one package with one command, `cdn-host`."""
+"""The host agent: this project's code on every host, one package with one command, `cdn-host`."""
 
 from __future__ import annotations
 

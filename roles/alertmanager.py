@@ -1,4 +1,4 @@
-"""Alertmanager, which tells people."""
+"""Alertmanager, which notifies people."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Backups by restic: the command on each host, its units and timers, and what may open the repository."""
+"""Backups by restic: the command on each host, its units and timers, and the keys of the repository."""
 
 from __future__ import annotations
 

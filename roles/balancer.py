@@ -1,4 +1,4 @@
-"""HAProxy, in front of the edges: TLS ends here, and each picture has its edge."""
+"""HAProxy in front of the edges: it terminates TLS, and sends each picture to its edge."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What every host has."""
+"""The base of every host."""
 
 from __future__ import annotations
 

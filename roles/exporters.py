@@ -1,4 +1,4 @@
-"""What tells Prometheus how the parts do, each in a sandbox, and only monitoring may ask it."""
+"""The exporters, each in a sandbox and open to the monitoring hosts only."""
 
 from __future__ import annotations
 

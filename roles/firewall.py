@@ -1,4 +1,4 @@
-"""Ports that are closed to all but some hosts: the exporters', and those that edges are fed and asked by."""
+"""Closes ports to all but some hosts: those of the exporters, of edges and of the shield."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What all roles take of a host, from what each declares; see :mod:`bitrix_cdn.engine.footprint`."""
+"""The footprints of all roles on a host; see :mod:`bitrix_cdn.engine.footprint`."""
 
 from __future__ import annotations
 

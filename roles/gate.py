@@ -1,7 +1,7 @@
-"""The gate: an nginx in front of pages and metrics, which answers by the right names, on the right paths.
+"""The gate: an nginx in front of pages and metrics, which answers only to known names and paths.
 
-The programs behind it check neither: a web page in an operator's browser could have its own name lead to his
-tunnel, and set a silence. They keep their port, on another address of loopback, where only the gate may ask.
+The programs behind it check neither: a web page in an operator's browser could point its own name to the
+tunnel, and set a silence. They keep their ports, on another loopback address that only the gate may use.
 """
 
 from __future__ import annotations

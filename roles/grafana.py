@@ -1,4 +1,4 @@
-"""Grafana, which shows what Prometheus knows: from its makers' repository, where that can be reached."""
+"""Grafana, which shows Prometheus' data: from the repository of Grafana Labs, if that can be reached."""
 
 from __future__ import annotations
 

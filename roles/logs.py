@@ -1,4 +1,4 @@
-"""Limits to what logs may take of the disks of our hosts. The site's host keeps its own ways."""
+"""Limits of the logs on the disks of all hosts but the site's."""
 
 from __future__ import annotations
 

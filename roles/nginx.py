@@ -1,4 +1,4 @@
-"""nginx, which visitors meet on the CDN host and on edges, and edges on the CDN host."""
+"""nginx, which serves visitors on the CDN host and on edges, and serves edges on the CDN host."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The bulkhead: a second nginx, which alone reads the mount of the originals."""
+"""A second nginx, the only one that reads the mount of the originals: only this one can hang with it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Questions asked before anything is changed on any host."""
+"""Checks before anything is changed on any host."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Prometheus, which asks them all."""
+"""Prometheus, which scrapes all exporters."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Two Redis instances: a cache that may forget, a queue that may not."""
+"""Two Redis instances: a cache that may evict keys, and a queue that may not."""
 
 from __future__ import annotations
 

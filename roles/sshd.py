@@ -1,4 +1,4 @@
-"""The SSH server: hardened, and never so that the operator is shut out."""
+"""The SSH server: hardened, without locking out the operator."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Who asks whom: the hosts of the other groups, the monitoring among them, and where they answer."""
+"""The connections between hosts: the hosts of other groups, and the addresses where they answer."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Varnish: on the CDN host it keeps the originals and their variants, on an edge everything."""
+"""Varnish: on the CDN host it caches originals and their variants, on an edge all pictures."""
 
 from __future__ import annotations
 

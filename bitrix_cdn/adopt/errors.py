@@ -1,4 +1,4 @@
-"""What can go wrong and can be foreseen, said in one line."""
+"""Foreseeable errors, each reported in one line."""
 
 from bitrix_cdn.fleet import HostError
 

@@ -1,4 +1,4 @@
-"""Takes a shop back off the CDN: all its pictures local again, then the mount stopped."""
+"""Takes a shop off the CDN: copies all its pictures back, then stops the mount."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One run of adopt or leave, with what it needs opened before and closed behind it."""
+"""One run of adopt or leave, with the access that it opens before and closes afterwards."""
 
 from __future__ import annotations
 

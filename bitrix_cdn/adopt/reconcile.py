@@ -1,7 +1,7 @@
-"""What adopting and leaving have in common: which file of which side is the one to keep.
+"""The common part of adopt and leave: decides which side's file to keep.
 
-Both copy a tree while the site writes to it, switch, and then copy what was written last. The lists are
-NUL-separated names, sorted as bytes, and are worked on where they lie: on the site's host.
+Both copy a tree while the site writes to it, switch, and then copy the files written last. The lists are
+NUL-separated names, sorted as bytes, and are processed where they are stored: on the site's host.
 """
 
 from __future__ import annotations

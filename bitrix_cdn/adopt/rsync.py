@@ -1,4 +1,4 @@
-"""What rsync is told and what it says. Pure: nothing here touches a host."""
+"""Builds rsync's command lines and parses its output. Pure: nothing here touches a host."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is done with backups from the operator's machine: each function is a command."""
+"""The commands for backups on the operator's machine: a function for each."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""The command `bitrix-cdn`: a module a group of subcommands, and no logic.
+"""The command `bitrix-cdn`: a module for each group of subcommands, without logic.
 
-What only one command needs is imported in it: help and completion don't wait for the others.
+Imports for only one command are inside it, so that help and completion are fast.
 """
 
 from bitrix_cdn.cli.main import app, main

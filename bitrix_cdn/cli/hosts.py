@@ -1,4 +1,4 @@
-"""`check`, `lock` and `log`: which hosts there are, who is at work on them, and who was."""
+"""`check`, `lock` and `log`: the hosts, who is changing them, and who did."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""All commands, and how they end."""
+"""The root of all commands, and their exit statuses."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The pages of docs/ that are made from the code."""
+"""Generates the pages of docs/ that come from the code."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`rollout`: the hosts one by one, while visitors go on."""
+"""`rollout`: changes the hosts one by one, without interrupting visitors."""
 
 from __future__ import annotations
 

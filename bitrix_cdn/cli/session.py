@@ -1,4 +1,4 @@
-"""What all commands share: their options, what they print, and how they end."""
+"""The common parts of all commands: their options, output and exit status."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`status` and `verify`: how the hosts are, and whether visitors get what they should."""
+"""`status` and `verify`: the state of the hosts, and whether visitors get what they should."""
 
 from __future__ import annotations
 

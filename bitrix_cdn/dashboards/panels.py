@@ -1,4 +1,4 @@
-"""What a panel of a dashboard says in YAML, and the JSON that Grafana reads."""
+"""The panels of a dashboard: their description in YAML, and the JSON for Grafana."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the CDN promises, as the recording rules measure it."""
+"""The service levels, as the recording rules measure them."""
 
 from __future__ import annotations
 

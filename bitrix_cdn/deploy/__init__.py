@@ -1,1 +1,1 @@
-"""Changes hosts: what a deploy would do, and doing it."""
+"""Plans deploys and executes them."""

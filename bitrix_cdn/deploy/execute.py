@@ -1,4 +1,4 @@
-"""Runs operations on the hosts, and tells how far it is."""
+"""Runs operations on the hosts, and reports the progress."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a deploy would change, shown, kept, and compared with what it would change now.
+"""A plan: what a deploy would change, shown, saved, and compared with what it would change now.
 
 A plan is a drift check without the inspection: the dry run of `deploy.py`, with what each operation reports.
 It also shows files that not everybody may read; secrets are masked in them as everywhere.

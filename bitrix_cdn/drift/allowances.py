@@ -1,4 +1,4 @@
-"""The settings that would allow what is not declared: for a person to judge, then to paste. Pure."""
+"""Makes the settings that allow what isn't declared, for a person to review and paste. Pure."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""What pyinfra runs dry for `bitrix-cdn drift` and `plan`: the deploy, and a look at what no role notices.
+"""The dry run of pyinfra for `bitrix-cdn drift` and `plan`: the deploy, and an inspection of the host.
 
-Everything is told through :mod:`bitrix_cdn.engine.differences`. A host for which no
-:class:`Checked` is told was not checked.
+Everything is reported through :mod:`bitrix_cdn.engine.differences`. A host for which no
+:class:`Checked` is reported was not checked.
 """
 
 from pyinfra import host, local, state

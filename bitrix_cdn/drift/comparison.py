@@ -1,4 +1,4 @@
-"""Compares what was seen of a host with what it may have. Pure."""
+"""Compares what a host has with what it may have. Pure."""
 
 from __future__ import annotations
 

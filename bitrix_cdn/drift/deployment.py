@@ -1,4 +1,4 @@
-"""What the checking process tells of the whole deployment, once."""
+"""The facts about the whole deployment that the checking process reports once."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a host may have: what its roles bring there, the distribution's, and what the settings allow."""
+"""What a host may have: from its roles, from its distribution, and by the settings."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One look at a host: what listens, who has an account, whose keys open it, what lies in our directories."""
+"""Inspects a host: its listening ports, accounts, SSH keys, and the files in our directories."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What pyinfra runs on the monitoring hosts to replace the metrics of the last check."""
+"""The operations that replace the metrics of the last check on the monitoring hosts."""
 
 from pyinfra import host
 

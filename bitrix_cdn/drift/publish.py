@@ -1,4 +1,4 @@
-"""Brings the result to the monitoring hosts, where node_exporter's textfile collector finds it."""
+"""Writes the result to the monitoring hosts, into the directory of node_exporter's textfile collector."""
 
 from __future__ import annotations
 

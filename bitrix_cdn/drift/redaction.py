@@ -1,4 +1,4 @@
-"""Keeps secrets out of what is said. Pure."""
+"""Keeps secrets out of the output. Pure."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a check found, and its forms for programs. Pure."""
+"""The result of a check, and its formats for programs. Pure."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Lets pyinfra make the dry run, and puts its findings together."""
+"""Has pyinfra make the dry run, and combines its findings into a report."""
 
 from __future__ import annotations
 

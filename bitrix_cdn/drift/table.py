@@ -1,4 +1,4 @@
-"""A report as people read it."""
+"""Prints a report for people."""
 
 from __future__ import annotations
 

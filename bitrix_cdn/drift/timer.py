@@ -1,6 +1,6 @@
 """Installs the timer that runs the check on the operator's machine.
 
-The keys to all hosts are here already; on a host that visitors reach they have no place.
+The keys to all hosts are already here; they must not be on a host that visitors reach.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Where the operator's machine keeps what it can make again."""
+"""The cache directory on the operator's machine."""
 
 from __future__ import annotations
 

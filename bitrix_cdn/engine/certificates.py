@@ -1,4 +1,4 @@
-"""Certificates: what is in one, and one of the host's own making."""
+"""Certificates: the content of one, and self-signed ones made on the host."""
 
 from __future__ import annotations
 

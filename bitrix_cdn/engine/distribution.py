@@ -1,6 +1,6 @@
-"""What kind of host this is: which packages, units and programs its distribution has, under which names.
+"""The distribution of a host: its packages, units and programs, and their names.
 
-Roles name a package as Debian does; what is called otherwise elsewhere stands here, and only here.
+Roles use Debian's names of packages; all other names are here, and only here.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Files as whole trees: one question and at most one answer a host, judged before they are in place."""
+"""Writes whole trees of files: one query and at most one command a host, checked before they are in place."""
 
 from __future__ import annotations
 

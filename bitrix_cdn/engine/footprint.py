@@ -1,4 +1,4 @@
-"""What a role takes of a host: ports, accounts, directories, and what of it is backed up.
+"""The footprint of a role on a host: ports, accounts, directories, and which of them are backed up.
 
 Each role declares it once, in its own module, as `footprint(place)`; `roles/footprints.py` collects them.
 The firewall, drift, Prometheus, the backups and docs/footprints.md read it from there.

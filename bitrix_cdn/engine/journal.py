@@ -1,6 +1,6 @@
 """The undo journal of a host (see :mod:`host_agent.journal`) in the scripts that change something there.
 
-Where no journal is open, all this costs one look for its directory.
+If no journal is open, this costs one check for its directory.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Secrets that are made on the hosts: of key pairs only public halves travel, of tokens nothing."""
+"""Secrets that are made on the hosts. Only public keys leave the host; tokens never do."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""All that is replaced in pyinfra and in what it is made of, each with why; nothing is decided here.
+"""All replacements in pyinfra and its libraries, each with its reason; nothing is decided here.
 
-What pyinfra has a hook for is done by that hook. `pyproject.toml` caps its version: before that is raised,
-`tests/unit/engine/test_patches.py` says what has moved.
+Where pyinfra has a hook, the hook is used. `pyproject.toml` caps its version: before you raise it,
+`tests/unit/engine/test_patches.py` shows what has changed.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Services that run what their files say, also after a run that was cut short."""
+"""Keeps services running with their current files, even after an interrupted run."""
 
 from __future__ import annotations
 

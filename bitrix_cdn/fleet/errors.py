@@ -1,4 +1,4 @@
-"""What can go wrong with hosts and can be foreseen, said in one line."""
+"""Foreseeable errors of hosts, each reported in one line."""
 
 
 class HostError(Exception):

@@ -1,4 +1,4 @@
-"""The hosts' lock (see :mod:`host_agent.lock`) from the operator's side: what they are asked."""
+"""The hosts' lock (see :mod:`host_agent.lock`) from the operator's side: the commands for it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the operator sees: what is being done, how far it is, how long it takes."""
+"""Shows the operator the current step, its progress and its duration."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Inventories that pyinfra can't read, told in one line.
+"""Reports inventories that pyinfra can't read in one line.
 
 Importing this module makes it so for pyinfra's command too; `config.py` does, which pyinfra reads before the
 inventory. Without hosts pyinfra would do nothing and call that a success, and it shows a traceback for each

@@ -1,4 +1,4 @@
-"""What a run of pyinfra is asked for and what it tells; the command and its worker send each other these."""
+"""The requests and results of a pyinfra run, which the command and its worker exchange."""
 
 from __future__ import annotations
 

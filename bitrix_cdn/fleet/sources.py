@@ -1,4 +1,4 @@
-"""What a deploy would bring to the hosts: the files of this tree, and their hash."""
+"""The sources of a deploy: the files of this tree, and their hash."""
 
 from __future__ import annotations
 

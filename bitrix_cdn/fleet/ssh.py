@@ -1,4 +1,4 @@
-"""The operator's own SSH connections: quick, and ended when the other side falls silent.
+"""The operator's SSH connections: fast, and closed when the other side falls silent.
 
 Importing this module makes it so for every connection of the process; `config.py` does, for pyinfra.
 """

@@ -1,1 +1,1 @@
-"""A first inventory, made of the answers to questions."""
+"""Makes a first inventory from the answers to questions."""

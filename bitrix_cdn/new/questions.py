@@ -1,4 +1,4 @@
-"""The questions that `bitrix-cdn new` asks, each checked as soon as it is answered."""
+"""The questions of `bitrix-cdn new`, and the check of each answer."""
 
 from __future__ import annotations
 

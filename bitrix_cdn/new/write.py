@@ -1,4 +1,4 @@
-"""Writes an inventory of its answers."""
+"""Writes an inventory from the answers."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""Takes the project from its hosts again: docs/uninstall.md."""
+"""Removes the project from its hosts: docs/uninstall.md."""

@@ -1,4 +1,4 @@
-"""What there is to remove on each host, and removing it."""
+"""Lists what there is to remove on each host, and removes it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Brings the hosts of an inventory to the state of this tree, batch by batch, while visitors go on.
+"""Brings the hosts of an inventory to the state of this tree, batch by batch, without interrupting visitors.
 
     bitrix-cdn rollout start [--batch N] [--canary HOST] [--watch SECONDS]
 

@@ -1,4 +1,4 @@
-"""What the balancer thinks of the edges behind it."""
+"""The state of the edges, as the balancer sees it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A rollout as an operator starts it, and what is said when it ends."""
+"""A rollout as an operator starts it, and its summary at the end."""
 
 from __future__ import annotations
 

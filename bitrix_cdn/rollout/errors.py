@@ -1,4 +1,4 @@
-"""What can go wrong and can be foreseen, said in one line."""
+"""Foreseeable errors, each reported in one line."""
 
 from collections.abc import Sequence
 

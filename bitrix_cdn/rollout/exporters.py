@@ -1,4 +1,4 @@
-"""What a host's exporters tell, asked on the host itself: so no Prometheus is needed, and no open port."""
+"""Reads a host's exporters on the host itself, without Prometheus or an open port."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The hosts of a rollout: what is asked of one and done to it."""
+"""The hosts of a rollout: the queries and actions on one."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""HTTP on a host itself, by what every Debian host has: bash, and openssl where TLS is spoken."""
+"""Sends HTTP requests on a host itself with tools of every Debian host: bash, and openssl for TLS."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A picture, asked for on the host itself as a browser does, without anything that isn't on every host."""
+"""Requests a picture on the host itself as a browser does, with tools that every host has."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which hosts come when."""
+"""The order of the hosts."""
 
 from __future__ import annotations
 

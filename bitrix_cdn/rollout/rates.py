@@ -1,4 +1,4 @@
-"""Errors of a host before and after its change, and whether they became more."""
+"""Compares a host's error rate before and after its change."""
 
 from __future__ import annotations
 

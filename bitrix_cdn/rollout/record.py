@@ -1,4 +1,4 @@
-"""What a rollout has done so far, on the operator's machine, so that it can be cut short at any moment."""
+"""Records a rollout's progress on the operator's machine, so that it can be interrupted at any moment."""
 
 from __future__ import annotations
 

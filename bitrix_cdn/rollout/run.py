@@ -1,4 +1,4 @@
-"""A rollout from beginning to end: what is done when, and what when something fails."""
+"""A rollout from beginning to end: its steps, and what happens when one fails."""
 
 from __future__ import annotations
 

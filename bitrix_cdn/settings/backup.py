@@ -1,4 +1,4 @@
-"""Settings of the backup: where to, when, how long it is kept, and what opens it."""
+"""Settings of the backup: where, when, for how long, and its password."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Settings of the monitoring: what is asked, how often, and how long the answers are kept."""
+"""Settings of the monitoring: what is scraped, how often, and how long samples are kept."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where in the text of an inventory something stands, so that a mistake can be told with its line."""
+"""Finds the line of a setting in an inventory, for error messages."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What all sections of the settings are made of: their base, and the types of their values."""
+"""The common base of all sections of the settings, and the types of their values."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""How the hosts are: asked over SSH in one round trip a host, and from here as a visitor asks."""
+"""The state of the hosts: queried over SSH in one round trip a host, and from here as a visitor."""

@@ -1,4 +1,4 @@
-"""Asks the hosts how they are, all at once."""
+"""Queries the state of all hosts at once."""
 
 from __future__ import annotations
 

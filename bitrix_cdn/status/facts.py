@@ -1,4 +1,4 @@
-"""What a host says of itself: the questions of docs/runbooks, in one script, and its answers. Pure."""
+"""The state of a host: the checks of docs/runbooks in one script, and the parsing of its output. Pure."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What was done to the hosts: their audit logs, put together by run."""
+"""The history of the hosts: their audit logs, combined by run."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""After a deploy: asks from this machine as visitors do, and says what to do about what isn't right."""
+"""Requests from this machine what visitors request, and says what to do about each fault."""
 
 from __future__ import annotations
 

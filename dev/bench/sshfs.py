@@ -1,4 +1,4 @@
-"""Which sshfs options small files are fastest with.
+"""Measures which sshfs options are fastest for small files.
 
     python -m dev.bench.sshfs [--files 10000] [--rounds 3]
 

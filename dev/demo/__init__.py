@@ -1,1 +1,1 @@
-"""Shows the whole way of a picture on the running lab: `make demo`."""
+"""Shows all stages of a picture on the running lab: `make demo`."""

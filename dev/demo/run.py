@@ -1,4 +1,4 @@
-"""Real photographs through the PHP site, and what the CDN host makes of them."""
+"""Uploads real photographs through the PHP site, and shows the CDN host's variants."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What can go wrong and can be foreseen, said in one line that says what to do."""
+"""Foreseeable errors, each reported in one line that says what to do."""
 
 from bitrix_cdn import fleet
 

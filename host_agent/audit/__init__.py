@@ -1,1 +1,1 @@
-"""The record, on the host itself, of who changed it when, and how that ended."""
+"""The record on a host of who changed it, when, and with what result."""

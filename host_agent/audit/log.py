@@ -1,9 +1,9 @@
 """The audit log of a host: one line of JSON for the beginning and for the end of each run that changes it.
 
 Each line holds the hash of the line before, so that a line that was changed or removed is noticed. Lines are
-added whole, at the end, and are on the disk before anything goes on.
+appended whole, and are on the disk before the run continues.
 
-The operator's machine brings it along: a host may be bare, or have an older agent.
+The operator's machine sends this code: a host may be bare, or have an older agent.
 """
 
 from __future__ import annotations

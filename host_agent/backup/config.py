@@ -1,4 +1,4 @@
-"""What the deploy says about this host's backup."""
+"""The configuration of this host's backup, written by the deploy."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What can go wrong, each with the exit status by which the operator's side tells it apart."""
+"""The errors, each with the exit status by which the operator's machine distinguishes it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Files and directories, moved so that half of one is never seen."""
+"""Replaces files and directories atomically."""
 
 from __future__ import annotations
 

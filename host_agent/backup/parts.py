@@ -1,4 +1,4 @@
-"""The data of running services: how each is saved whole, and put back while its service is stopped.
+"""The data of running services: how each is saved consistently, and restored while its service is stopped.
 
 What is saved is prepared in files first, each part in its own directory. Everything else on the host is
 files that are never half changed, and is read where it lies.

@@ -1,4 +1,4 @@
-"""Puts a backup back, step by step; each may be cut short and is then done again.
+"""Restores a backup, step by step; an interrupted step is done again.
 
 The operator's side deploys between `before` and `data`. Which snapshot it is stands in `restore.json` from
 the first step to the last, so that a second run goes on with the same one.

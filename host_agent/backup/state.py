@@ -1,4 +1,4 @@
-"""What is remembered between runs, told to Prometheus, and held against a second run."""
+"""The state between runs: for Prometheus, and to refuse a second run at once."""
 
 from __future__ import annotations
 

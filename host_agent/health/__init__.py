@@ -1,1 +1,1 @@
-"""Whether a service of ours is well, and what helps it to start."""
+"""Health checks of services, and repairs before they start."""

@@ -1,4 +1,4 @@
-"""`cdn-host journal`: takes back what a deploy has done to this host. What it prints is JSON."""
+"""`cdn-host journal`: undoes a deploy on this host. Its output is JSON."""
 
 from __future__ import annotations
 

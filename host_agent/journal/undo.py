@@ -1,4 +1,4 @@
-"""Puts back what a journal has recorded."""
+"""Restores the state that a journal has recorded."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`cdn-host lock`: who is at work on this host. What it prints is JSON."""
+"""`cdn-host lock`: who is changing this host. Its output is JSON."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a guard is told: one TOML file a mount, each key known, each value of its type."""
+"""A guard's configuration: one TOML file a mount, in which each key must be known and each value typed."""
 
 from __future__ import annotations
 

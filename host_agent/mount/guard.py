@@ -1,4 +1,4 @@
-"""The process that supervises a mount: it starts, asks and ends others, and never waits for any of them."""
+"""The process that supervises a mount: it starts, queries and ends others, and never waits for one."""
 
 from __future__ import annotations
 

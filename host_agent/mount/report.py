@@ -1,4 +1,4 @@
-"""What a guard says of its mount: to a person, to a program, to Prometheus."""
+"""A guard's report about its mount: for people, programs and Prometheus."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What becomes of a file of the spool: a function of what is known of it, without I/O."""
+"""Decides what to do with a file of the spool: a function of what is known of it, without I/O."""
 
 from __future__ import annotations
 

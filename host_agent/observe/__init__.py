@@ -1,1 +1,1 @@
-"""What monitoring looks at."""
+"""Objects for monitoring."""

@@ -1,4 +1,4 @@
-"""Renews the picture that monitoring asks for: `picture.py PATH`.
+"""Renews the picture that monitoring requests: `picture.py PATH`.
 
 The variants go first. So whoever gets WebP from then on sees the work of a converter that runs: it noticed
 the file, converted it and published what it made. The bytes are always the same: whoever compares the trees

@@ -1,4 +1,4 @@
-"""The Redis instances of this host, and who may ask them."""
+"""The Redis instances of this host, and their users."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Puts together who may ask a Redis: what its users may, and their passwords.
+"""Writes the users of a Redis instance: their permissions and passwords.
 
 `cdn-host redis-users INSTANCE` runs before each start, as root. With `--teach` it tells an instance that runs
 and requires no password: so those who will have to give one can begin to before it insists.

@@ -1,4 +1,4 @@
-"""`cdn-host release`: the converter's releases on this host. What it prints is JSON."""
+"""`cdn-host release`: the converter's releases on this host. Its output is JSON."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Makes a release of the converter the current one, and takes it back if that doesn't get healthy."""
+"""Makes a release of the converter the current one, and undoes it if the release doesn't become healthy."""
 
 from __future__ import annotations
 

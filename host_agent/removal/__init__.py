@@ -1,1 +1,1 @@
-"""Takes what a deploy brought from the host again."""
+"""Removes what a deploy installed on the host."""

@@ -1,7 +1,7 @@
-"""Finds what a deploy brought to this host, and removes it: units, files, accounts; packages are apt's.
+"""Finds what a deploy installed on this host, and removes it: units, files, accounts; apt removes packages.
 
-The operator's machine brings it along, as it removes the agent as well. All of it can be run again wherever
-it was cut short.
+The operator's machine sends this code, which removes the agent as well. All of it can be run again wherever
+it was interrupted.
 """
 
 from __future__ import annotations

@@ -1,1 +1,1 @@
-"""What tests of several kinds use."""
+"""Code that several kinds of tests share."""

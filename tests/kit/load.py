@@ -1,4 +1,4 @@
-"""Visitors that ask all the time while something else happens, and what became of each request."""
+"""Visitors that send requests all the time while something else happens, and the result of each."""
 
 from __future__ import annotations
 

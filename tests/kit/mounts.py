@@ -1,4 +1,4 @@
-"""The mounts of the hosts, their guards and the spool: asked, and put to the test."""
+"""The mounts of the hosts, their guards and the spool."""
 
 from __future__ import annotations
 

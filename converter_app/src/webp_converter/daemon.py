@@ -1,7 +1,7 @@
 """The daemon: wiring, supervision, shutdown.
 
-Threads: the watch turns events into jobs, the dispatcher hands jobs to workers, the publisher publishes what
-they made, the scanner reconciles; the main thread supervises.
+Threads: the watch turns events into jobs, the dispatcher hands jobs to workers, the publisher publishes their
+results, the scanner reconciles; the main thread supervises.
 """
 
 from __future__ import annotations

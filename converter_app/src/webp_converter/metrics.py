@@ -1,4 +1,4 @@
-"""What Prometheus sees."""
+"""The metrics for Prometheus."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How the command line shows things to people."""
+"""Tables and texts of the command line, for people."""
 
 from __future__ import annotations
 

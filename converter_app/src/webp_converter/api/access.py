@@ -1,7 +1,7 @@
-"""Who may order: whoever bears the token, or a browser that has shown it a moment ago.
+"""Authorisation of changes: by the token, or by the cookie of a browser that has sent the token.
 
-A browser gets a cookie that is good for an hour and tells nothing of the token. Cookies of one host are those
-of all its ports, so that besides `SameSite` the origin of each form is looked at.
+A browser gets a cookie that is valid for an hour and doesn't reveal the token. Cookies of a host are sent to
+all its ports, so the origin of each form is checked in addition to `SameSite`.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Explains one picture: what lies where, what was decided and why, and what visitors are answered.
+"""Explains one picture: its files, the decision and its reason, and the answers to visitors.
 
-It only looks, but for one thing: it asks nginx as visitors do, and a picture about which nothing is decided
-is queued by that. Whatever doesn't answer in time is told of, and the rest is explained.
+It changes nothing, with one exception: it asks nginx as visitors do, and thereby queues a picture that isn't
+decided. A part that doesn't answer in time is named, and the rest is explained.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The status page: what the API tells, for people. Values in, HTML out by `page.html.j2`; no I/O."""
+"""The status page: the data of the API, for people. Values in, HTML out by `page.html.j2`; no I/O."""
 
 from __future__ import annotations
 

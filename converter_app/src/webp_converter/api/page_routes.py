@@ -1,6 +1,6 @@
-"""The status page over HTTP: the page, the pictures on it, and the one form that it has.
+"""The status page over HTTP: the page, its pictures, and its form.
 
-It works without scripts: an order is a form, answered with the address of the page and what became of it.
+It works without scripts: a form is answered by a redirect to the page, with the result in its address.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What the status page says in Russian, by what it says in English."""
+"""The Russian messages of the status page, by the English ones."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What can be asked and told from outside: the same for the command line and the HTTP API.
+"""The queries and actions that the command line and the HTTP API have in common.
 
 It works on the trees and on Redis, and needs no running daemon.
 """

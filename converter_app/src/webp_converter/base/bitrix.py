@@ -1,4 +1,4 @@
-"""What Bitrix writes under `resize_cache`, and what can be told from it."""
+"""The paths that Bitrix writes under `resize_cache`, and what follows from them."""
 
 from __future__ import annotations
 

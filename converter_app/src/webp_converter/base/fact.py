@@ -1,4 +1,4 @@
-"""What is told of something: one model, from where it is found out to HTTP and `--json`."""
+"""The base of models that go unchanged from their source to HTTP and `--json`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How values are put to people, in a terminal and on the status page."""
+"""Formats values for people, in a terminal and on the status page."""
 
 from __future__ import annotations
 

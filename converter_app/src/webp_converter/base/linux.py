@@ -1,4 +1,4 @@
-"""The few system calls that the standard library has no name for."""
+"""System calls that the standard library lacks."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which names are those of originals, and which of them leave room for what is made of them.
+"""Recognises the names of originals, and those that leave room for a suffix.
 
 A variant has its original's name with a suffix, `photo.jpg.webp`. Add-ons of the site write such files too:
 whatever is called like a variant is never taken for an original.

@@ -1,4 +1,4 @@
-"""Child processes of the daemon: how they are made, and what they talk through."""
+"""Child processes of the daemon: how they are started, and how they communicate."""
 
 from __future__ import annotations
 

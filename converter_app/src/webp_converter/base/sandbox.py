@@ -1,8 +1,8 @@
-"""Locks up a process that is about to read what strangers wrote: from then on it computes, reads and writes
+"""Puts a process into a sandbox before it reads strangers' bytes: from then on it computes, reads and writes
 the one socket that is open, and does nothing else.
 
-The layers don't depend on each other. What decides is the filter of system calls; Landlock closes the file
-system and the network once more where the kernel has it; the limits hold without either.
+The layers don't depend on each other. The essential one is the system call filter; Landlock closes the file
+system and the network once more if the kernel has it; the limits work without both.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The daemon's end, as all its loops see it."""
+"""Tells all loops of the daemon to stop."""
 
 from __future__ import annotations
 

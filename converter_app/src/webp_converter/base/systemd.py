@@ -1,4 +1,4 @@
-"""What systemd wants to know: readiness, state, signs of life (sd_notify(3))."""
+"""Notifies systemd of readiness, state and signs of life (sd_notify(3))."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Turns what visitors got less than the best of into jobs."""
+"""Turns misses, requests that got less than the best variant, into jobs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The miss log: one datagram from nginx for each picture that a visitor got less than the best of.
+"""The miss log: a datagram from nginx for each request that got less than the best variant.
 
 nginx writes them in syslog's form, `<190>Nov 22 12:00:00 edge: pending /upload/a.jpg`, to a socket that
 systemd holds. The path is the request's, decoded: any bytes, of any visitor's choice.

@@ -1,4 +1,4 @@
-"""Runs reconcile scans: when they are asked for, and from time to time."""
+"""Runs reconcile scans: on request, and at regular times."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Turns what is written into the tree of resized pictures into jobs."""
+"""Turns changes in the tree of resized pictures into jobs."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""The jobs that this daemon has fetched and not finished, wherever they are: each is in hand until the queue
-was told what became of it, or that could not be told."""
+"""The jobs that this daemon has fetched and not finished: each is in hand until the queue
+has been told its result, or could not be told."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What was converted last, and how fast: in memory, as far back as the daemon's start."""
+"""The latest conversions and their rate: in memory, since the daemon's start."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What may come of a job."""
+"""The possible results of a job."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whether the queue can be worked with, as all parts of the daemon see it."""
+"""Whether the queue works, shared by all parts of the daemon."""
 
 from __future__ import annotations
 

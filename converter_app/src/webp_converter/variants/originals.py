@@ -1,7 +1,7 @@
 """The site's originals: fetched from the nginx that alone reads their mount, never from the mount itself.
 
-A process that is blocked in FUSE can't be killed; an HTTP request has a deadline. Their variants lie in a
-tree of their own, in which an original's path stands for it without being a file.
+A process that is blocked in FUSE can't be killed; an HTTP request has a deadline. Their variants are in a
+separate tree, in which an original's path stands for it without being a file.
 """
 
 from __future__ import annotations

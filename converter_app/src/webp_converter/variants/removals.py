@@ -1,7 +1,7 @@
-"""What was removed as damaged: never the same bytes twice under one name.
+"""Remembers removed damaged pictures, so that the same bytes under one name are never removed twice.
 
-It is kept in a file beside the unfinished ones: the cache may forget, and a picture that the site makes
-with the same bytes again and again would then be removed for ever.
+The record is a file beside the unfinished ones: the cache may forget, and then a picture that the site makes
+with the same bytes again and again would be removed for ever.
 """
 
 from __future__ import annotations

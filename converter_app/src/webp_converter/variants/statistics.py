@@ -1,4 +1,4 @@
-"""Statistics, in the Redis instance that may forget.
+"""Statistics, in the Redis instance that may evict keys.
 
 What the numbers mean:
 
@@ -16,7 +16,7 @@ are touched all the time, since Redis forgets what was not used for longest; and
 keys, to the second, there is a spare of them. It isn't noticed when an original goes whose variants were
 evicted, while the daemon is away: it stays counted.
 
-What one batch changes is one script, so that the sums and what they are sums of never part.
+One script makes all changes of a batch, so that the sums and the entries always agree.
 """
 
 from __future__ import annotations

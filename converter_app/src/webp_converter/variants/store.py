@@ -1,6 +1,6 @@
-"""Where variants live: freshness, publishing, removal.
+"""The store of variants: freshness, publishing, removal.
 
-The files are the truth. A variant (`photo.jpg.webp`) or verdict (`photo.jpg.keep`) lies beside its original
+The state is in the files. A variant (`photo.jpg.webp`) or verdict (`photo.jpg.keep`) lies beside its original
 and carries a mark: what it was made from, and what came out. It is the decision; an AVIF variant
 (`photo.jpg.avif`) that goes with it is there before it. Only what carries the mark is ever replaced or
 removed. Paths are bytes; no symbolic link is followed anywhere below the root.

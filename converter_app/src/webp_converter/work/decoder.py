@@ -1,8 +1,8 @@
-"""Decodes and encodes in a process that reaches nothing: bytes of a stranger in, bytes and numbers out.
+"""Decodes and encodes in a sandboxed process: a stranger's bytes in, bytes and numbers out.
 
-Whoever talks to it reads the picture and writes what becomes of it, and parses nothing of it. The decoder is
-forked, locks itself up (`base.sandbox`) before the first picture, and has one end of a pair of
-sockets. What comes out of it is taken for hostile: a fixed format, each field checked, nothing unpickled.
+The worker reads the picture and writes the variant, and parses neither. The decoder is
+forked, enters its sandbox (`base.sandbox`) before the first picture, and has one end of a pair of
+sockets. Its output is treated as hostile: a fixed format, each field checked, nothing unpickled.
 
 A decoder that was taken over can still lie about the pictures that it is given from then on, so everything
 that isn't right about an answer, and each end of a request, ends it.

@@ -1,4 +1,4 @@
-"""What a picture's header says: its bytes on standard input, JSON on standard output.
+"""Reads a picture's header: the picture on standard input, JSON on standard output.
 
 A separate process without any secrets, with a decoder below it: the bytes are a stranger's, and who wants to
 know may be root.

@@ -1,4 +1,4 @@
-"""How the daemon does: what is wrong with each part, and how much there is to do."""
+"""The daemon's health: the faults of its parts, and the work that waits."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The daemon's housekeeper: has eviction run when it is time, or when a file system fills up.
+"""The daemon's housekeeper: runs eviction at regular times, and when a file system fills up.
 
 It runs in a separate process, like the scan: a walk through a million files must not hold up the rest.
 """

@@ -1,4 +1,4 @@
-"""Worker processes with limits: what a hostile picture breaks is one decoder, or one worker, not the daemon.
+"""Worker processes with limits: a hostile picture can break a decoder or a worker, but not the daemon.
 
 Each worker is a separate process at the other end of a pair of sockets. It answers tasks in order, so the
 first of those handed over is the one that it works on, and the one to blame when it dies. One thread reads

@@ -1,4 +1,4 @@
-"""Publishing: what workers made goes where visitors find it, and the queue learns what became of each job.
+"""Publishes the workers' results where visitors find them, and reports each job's result to the queue.
 
 One thread publishes, so that one wait for the disk serves a batch.
 """

@@ -1,4 +1,4 @@
-"""Where it is written down what was done."""
+"""The places that record the results of jobs."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from webp_converter.variants.statistics import Statistics
 
 
 class Records(NamedTuple):
-    """Where it is written down what was done."""
+    """The places that record the results of jobs."""
 
     metrics: Metrics
     statistics: Statistics

@@ -1,6 +1,6 @@
-"""The second pass: while nothing else is to be done, variants are encoded again with more effort.
+"""The second pass: when there is no other work, variants are encoded again with more effort.
 
-Which ones is remembered in memory alone: what is forgotten stays as it is, and that is good already. The work
+The list of variants is only in memory: a variant that is forgotten stays as it is. The work
 is done by a separate process, one picture at a time, when the processor is otherwise idle.
 """
 

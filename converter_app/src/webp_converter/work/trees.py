@@ -1,4 +1,4 @@
-"""Both trees that variants lie in."""
+"""The two trees of variants."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from webp_converter.variants.store import Finished, Result, Store
 
 
 class Trees(NamedTuple):
-    """Both trees that variants lie in."""
+    """The two trees of variants."""
 
     resized: Store
     originals: Originals

@@ -1,6 +1,6 @@
-"""What a worker process does: reads one original, has it converted, writes the result to be published.
+"""The work of a worker process: it reads an original, has it converted, and writes the result.
 
-What a stranger wrote it never parses: that is its decoder's.
+It never parses a stranger's bytes: its decoder does.
 """
 
 from __future__ import annotations
