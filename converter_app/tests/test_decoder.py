@@ -1,6 +1,6 @@
 """A decoder that a picture took over: whatever it tries reaches nothing, and the next picture is converted.
 
-Each attempt is made twice by the same function in the same place, once with nothing locked up: there it must
+Each attempt is made twice by the same function in the same place, once without a sandbox: there it must
 succeed, else it would prove nothing.
 """
 
@@ -304,7 +304,7 @@ def decoder_of(work: Callable[[Encoding, Task], Answer] = hostile) -> Decoder:
 
 @pytest.fixture
 def free(monkeypatch: pytest.MonkeyPatch) -> Iterator[Decoder]:
-    """A decoder of which nothing is locked up."""
+    """A decoder without a sandbox."""
     with monkeypatch.context() as patch:
         patch.setattr(sandbox, "lock", lambda *_: Layer(0))
         decoder = decoder_of()

@@ -19,7 +19,7 @@ from webp_converter.base import linux
 
 
 class Layer(Flag):
-    """What a process is locked up by, besides its limits."""
+    """The layers of a sandbox, besides its limits."""
 
     SECCOMP = auto()
     LANDLOCK = auto()
@@ -29,7 +29,7 @@ class Layer(Flag):
 
 
 class SandboxError(Exception):
-    """A process can't be locked up: why."""
+    """The reason why a process can't be sandboxed."""
 
 
 _NOBODY = 65534
@@ -93,7 +93,7 @@ def _libseccomp() -> ctypes.CDLL | None:
     return library
 
 
-# Loaded with this module, by the server that processes are forked from: a locked up one opens nothing.
+# Loaded with this module, by the server that processes are forked from: a sandboxed one opens nothing.
 _seccomp = _libseccomp()
 
 
@@ -123,7 +123,7 @@ def lock(channel: int, required: bool) -> Layer:
         ):
             resource.setrlimit(limit, (0, 0))
     except OSError as error:
-        raise SandboxError(f"can't lock up: {error}") from error
+        raise SandboxError(f"can't enter the sandbox: {error}") from error
     if problem := _filter_calls():
         if required:
             raise SandboxError(problem)

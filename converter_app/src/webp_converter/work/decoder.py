@@ -265,7 +265,7 @@ def _require(holds: bool, otherwise: str) -> None:
         raise _AnswerError(otherwise)
 
 
-# The end that is locked up
+# The sandboxed end
 
 
 def _become(channel: socket.socket, encoding: Encoding, work: Step, required: bool) -> NoReturn:
@@ -330,7 +330,7 @@ class Decoder:
         self._waited_s = 0.0
         self._cpu_limit_s = 0
         self.layers = Layer(0)
-        """By what the latest one is locked up."""
+        """The sandbox layers of the latest one."""
 
     def __enter__(self) -> Self:
         return self
@@ -343,7 +343,7 @@ class Decoder:
     def start(self) -> None:
         """Starts the process, which has no picture yet.
 
-        :raises SandboxError: it can't be locked up
+        :raises SandboxError: it can't be sandboxed
         :raises OSError: it can't be started
         """
         ours, theirs = socket.socketpair()
@@ -364,7 +364,7 @@ class Decoder:
 
         :raises PictureError: it failed at that; LostError: with the process
         :raises DecoderError: a decoder is broken
-        :raises SandboxError: no process can be locked up
+        :raises SandboxError: no process can be sandboxed
         :raises OSError: none can be started
         """
         [answer] = self.each([task])

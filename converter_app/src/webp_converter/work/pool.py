@@ -134,7 +134,7 @@ class Pool:
         """How many workers, or decoders of theirs, died or were killed, and were replaced."""
 
         self.layers: Layer | None = None
-        """By what decoders are locked up; None: none has been started yet."""
+        """The sandbox layers of decoders; None: none has been started yet."""
 
         self.problem = ""
         """Why no worker can be started; empty: they can."""

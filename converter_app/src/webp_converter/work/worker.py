@@ -103,7 +103,7 @@ _decoder: Decoder
 def start(config: Config, temporary: bytes) -> None:
     """Prepares the process: limits, signals, settings, its decoder.
 
-    :raises SandboxError: the decoder can't be locked up
+    :raises SandboxError: the decoder can't be sandboxed
     :raises OSError: it can't be started
     """
     global _config, _store, _originals, _decoder
