@@ -69,7 +69,7 @@ class Child:
         selector.register(self._watched, selectors.EVENT_READ, ended)
 
     def forget(self) -> None:
-        """No longer tell of its end."""
+        """No longer report its end."""
         if self._watched >= 0:
             self._selector.unregister(self._watched)
             os.close(self._watched)
@@ -195,7 +195,7 @@ class Guard:
         self._selector.register(reader, selectors.EVENT_READ, read)
 
     def _prepare(self) -> None:
-        """Takes away what an earlier guard left, and makes the private place."""
+        """Removes what an earlier guard left, and makes the private directory."""
         config = self.config
         clean_up(config)
         if own := linux.mounts_at(config.mount_point):
@@ -273,7 +273,7 @@ class Guard:
         self._events.append(Attached())
 
     def _let_go(self) -> None:
-        """Takes the private mount away; sshfs can't end while we hold on to it."""
+        """Unmounts the private mount; sshfs can't end while we hold it open."""
         linux.detach(self.config.private)
         if self._mount is not None:
             os.close(self._root)
@@ -632,7 +632,7 @@ class Guard:
 
 
 def give_back(config: Config) -> None:
-    """Takes what guards have laid over the real path away from it, and nothing of anybody else's."""
+    """Unmounts what guards have mounted over the real path, and nothing else."""
     private = f"/{RUN.name}/{config.name}/remote"
     # The private directory itself was bound by a guard that took it for the mount.
     linux.detach(

@@ -144,7 +144,7 @@ class Machine:
         }
 
     def step(self, event: Event, now: float) -> list[Action]:
-        """Takes one event; returns what is to be done about it."""
+        """Handles one event; returns the actions to take."""
         if self.state is State.STOPPED:
             return []
         return self._handlers[type(event)](event, now)

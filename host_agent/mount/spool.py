@@ -494,7 +494,7 @@ class Push:
         return os.fstatvfs(self._remote).f_bavail == 0
 
     def _clear_temporary(self, *, last: bool = False) -> None:
-        """Removes what a push that was killed left on the other host."""
+        """Removes what a killed push left on the other host."""
         with contextlib.suppress(FileExistsError):
             os.mkdir(TEMPORARY, 0o700, dir_fd=self._remote)
         descriptor = open_beneath(self._remote, TEMPORARY, os.O_RDONLY | os.O_DIRECTORY)

@@ -25,7 +25,7 @@ _BACK_WITHIN_S = 60
 
 
 class Health:
-    """How the converter does."""
+    """The converter's health."""
 
     def __init__(self, config: Path = CONFIG) -> None:
         self._config = config
@@ -35,7 +35,7 @@ class Health:
         return health.now(self._config)
 
     def wait(self, release: str, seconds: float, before: str) -> str:
-        """What speaks against it in the end; empty: nothing."""
+        """The reason why it isn't healthy in the end; empty: it is."""
         try:
             return " ".join(health.wait(health.address(self._config), release, seconds, before).split())
         except (OSError, ValueError) as error:
@@ -152,7 +152,7 @@ class Switch:
         new.replace(self._releases.noted)
 
     def _taken_back(self, wanted: Wanted, was: str, before: str) -> str:
-        """Takes the change back where there is something to go back to; tells what became of it."""
+        """Undoes the change if there is something to go back to; returns the result in words."""
         configured = self._configuration_changed(wanted.stamp)
         if not was:
             return "it stays, as there is no earlier one to go back to"

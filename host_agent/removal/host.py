@@ -53,7 +53,7 @@ class Removal:
         self._root = root
 
     def found(self, *, data: bool) -> dict[str, Any]:
-        """What there is to be removed."""
+        """The things that can be removed."""
         # What dnf brought can't be told from what it had to bring along.
         known = (self._root / STATE / "before").is_dir() and bool(shutil.which("dpkg-query"))
         return {
@@ -66,7 +66,7 @@ class Removal:
         }
 
     def remove(self, *, data: bool) -> None:
-        """Removes it, but for the packages."""
+        """Removes them, except for the packages."""
         self._refuse_mounted(data=data)
         units, files = self.units(), self.files()
         for unit in reversed(units):
@@ -88,7 +88,7 @@ class Removal:
                 self._tidy(self._root.joinpath(name.lstrip("/")).parent)
 
     def forget(self) -> None:
-        """Removes what is remembered of the deploy, when nothing else is left."""
+        """Removes the record of the deploy, when nothing else is left."""
         _gone(self._root / STATE)
 
     def units(self) -> list[str]:

@@ -64,13 +64,13 @@ Port = Annotated[int, Field(ge=1, le=65535)]
 
 
 class Section(BaseModel):
-    """What all sections share: unknown keys are refused, fields are described by their docstrings."""
+    """The base of all sections: unknown keys are refused, docstrings describe the fields."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
 
 
 class Store(Section):
-    """Where the resized pictures and their variants live."""
+    """The tree of the resized pictures and their variants."""
 
     root: AbsolutePath = Path("/var/www/cdn/upload/resize_cache")
     """Directory of the resized pictures, which is watched; each variant lies beside its original."""
@@ -136,7 +136,7 @@ class Originals(Section):
 
 
 class Watch(Section):
-    """What becomes a job, and when."""
+    """Which files become jobs, and when."""
 
     extensions: list[Extension] = Field(
         default=["jpg", "jpeg", "jpe", "png", "gif", "bmp", "tif", "tiff", "webp", "avif"], min_length=1

@@ -18,7 +18,7 @@ _TOKEN_CHARACTERS = 16
 
 
 class RefusedError(Exception):
-    """An order that isn't carried out."""
+    """A request that is refused."""
 
     def __init__(self, status: int, detail: str) -> None:
         """`detail` is one line."""
@@ -60,13 +60,13 @@ def is_token(token: bytes, given: str) -> bool:
 
 
 def session(token: bytes, now: float) -> str:
-    """A cookie's value for whoever has shown the token. `now`: seconds of the wall clock."""
+    """The cookie's value for a browser that has sent the token. `now`: seconds of the wall clock."""
     until = str(int(now) + SESSION_S)
     return f"{until}.{_seal(token, until)}"
 
 
 def is_session(token: bytes, cookie: str, now: float) -> bool:
-    """Whether it is such a value, made with this token, and not over."""
+    """Whether a value was made with this token, and is still valid."""
     until, _, seal = cookie.partition(".")
     right = hmac.compare_digest(seal.encode("utf-8", "surrogateescape"), _seal(token, until).encode())
     return right and now < int(until)
@@ -93,7 +93,7 @@ def check_origin(headers: Mapping[str, str]) -> None:
 
 
 def _place(origin: str) -> str:
-    """Host and port of an origin; empty for `null` and what is none."""
+    """Host and port of an origin; empty for `null` and for text that isn't an origin."""
     try:
         return urlsplit(origin).netloc
     except ValueError:

@@ -94,7 +94,7 @@ class Place(NamedTuple):
 
 
 def place_of(asked: str, config: Config) -> Place:
-    """Which picture somebody names by its URL, by the path in it, or by the path of a file.
+    """Finds a picture by its URL, by the path in it, or by the path of a file.
 
     :raises ValueError: it can't be a picture that the CDN serves; one line.
     """
@@ -144,7 +144,7 @@ def place_of(asked: str, config: Config) -> Place:
 
 
 def explain(asked: str, config: Config, store: Store, originals: Originals, jobs: Jobs) -> Explanation:
-    """All that is to be known of a picture.
+    """Explains a picture.
 
     :raises ValueError: it can't be a picture that the CDN serves; one line.
     """
@@ -267,7 +267,7 @@ def _queue(path: bytes, jobs: Jobs) -> Queued:
 def _ask_all(
     url: str, place: Place, askers: Sequence[tuple[str, str]], config: Config, host: str = ""
 ) -> list[AnswerModel]:
-    """What the server at `url` answers to each; one that didn't answer the first isn't waited for again."""
+    """What the server at `url` answers to each; if it doesn't answer the first, the others aren't sent."""
     answers: list[AnswerModel] = []
     for who, accept in askers:
         if answers and answers[0].problem:
@@ -323,7 +323,7 @@ def _verdict(
     queue: Queued,
     config: Config,
 ) -> tuple[str, str]:
-    """The state of a picture, and why it is that."""
+    """The state of a picture, and the reason."""
     if original.present is False:
         where = "the site has none under this name" if place.kind == "original" else "the file isn't there"
         return "missing", f"There is no such picture: {where}. Bitrix makes pictures of resize_cache/ itself."

@@ -50,7 +50,7 @@ class Language:
         return self.plurals.get(one, (one, many))[self.plural(count)]
 
     def reason(self, english: str) -> str:
-        """What is wrong; in English where that is not known in this language, as of what a library says."""
+        """The reason of a fault; in English if it has no translation, as in messages of libraries."""
         for pattern, text in self.reasons:
             if found := pattern.fullmatch(english):
                 return text.format(*map(self.reason, found.groups()))

@@ -71,7 +71,7 @@ class Retried(Fact):
 
 
 class ScanRequested(Fact):
-    """A scan begins as soon as one that is running has ended."""
+    """A scan starts at once, or when a running one has ended."""
 
     asked: bool
 
@@ -151,7 +151,7 @@ class AnswerModel(Fact):
 
 
 class Explanation(Fact):
-    """Why a picture is delivered as it is."""
+    """What is served for a picture, and why."""
 
     asked: str
     url: str

@@ -44,7 +44,7 @@ POLICY = (
 
 
 class Queue(NamedTuple):
-    """What the queue's Redis tells."""
+    """The data from the queue's Redis."""
 
     view: Overview
     letters: list[Letter]
@@ -53,7 +53,7 @@ class Queue(NamedTuple):
 
 @dataclass(frozen=True)
 class Notice:
-    """What became of an order."""
+    """The result of a submitted form."""
 
     done: str
     """`signed-in`, `signed-out`, `retried` or `refused`."""
@@ -66,7 +66,7 @@ class Notice:
 
     @property
     def role(self) -> str:
-        """How a screen reader is to treat it."""
+        """The ARIA role, for screen readers."""
         failed = self.done == "refused" or (self.done == "retried" and not self.count)
         return "alert" if failed else "status"
 
@@ -134,7 +134,7 @@ def icon(status: str) -> str:
 
 @cache
 def _environment(language: Language) -> jinja2.Environment:
-    """What renders the page in a language. Whatever a template is given is escaped in it."""
+    """The renderer of the page in a language, which escapes all values in a template."""
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("webp_converter.api", ""),
         autoescape=True,

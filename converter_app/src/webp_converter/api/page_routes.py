@@ -78,7 +78,7 @@ _SUFFIXES = {"before": b"", "webp": WEBP, "avif": AVIF}
 
 
 def media_type(data: bytes) -> str | None:
-    """What kind of picture data is, by its signature; None for all that a browser is not to see."""
+    """The media type of a picture, by its signature; None for formats that browsers must not get."""
     for signature, kind in _SIGNATURES:
         if re.match(signature, data, re.DOTALL):
             return kind
@@ -165,7 +165,7 @@ async def _fields(request: Request) -> dict[str, str]:
 
 
 def _ordered(config: Config, service: Service, request: Request, fields: dict[str, str]) -> Response:
-    """Carries out what the form asks for.
+    """Executes the form's action.
 
     :raises RefusedError: the form is refused.
     """
@@ -195,7 +195,7 @@ def _ordered(config: Config, service: Service, request: Request, fields: dict[st
 
 
 def _retried(service: Service, which: str) -> dict[str, str | int]:
-    """Puts one letter back, or all up to a number; what to tell of it."""
+    """Retries one letter, or all up to a number; returns the notice for the page."""
     if which == "all":
         letters = service.letters(count=_RETRIED_AT_ONCE)
     elif re.fullmatch(r"[0-9]{1,15}-[0-9]{1,10}", which):
@@ -207,14 +207,14 @@ def _retried(service: Service, which: str) -> dict[str, str | int]:
 
 
 def _back(fields: dict[str, str], **told: str | int) -> Response:
-    """To the page, with what became of an order."""
+    """Redirects to the page, with the result of a form."""
     refresh = _refresh_s(fields.get("refresh", ""))
     query = urlencode({**told, **({"refresh": refresh} if refresh else {})})
     return RedirectResponse(f"{FORM}?{query}", 303, _HEADERS)
 
 
 def _notice(request: Request) -> Notice | None:
-    """What the address says that became of an order: one of a few sentences, whoever wrote it."""
+    """The notice that the address names: one of a few fixed sentences, whoever wrote the address."""
     done = request.query_params.get("done")
     if done == "retried":
         return Notice(done, _number(request.query_params.get("count", "")))

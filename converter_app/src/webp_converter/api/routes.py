@@ -64,7 +64,7 @@ class _AsciiJson(JSONResponse):
 
 
 def _problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """The errors that a route documents, besides those of all."""
+    """The errors that a route documents, besides the common ones."""
     meanings = {
         400: "The `Host` header names another host.",
         401: "No token, or not the right one.",
@@ -101,7 +101,7 @@ def application(config: Config, service: Service, parts: Parts) -> FastAPI:
 
 
 def _guard(app: FastAPI, config: ApiConfig) -> None:
-    """Refuses whoever came by a wrong name, and orders without the token."""
+    """Refuses requests for an unknown host name, and changes without the token."""
     hosts = {"localhost", "127.0.0.1", "::1", config.address.lower(), *map(str.lower, config.hosts)}
 
     @app.middleware("http")
@@ -136,7 +136,7 @@ def _refusal(status: int, detail: str, headers: dict[str, str] | None = None) ->
 
 
 def _explain(app: FastAPI) -> None:
-    """Makes one clear line of what went wrong."""
+    """Makes one clear line of an error."""
 
     @app.exception_handler(RequestValidationError)
     async def invalid(request: Request, error: RequestValidationError) -> Response:
@@ -209,14 +209,14 @@ def _add_reading(app: FastAPI, service: Service, parts: Parts, status: Callable[
 
     @app.get("/api/status", tags=["daemon"], response_model=Status, responses=_problems())
     def get_status() -> Any:
-        """How the daemon does, how full its file systems are, and what the last eviction did."""
+        """The daemon's health, the usage of its file systems, and the result of the last eviction."""
         return status()
 
     @app.get("/api/recent", tags=["pictures"], response_model=LatestWork, responses=_problems(422))
     def get_recent(
         count: Annotated[int, Query(ge=0, le=1000, description="How many conversions at most.")] = 12,
     ) -> Any:
-        """What this daemon converted last, and how fast; it remembers a thousand pictures, until it stops."""
+        """This daemon's latest conversions and their rate: a thousand pictures at most, until it stops."""
         minute, hour = parts.latest_jobs.rates()
         latest = parts.latest_jobs.latest(count)
         return LatestWork(decided_minute=minute, decided_hour=hour, conversions=latest)
@@ -241,8 +241,8 @@ def _add_reading(app: FastAPI, service: Service, parts: Parts, status: Callable[
         request: Request,
         target: Annotated[str, Query(min_length=1, description="URL or path of a picture.")],
     ) -> Any:
-        """Why a picture is delivered as it is: what lies where, the verdict, the queue, the caches, and what
-        visitors are answered. It asks nginx as a visitor does."""
+        """What is served for a picture, and why: its files, the verdict, the queue, the caches, and the
+        answers to visitors. It asks nginx as a visitor does."""
         try:
             return service.explain(_raw_query(request).get("target", target))
         except ValueError as error:
@@ -337,10 +337,10 @@ def _add_orders(app: FastAPI, service: Service, parts: Parts) -> None:
         dependencies=token,
     )
     def clean_up(
-        dry_run: Annotated[bool, Query(description="Remove nothing, only tell what would go.")] = False,
+        dry_run: Annotated[bool, Query(description="Remove nothing, only list what would be.")] = False,
     ) -> Any:
-        """Removes files that are stale, unfinished, or not read, and returns which; it is answered when
-        that is done, which for a million pictures takes a minute."""
+        """Removes files that are stale, unfinished, or not read, and returns which. The answer comes at the
+        end, for a million pictures after a minute."""
         try:
             done = parts.housekeeper.clean_up(dry_run)
         except BusyError as error:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 class Parts(NamedTuple):
-    """The parts of the running daemon that can be asked."""
+    """The parts of the running daemon that the API uses."""
 
     condition: Condition
     scanner: Scanner

@@ -45,7 +45,7 @@ class RequestedPicture(Fact):
 
 
 class Service:
-    """Questions and orders. Methods raise redis.RedisError where Redis is needed and away."""
+    """Queries and actions. Methods that need Redis raise redis.RedisError when it is down."""
 
     def __init__(self, config: Config) -> None:
         """:raises StoreError: root runs it, and `store.owner` doesn't exist."""
@@ -117,7 +117,7 @@ class Service:
         )
 
     def explain(self, asked: str) -> Explanation:
-        """All that is to be known of a picture, by its URL or path.
+        """Explains a picture, by its URL or path.
 
         :raises ValueError: it can't be a picture that the CDN serves; one line.
         """
