@@ -11,7 +11,7 @@ from bitrix_cdn.cli.session import AsJson, InventoryFile, Limit, Session, group,
 if TYPE_CHECKING:
     from bitrix_cdn.backup.fleet import Fleet
 
-backup = group("Backups of the hosts, encrypted, elsewhere: docs/backup.md.")
+backup = group("Makes and checks encrypted backups of the hosts: docs/backup.md.")
 
 
 def add_to(app: typer.Typer) -> None:

@@ -13,7 +13,7 @@ from rich.console import Console
 from bitrix_cdn.cli.session import AsJson, InventoryFile, Limit, group, is_terminal, session_of
 from bitrix_cdn.fleet import HostError, UsageError
 
-drift = group("Where the hosts differ from what their inventory describes: docs/drift.md.")
+drift = group("Shows where the hosts differ from their inventory: docs/drift.md.")
 
 
 def add_to(app: typer.Typer) -> None:

@@ -9,7 +9,7 @@ import typer
 from bitrix_cdn.cli.session import AsJson, InventoryFile, Limit, group, session_of
 from bitrix_cdn.fleet import HostError
 
-lock = group("Who is at work on the hosts: two never change one at once.")
+lock = group("Shows or breaks the hosts' locks, which keep two runs from changing a host at once.")
 
 
 def add_to(app: typer.Typer) -> None:

@@ -37,7 +37,7 @@ def adopt(
     bandwidth: Bandwidth = None,
     dry_run: DryRun = False,
 ) -> int:
-    """Copies the site's resize_cache to the CDN host while the shop goes on, and mounts it from there."""
+    """Copies the site's resize_cache to the CDN host while the shop is running, and mounts it."""
     return _move(context, "adopt", bandwidth, dry_run=dry_run)
 
 

@@ -34,7 +34,7 @@ def new(
         typer.Option("--set", metavar="KEY=ANSWER", help="An answer to one question; may be given again."),
     ] = None,
 ) -> None:
-    """Asks what an inventory needs, and writes it, with comments. Overwrites nothing."""
+    """Asks questions, and writes a commented inventory. Overwrites nothing."""
     from bitrix_cdn.new.questions import answered
     from bitrix_cdn.new.russian import RUSSIAN
     from bitrix_cdn.new.write import given as read

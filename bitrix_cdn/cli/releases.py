@@ -75,7 +75,7 @@ def explain(
     inventory: InventoryFile = None,
     as_json: AsJson = False,
 ) -> int:
-    """Shows which files a picture has, why, and what a browser gets: asks the converter."""
+    """Shows which files a picture has, why, and what a browser gets, by asking the converter."""
     import json
 
     session = session_of(context)

@@ -9,7 +9,7 @@ import typer
 from bitrix_cdn.cli.exits import Exit
 from bitrix_cdn.cli.session import AsJson, InventoryFile, group, session_of
 
-rollout = group("Changes the hosts batch by batch, while visitors go on: docs/rollout.md.")
+rollout = group("Changes the hosts batch by batch, without interrupting visitors: docs/rollout.md.")
 
 BreakLock = Annotated[bool, typer.Option("--break-lock", help="Take over locked hosts, whoever holds them.")]
 
