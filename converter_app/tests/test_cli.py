@@ -33,7 +33,7 @@ def test_help_tells_the_exit_status() -> None:
     result = command("--help")
     assert result.returncode == 0
     text = " ".join(result.stdout.split())
-    for word in ("Exit status: 0", "1 something is left", "2 the settings or the arguments are wrong"):
+    for word in ("Exit status: 0", "1 something failed", "2 the settings or the arguments are wrong"):
         assert word in text
     for name in ("run", "convert", "scan", "status", "stats", "queue", "cleanup"):
         assert "xit status 1" in " ".join(command(name, "--help").stdout.split()), name
