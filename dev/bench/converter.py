@@ -12,7 +12,8 @@ that whatever else the machine does meets all of them; what is printed is the me
 - `cwebp`: quality 85, method 4, a process for each picture, as many as cores (`xargs -P`).
 - `sharp`: quality 85, effort 4, where Node is there.
 
-`ratio` is the daemon's speed to that contestant's, `SSIM` the lowest of all pictures.
+`ratio` is the daemon's speed to that contestant's, `SSIM` the lowest of all pictures, `S2` the lowest and the
+median SSIMULACRA 2, the original where nothing was made: 70 is high quality, 90 lossless to the eye.
 CPU seconds are those of all processes of a contestant, Redis included, without the loading of Python; memory
 is their largest common proportional set size.
 """
@@ -38,6 +39,7 @@ from PIL import Image
 from rich.console import Console
 from rich.table import Table
 from skimage.metrics import structural_similarity
+from webp_converter.picture.visible import Judge
 
 from converter_app.tests.harness import DaemonProcess, RedisServer
 from dev.bench.meter import Meter
@@ -85,6 +87,8 @@ class Score:
     bytes_out: int = 0
     saved: float = 0.0
     lowest_ssim: float = 1.0
+    visible: list[float] = field(default_factory=list)
+    """SSIMULACRA 2 of each picture."""
 
     def speed(self, pictures: int) -> float:
         return pictures / statistics.median(run.seconds for run in self.runs)
@@ -240,12 +244,16 @@ def judge(task: Task, contestant: str, score: Score) -> None:
         size = source.stat().st_size
         before += size
         after += target.stat().st_size if target.exists() else size
-        if number < task.unique and target.exists():
-            one, other = (
-                np.asarray(Image.open(file).convert("RGB").convert("L")) for file in (source, target)
-            )
-            similarity = float(structural_similarity(one, other))  # type: ignore[no-untyped-call]
-            score.lowest_ssim = min(score.lowest_ssim, similarity)
+        if number >= task.unique:
+            continue
+        if not target.exists():
+            score.visible.append(100.0)
+            continue
+        one, other = (Image.open(file).convert("RGB") for file in (source, target))
+        lumas = (np.asarray(image.convert("L")) for image in (one, other))
+        similarity = float(structural_similarity(*lumas))  # type: ignore[no-untyped-call]
+        score.lowest_ssim = min(score.lowest_ssim, similarity)
+        score.visible.append(Judge(np.asarray(one)).score(np.asarray(other)))
     score.bytes_out = after
     score.saved = 1 - after / before
 
@@ -276,7 +284,7 @@ def peers() -> dict[str, Callable[[Task], Run]]:
 
 def table(task: Task, scores: dict[str, Score]) -> Table:
     title = f"{task.size} px, {len(task.sources)} pictures, {CORES} cores"
-    result = Table("", "images/s", "ratio", "MB out", "saved", "SSIM", "CPU s", "peak MiB", title=title)
+    result = Table("", "images/s", "ratio", "MB out", "saved", "SSIM", "S2", "CPU s", "peak MiB", title=title)
     pictures = len(task.sources)
     own = scores["daemon"].speed(pictures)
     for name, score in scores.items():
@@ -290,6 +298,7 @@ def table(task: Task, scores: dict[str, Score]) -> Table:
             f"{score.bytes_out / 1e6:.2f}",
             f"{score.saved:.1%}",
             f"{score.lowest_ssim:.4f}",
+            f"{min(score.visible):.0f}, {statistics.median(score.visible):.0f}",
             f"{cpu_s:.1f}",
             f"{peak_mib:.0f}",
         )
