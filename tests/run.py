@@ -55,14 +55,13 @@ def stages(suite: str | None, *, every: bool) -> list[Stage]:
     :param every: also those that take too long for `make test`.
     """
     suites = [suite] if suite else ["trixie", "bookworm"]
-    found = [stage for name in (suites if every else suites[:1]) for stage in _hosts(name)]
+    found = [stage for name in (suites if every else suites[:1]) for stage in _hosts(name, every=every)]
     if every:
         found += [stage for name in suites for stage in _by_night(name)]
     elif not suite:
         chosen = ("-m", "both and not edges", "--suite", "bookworm", "--odd")
         what = "Debian 12, odd hosts: the deploy, again, the checks of all roles, one test of each promise"
         found.append(Stage("bookworm", what, 10, ("tests/testinfra", "tests/e2e", *chosen), lab=True))
-    found += [_backup(name) for name in (suites if every else suites[:1])]
     found += [
         Stage(
             "converter",
@@ -76,29 +75,26 @@ def stages(suite: str | None, *, every: bool) -> list[Stage]:
     return sorted(found, key=lambda stage: stage.minutes, reverse=True)
 
 
-_CHANGES = ("deploy", "releases", "drift", "adopt", "acme", "alerts", "bitrixvm")
-"""Tests that deploy again and again: on hosts of their own, beside those that only ask."""
+_CHANGES = ("deploy", "releases", "drift", "adopt", "acme", "alerts", "bitrixvm", "backup")
+"""Tests that deploy again and again, on their own hosts. The last resets one of them."""
+
+_REPEATED = ("tests/e2e/test_backup.py::test_a_path_and_no_pictures",)
+"""What the tests before it have shown another way: by night only."""
 
 
-def _hosts(suite: str) -> list[Stage]:
+def _hosts(suite: str, *, every: bool) -> list[Stage]:
     debian = _DEBIAN[suite]
     chosen = ("-m", "not long and not edges", "--suite", suite)
-    apart = [
-        f"--ignore=tests/e2e/test_{name}.py" for name in (*_CHANGES, "outages", "backup", "soak", "removal")
-    ]
+    apart = [f"--ignore=tests/e2e/test_{name}.py" for name in (*_CHANGES, "outages", "soak", "removal")]
     asked = ("tests/testinfra", "tests/e2e", *apart, *chosen)
-    changed = (*(f"tests/e2e/test_{name}.py" for name in _CHANGES), *chosen)
+    repeated = () if every else tuple(f"--deselect={test}" for test in _REPEATED)
+    changed = (*(f"tests/e2e/test_{name}.py" for name in _CHANGES), *chosen, *repeated)
     what = "two bare hosts, the deploy"
-    again = "again, accidents of deploys, adopting"
+    again = "again, accidents of deploys, adopting, a host put back from its backup"
     return [
         Stage(f"changes-{suite}", f"{debian}: {what}, {again}", 14, changed, lab=True),
         Stage(suite, f"{debian}: {what}; the checks of all roles, every promise", 16, asked, lab=True),
     ]
-
-
-def _backup(suite: str) -> Stage:
-    what = f"{_DEBIAN[suite]}: a host lost, and put back from its backup"
-    return Stage(f"backup-{suite}", what, 7, ("tests/e2e/test_backup.py", "--suite", suite), lab=True)
 
 
 def _by_night(suite: str) -> list[Stage]:

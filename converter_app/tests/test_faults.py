@@ -71,7 +71,7 @@ def degraded(daemon: DaemonProcess, part: str) -> None:
 
 
 def test_the_daemon_killed_at_random_moments(daemon: DaemonProcess, shop: Shop, queue: redis.Redis) -> None:
-    for number in range(scaled(50, 6)):
+    for number in range(scaled(50, 3)):
         if number:
             daemon.start(ready=False)
         if number % 4 == 2:  # while it starts, watches and scans
@@ -112,7 +112,7 @@ def test_a_living_daemon_takes_over_a_dead_one_s_jobs(
     daemon: DaemonProcess, start_daemon: StartDaemon, shop: Shop, queue: redis.Redis
 ) -> None:
     other = start_second(start_daemon, daemon)
-    for _ in range(scaled(10, 2)):
+    for _ in range(scaled(10, 1)):
         wait_until(lambda: shop.write(30) and began(queue, b"one") and began(queue, b"other"))
         daemon.kill()
         settle(shop, queue, other)
@@ -165,7 +165,7 @@ def hit(pid: int, number: signal.Signals = signal.SIGKILL) -> None:
 
 
 def test_workers_killed_at_random_moments(daemon: DaemonProcess, shop: Shop, queue: redis.Redis) -> None:
-    for _ in range(scaled(30, 6)):
+    for _ in range(scaled(30, 3)):
         shop.busy(shop.random.uniform(0, 0.3))
         workers = workers_of(daemon)
         for pid in shop.random.sample(workers, k=min(len(workers), shop.random.choice((1, 2)))):
@@ -283,7 +283,7 @@ def test_a_picture_beyond_a_worker_s_limits(
 def test_redis_killed_amid_the_work(
     daemon: DaemonProcess, shop: Shop, queue: redis.Redis, redis_server: RedisServer
 ) -> None:
-    for _ in range(scaled(15, 3)):
+    for _ in range(scaled(15, 2)):
         shop.busy(shop.random.uniform(0, 0.5))
         redis_server.kill()
         shop.busy(shop.random.uniform(0, 0.5))
@@ -293,7 +293,7 @@ def test_redis_killed_amid_the_work(
 
 
 def test_redis_flushed_amid_the_work(daemon: DaemonProcess, shop: Shop, queue: redis.Redis) -> None:
-    for _ in range(scaled(30, 5)):
+    for _ in range(scaled(30, 3)):
         for _ in range(shop.random.randrange(1, 4)):
             shop.busy(shop.random.uniform(0, 0.3))
             queue.flushall()

@@ -75,6 +75,7 @@ def best(cdn: Cdn, picture: Picture) -> str:
     return expected
 
 
+@pytest.mark.long
 def test_a_browser_gets_avif_where_it_is_switched_on(
     lab: state.Lab,
     shop: Shop,

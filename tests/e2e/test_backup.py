@@ -1,8 +1,7 @@
 """A host is backed up over sftp and to a path, lost, and put back from bare Debian.
 
-The tests build on each other, and have a lab of their own with a third host that the backups go to: they
-throw a host away. It is of Debian 13 by default, of another release with `--suite`; `--lab NAME` uses one
-that is up, with a host `vault`.
+The tests build on each other. A third host, `vault`, joins the lab for the backups to go to, and the CDN host
+is thrown away: they are the last that a lab sees.
 """
 
 from __future__ import annotations
@@ -168,25 +167,16 @@ _GET = "import sys, urllib.request; print(urllib.request.urlopen(sys.argv[1], ti
 
 
 @pytest.fixture(scope="module")
-def world(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
-    given = request.config.getoption("--lab")
-    if request.config.getoption("--inventory"):
-        pytest.skip("throws a host away: these are somebody's hosts")
-    suite = (request.config.getoption("--suite") or ["trixie"])[0]
-    name = given or f"{request.config.getoption('--prefix')}-backup-{suite}"
-
-    lab = LabDriver(name).run
-    if not given:
-        lab("down")
-        lab("up", "--suite", suite, "--host", "vault")
-    place = tmp_path_factory.mktemp("backup")
-    remotes: dict[str, Remote] = {}
+def world(lab: state.Lab, tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+    LabDriver(lab.name).run("up", "--suite", lab.suite, "--host", "vault")
+    loaded, place = state.load(lab.name), tmp_path_factory.mktemp("backup")
+    remotes = {
+        host.name: Remote(
+            host.name, host.address, key=loaded.ssh_key, known_hosts=loaded.known_hosts, sockets=place
+        )
+        for host in loaded.hosts
+    }
     try:
-        loaded = state.load(name)
-        for host in loaded.hosts:
-            remotes[host.name] = Remote(
-                host.name, host.address, key=loaded.ssh_key, known_hosts=loaded.known_hosts, sockets=place
-            )
         world = World(loaded, place, remotes["bitrix"], remotes["cdn"], remotes["vault"])
         make = (
             f"id {ACCOUNT} >/dev/null 2>&1 || useradd -m {ACCOUNT}; rm -rf {PLACE}; "
@@ -203,8 +193,6 @@ def world(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     finally:
         for remote in remotes.values():
             remote.disconnect()
-        if not given:
-            lab("down")
 
 
 def admit(world: World, said: str) -> None:
