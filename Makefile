@@ -18,13 +18,13 @@ apt-install = [ $$(id -u) = 0 ] || { echo "root is needed to install:" $(1) >&2;
 .PHONY: venv
 venv: .venv/installed ## install what the project's commands need, into .venv
 
-.venv/installed: requirements.lock pyproject.toml converter_app/pyproject.toml
+.venv/installed: requirements.lock pyproject.toml $(wildcard *_app/pyproject.toml) web_kit/pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed; set PYTHON=" >&2; exit 1; }
 	@$(PYTHON) -c 'import ensurepip' 2>/dev/null || { $(call apt-install,python3-venv); }
 	@echo "installing what requirements.lock names into .venv: a minute or two"
 	$(PYTHON) -m venv --clear .venv
 	.venv/bin/pip install -q --require-hashes -r requirements.lock
-	.venv/bin/pip install -q --no-deps --no-build-isolation -e . -e converter_app
+	.venv/bin/pip install -q --no-deps --no-build-isolation -e . -e converter_app -e web_kit -e console_app
 	@touch $@
 
 # Installs those of the packages $(1) that are missing.
@@ -152,7 +152,7 @@ unit: .venv/installed ## only the tests that need neither root nor a lab
 .PHONY: lock
 lock: ## renew the locks of this machine's and the hosts' packages (needs uv)
 	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header \
-	  --extra dev pyproject.toml converter_app/pyproject.toml --upgrade -o requirements.lock
+	  --extra dev pyproject.toml $(wildcard *_app/pyproject.toml) web_kit/pyproject.toml --upgrade -o requirements.lock
 	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header \
 	  --extra molecule pyproject.toml --constraint requirements.lock --upgrade -o requirements-molecule.lock
 	for python in 3.11.2 3.13.5; do uv pip compile --quiet --python-version $$python --no-header \

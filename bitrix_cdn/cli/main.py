@@ -13,6 +13,7 @@ import typer
 
 from bitrix_cdn.cli import (
     backup,
+    console,
     deploys,
     developers,
     drift,
@@ -58,7 +59,11 @@ def everything(
     pass
 
 
-for _module in (new, hosts, deploys, status, drift, rollout, moving, backup, releases, removal, developers):
+_GROUPS = (
+    *(new, hosts, deploys, status, console, drift, rollout),
+    *(moving, backup, releases, removal, developers),
+)
+for _module in _GROUPS:
     _module.add_to(app)
 
 

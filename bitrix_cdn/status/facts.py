@@ -20,8 +20,9 @@ from roles.mounts import COMMAND as GUARD
 
 _MARK = "== "
 
-# The alert that always fires, for somebody elsewhere who misses it when it stays away.
-_ALWAYS = "Watchdog"
+ALWAYS = "Watchdog"
+"""The alert that always fires, for somebody elsewhere who misses it when it stays away."""
+
 _HITS = "avg(cdn:cache_hit:ratio_rate1h)"
 
 
@@ -112,17 +113,18 @@ def script(settings: Settings, groups: Sequence[str]) -> str:
         )
     if "monitoring" in groups:
         monitoring = settings.monitoring
-        asked["alerts"] = _get(
+        asked["alerts"] = get(
             monitoring.alertmanager.port, "/api/v2/alerts?active=true&silenced=false&inhibited=false"
         )
-        asked["hits"] = _get(monitoring.prometheus.port, f"/api/v1/query?query={quote(_HITS)}")
+        asked["hits"] = get(monitoring.prometheus.port, f"/api/v1/query?query={quote(_HITS)}")
     return "\n".join(f"echo; echo '{_MARK}{name}'; {{ {line}; }} 2>/dev/null" for name, line in asked.items())
 
 
-def _get(port: int, path: str) -> str:
+def get(port: int, path: str) -> str:
     """A command that prints what a port of this host answers; every Debian has what it needs."""
     request = shlex.quote(f"GET {path} HTTP/1.0\\r\\nHost: localhost\\r\\n\\r\\n")
-    inner = f"exec 3<>/dev/tcp/127.0.0.1/{port} && printf {request} >&3 && sed '1,/^.$/d' <&3"
+    # Not as the format: an address has percent signs.
+    inner = f"exec 3<>/dev/tcp/127.0.0.1/{port} && printf %b {request} >&3 && sed '1,/^.$/d' <&3"
     return f"timeout 5 bash -c {shlex.quote(inner)}"
 
 
@@ -171,7 +173,7 @@ def _alerts(answer: Any) -> tuple[str, ...]:
     names = [
         f"{one['labels']['alertname']}: {one['annotations'].get('summary', '')}".removesuffix(": ")
         for one in answer
-        if one["labels"]["alertname"] != _ALWAYS
+        if one["labels"]["alertname"] != ALWAYS
     ]
     return tuple(sorted(set(names)))
 

@@ -73,7 +73,7 @@ def test_a_wrong_command_is_one_line_and_status_2(arguments: list[str], said: st
     ids=" ".join,
 )
 def test_each_command_says_which_inventory_is_missing(command: tuple[str, ...], capsys: Captured) -> None:
-    needs = {"explain": ["/upload/a.jpg"]}
+    needs = {"explain": ["/upload/a.jpg"], "add": ["ann"]}
     assert main([*command, *needs.get(command[-1], [])]) == Exit.USAGE
     assert capsys.readouterr().err == (
         f"{command[0]}: name the inventory: -i inventories/shop.py, or BITRIX_CDN_INVENTORY\n"

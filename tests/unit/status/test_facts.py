@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 import subprocess
+import threading
 from datetime import UTC, datetime
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import pytest
 
 from bitrix_cdn.settings import Settings
-from bitrix_cdn.status.facts import HostStatus, read, script
+from bitrix_cdn.status.facts import HostStatus, get, read, script
 from bitrix_cdn.status.verify import of_host
 
 NOW = datetime(2026, 11, 28, tzinfo=UTC)
@@ -108,3 +110,32 @@ def test_commands_are_found_where_sudo_does_not_look() -> None:
     asked = script(Settings(), ["bitrix"])
     assert "/usr/local/bin/mount-guard status --json" in asked
     assert "/usr/local/bin/bitrix-cdn-backup status" in asked
+
+
+def test_an_address_with_percent_signs_is_asked_for_as_it_is() -> None:
+    """`printf` would take them for its own: `avg%28x%3Ay%29` was asked for as spaces and nonsense."""
+    server = ThreadingHTTPServer(("127.0.0.1", 0), _Echo)
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
+    thread.start()
+    try:
+        path = "/api/v1/query?query=avg%28cdn%3Acache_hit%3Aratio_rate1h%29%5C"
+        done = subprocess.run(
+            get(server.server_port, path), shell=True, capture_output=True, text=True, check=True
+        )
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+    assert done.stdout == path
+
+
+class _Echo(BaseHTTPRequestHandler):
+    """Answers with the path that it was asked for."""
+
+    def do_GET(self) -> None:
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.write(self.path.encode())
+
+    def log_message(self, format: str, *arguments: object) -> None:
+        pass

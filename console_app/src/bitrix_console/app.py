@@ -1,0 +1,80 @@
+"""The application: all parts put together."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import AsyncIterator, Callable, Collection
+
+from fastapi import FastAPI
+from web_kit import account_pages, admin_pages
+from web_kit.database import Database
+from web_kit.kit import Kit, Section
+from web_kit.passwords import Passwords
+from web_kit.roles import Role
+
+from bitrix_console import pages, russian
+from bitrix_console.alerts import Alerts, Send
+from bitrix_console.watcher import Asks, Watcher
+
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
+
+_MENU = (
+    Section("/", "Overview", Role.VIEWER),
+    Section("/alerts", "Alerts", Role.VIEWER),
+    *admin_pages.MENU,
+)
+_SCOPES = (*admin_pages.SCOPES, pages.ALERTS)
+
+
+def create(
+    database: Database,
+    asks: Asks,
+    send: Send,
+    *,
+    hosts: Collection[str] = LOOPBACK,
+    hashes: Passwords | None = None,
+    clock: Callable[[], float] = time.time,
+) -> FastAPI:
+    """The console.
+
+    :param asks: where what is known of the hosts comes from.
+    :param send: what reaches Alertmanager.
+    :param hosts: names that browsers call it by.
+    """
+    kit = Kit(
+        "bitrix_console",
+        "Bitrix CDN",
+        database,
+        menu=_MENU,
+        scopes=_SCOPES,
+        russian_table=russian.TABLE,
+        hosts=hosts,
+        hashes=hashes,
+        clock=clock,
+    )
+    database.migrate("bitrix_console")
+    alerts = Alerts(database, kit.audit, send, clock)
+    watcher = Watcher(asks, alerts.remember, clock)
+
+    @contextlib.asynccontextmanager
+    async def lives(_: FastAPI) -> AsyncIterator[None]:
+        watcher.start()
+        yield
+        watcher.end()
+
+    app = FastAPI(
+        title="Bitrix CDN: console",
+        version="1",
+        docs_url=None,
+        redoc_url=None,
+        openapi_url=None,
+        lifespan=lives,
+    )
+    app.state.watcher = watcher
+    app.state.kit = kit
+    kit.install(app)
+    account_pages.add_to(app)
+    admin_pages.add_to(app)
+    pages.add_to(app, watcher, alerts)
+    return app
