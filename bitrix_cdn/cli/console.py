@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import socket
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -50,6 +51,13 @@ def run(
 
     session = session_of(context)
     hosts = session.hosts
+    # Before anything is made: what can't be listened at is told in one line.
+    listener = socket.socket()
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind(("127.0.0.1", port))
+    except OSError as error:
+        raise UsageError(f"--port {port}: {error.strerror}; name another") from None
     app = create(Database(database_file(session.file)), Fleet(hosts), sender(hosts))
     address = f"http://127.0.0.1:{port}"
     accounts: Accounts = app.state.kit.accounts
@@ -60,13 +68,11 @@ def run(
             f"the first admin sets a password here, once: {address}{_link(accounts, 'admin', 'admin')}"
         )
     server = uvicorn.Server(
-        uvicorn.Config(app, "127.0.0.1", port, log_level="warning", server_header=False, proxy_headers=False)
+        uvicorn.Config(
+            app, log_level="warning", server_header=False, proxy_headers=False, timeout_graceful_shutdown=2
+        )
     )
-    try:
-        server.run()
-    except SystemExit:
-        # It has said why, on standard error.
-        raise UsageError(f"port {port} of loopback can't be listened at; name another: --port") from None
+    server.run(sockets=[listener])
 
 
 def _link(accounts: Accounts, name: str, role: str, *, reset: bool = False) -> str:

@@ -66,10 +66,9 @@ def add_to(app: FastAPI, watcher: Watcher, alerts: Alerts) -> None:
         monitored = watcher.want(window)
         told = watcher.told
         charts = monitored.charts if monitored else {}
-        part = "overview_part.html.j2" if request.headers.get("x-part") else "overview.html.j2"
         return kit.page(
             request,
-            part,
+            _part(request, "overview"),
             who,
             told=told,
             monitored=monitored or told.latest,
@@ -90,7 +89,7 @@ def add_to(app: FastAPI, watcher: Watcher, alerts: Alerts) -> None:
     def list_alerts(request: Request, who: Who = viewer) -> Response:
         return kit.page(
             request,
-            "alerts.html.j2",
+            _part(request, "alerts"),
             who,
             told=watcher.told,
             monitored=watcher.told.latest,
@@ -176,6 +175,11 @@ def firing(told: Told, fingerprint: str) -> Alert:
         if one.fingerprint == fingerprint:
             return one
     raise RefusedError(404, "this alert does not fire any more")
+
+
+def _part(request: Request, page: str) -> str:
+    """The template of a page, or of what of it is asked for again while it is open."""
+    return f"{page}_part.html.j2" if request.headers.get("x-part") else f"{page}.html.j2"
 
 
 def _address(request: Request) -> str:

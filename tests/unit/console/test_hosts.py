@@ -176,6 +176,9 @@ def test_the_part_that_is_asked_for_again_is_no_whole_page(console: Console) -> 
     assert "<html" not in part
     assert 'id="host-cdn"' in part
     assert 'id="host-cdn"' in browser.get("/?window=nonsense").text
+    part = browser.get("/alerts", headers={"X-Part": "1"}).text
+    assert "<html" not in part
+    assert 'id="firing"' in part
 
 
 def test_a_viewer_sees_alerts_and_runbook_and_can_not_silence(console: Console) -> None:

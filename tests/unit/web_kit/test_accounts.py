@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import sqlite3
 import stat
 import threading
@@ -11,7 +13,7 @@ import pyotp
 import pytest
 from sqlalchemy.exc import DatabaseError
 from web_kit.accounts import IDLE_S, INVITED_S, LONGEST_S, Accounts
-from web_kit.audit import Audit
+from web_kit.audit import Audit, as_data
 from web_kit.database import Database
 from web_kit.errors import RefusedError
 from web_kit.limits import Limit
@@ -289,3 +291,14 @@ def test_what_fails_leaves_no_entry(world: World) -> None:
     with pytest.raises(RefusedError, match="no such account"):
         world.accounts.change(world.first.who, "", 999, Role.VIEWER, disabled=False)
     assert world.audit.verify().count == before
+
+
+def test_an_entry_that_was_written_again_with_its_own_hash_shows_at_the_next(world: World) -> None:
+    for number in range(4):
+        world.audit.write("ann", "", "test", f"target {number}")
+    entries = list(world.audit.entries())
+    before, forged = entries[2].hash, as_data(entries[3]) | {"who": "eve"}
+    fields = [before, *(value for name, value in forged.items() if name != "hash")]
+    hashed = hashlib.sha256(json.dumps(fields, ensure_ascii=False).encode()).hexdigest()
+    _tamper(world, f"UPDATE audit SET who='eve', hash='{hashed}' WHERE number=4")
+    assert world.audit.verify().broken == 5
