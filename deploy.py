@@ -15,6 +15,7 @@ from roles.alertmanager import alertmanager
 from roles.backup import backup
 from roles.balancer import balancer
 from roles.base import base
+from roles.baseline import baseline
 from roles.converter import converter
 from roles.exporters import exporters
 from roles.firewall import firewall
@@ -42,6 +43,7 @@ serving = bool({"cdn", "edge"} & set(host.groups))
 
 base(settings=settings)
 agent(settings=settings)
+baseline(settings=settings)
 
 if mounted:
     keys()

@@ -19,6 +19,7 @@ PARTS = {
         "host_agent.release.cli",
         "the converter's releases: list them, and go from one to another",
     ),
+    "integrity": ("host_agent.integrity", "whether programs are as their packages brought them"),
     "lock": ("host_agent.lock.cli", "who is at work on this host"),
     "health": ("host_agent.health.converter", "wait until the converter is healthy"),
     "redis": ("host_agent.redis.cli", "ask a Redis of this host, as redis-cli does"),

@@ -36,6 +36,7 @@ _settings = {
     # This machine stands for all visitors at once.
     "tls": {"mode": "self-signed", "redirect": False},
     "nginx": {"unlimited": [_machine]},
+    "baseline": {"operators": [_machine]},
     "monitoring": {
         "alertmanager": {
             "webhook": {"urls": [_receiver]},

@@ -14,6 +14,7 @@ from bitrix_cdn.engine.kernel import sysctl_applied
 from bitrix_cdn.engine.packages import packages
 from bitrix_cdn.engine.services import STAMPS
 from bitrix_cdn.settings import Settings
+from roles.baseline import packages_of
 from roles.preflight import distribution, machine
 
 PACKAGES = (
@@ -54,7 +55,7 @@ def base(settings: Settings) -> None:
     packages(
         "Install sshfs and common tools",
         here,
-        PACKAGES,
+        [*PACKAGES, *packages_of(settings)],
         update=True,
     )
     # The shop's host keeps its own ways.

@@ -16,6 +16,7 @@ ROLES = (
     *(
         "base",
         "agent",
+        "baseline",
         "firewall",
         "sshd",
         "sftp",
@@ -67,7 +68,8 @@ What each role takes of a host, with the default settings, TLS, Grafana, edges a
 the roles declare, by `bitrix-cdn docs`; a test compares them. The firewall,
 the drift check, Prometheus and the backups read it in the same place: `footprint` in the role's module.
 
-The firewall closes a port to all but those who may ask it.
+The firewall closes a port to all but those who may ask it, and on all hosts but the shop's whatever isn't
+listed here or in `drift.ports` ([hardening.md](hardening.md)).
 """
 
 

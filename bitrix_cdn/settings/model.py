@@ -23,6 +23,7 @@ from pydantic import (
 from webp_converter.config import Config as ConverterSettings
 
 from bitrix_cdn.settings.backup import BackupSettings
+from bitrix_cdn.settings.baseline import BaselineSettings
 from bitrix_cdn.settings.drift import DriftSettings
 from bitrix_cdn.settings.monitoring import MonitoringSettings
 from bitrix_cdn.settings.types import AbsolutePath, Account, Memory, Network, Port, Section, SettingsError
@@ -448,6 +449,7 @@ class Settings(Section):
     sftp: SftpSettings = SftpSettings()
     mounts: MountSettings = MountSettings()
     sshd: SshdSettings = SshdSettings()
+    baseline: BaselineSettings = BaselineSettings()
     redis: RedisSettings = RedisSettings()
     nginx: NginxSettings = NginxSettings()
     tls: TlsSettings = TlsSettings()
@@ -466,6 +468,12 @@ class Settings(Section):
     def _acme_has_names(self) -> Self:
         if self.tls.mode == "acme" and any(set(name) & set("_*") for name in self.nginx.server_names):
             raise ValueError('tls.mode "acme" needs the names themselves in nginx.server_names')
+        return self
+
+    @model_validator(mode="after")
+    def _a_closed_shop_has_ports(self) -> Self:
+        if self.baseline.shop and self.baseline.closed and self.drift.site_ports is None:
+            raise ValueError("baseline.shop with baseline.closed needs drift.site_ports, such as 80/tcp")
         return self
 
     @model_validator(mode="before")

@@ -1,12 +1,15 @@
 """Role firewall: the exporters' ports are the monitoring hosts', and nothing else of the host is changed."""
 
+import re
 import socket
-from collections.abc import Iterator
+import subprocess
+from collections.abc import Iterator, Mapping
 
 import pytest
 from testinfra.host import Host
 
 from bitrix_cdn.settings import Settings
+from tests.kit.deployment import Deployment
 from tests.kit.inventory import Inventory, connects
 from tests.kit.support import wait_until
 
@@ -61,6 +64,58 @@ def test_a_port_is_closed_even_where_something_listens_for_all(
         assert connects(bitrix, address, port)
     finally:
         cdn.check_output("systemctl start %s; systemctl stop testinfra-listener", UNIT)
+
+
+def test_what_is_not_the_projects_cant_be_reached(inventory: Inventory, cdn: Host, bitrix: Host) -> None:
+    address = inventory.data("cdn")["address"]
+    cdn.check_output(
+        "systemd-run -q --collect --unit=testinfra-stranger -p DynamicUser=yes "
+        "python3 -m http.server --directory /usr/share/doc --bind %s 8888",
+        address,
+    )
+    try:
+        wait_until("the listener", lambda: connects(cdn, address, 8888))
+        assert not connects(bitrix, address, 8888)
+        assert _refused(address, 8888)
+    finally:
+        cdn.check_output("systemctl stop testinfra-stranger")
+
+
+@pytest.fixture
+def stranger(deployment: Deployment, inventory: Inventory) -> Iterator[str]:
+    """An address of this machine that the hosts don't know."""
+    if deployment.lab is None:
+        pytest.skip("needs the network of a lab")
+    address = inventory.data("cdn")["address"].rsplit(".", 1)[0] + ".251"
+    route = subprocess.run(
+        ["ip", "-o", "route", "get", inventory.data("cdn")["address"]],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    link = re.findall(r" dev (\S+)", route.stdout)[0]
+    subprocess.run(["ip", "address", "add", f"{address}/24", "dev", link], check=True)
+    yield address
+    subprocess.run(["ip", "address", "del", f"{address}/24", "dev", link], check=True)
+
+
+def test_who_comes_too_often_by_ssh_waits_and_nobody_else(
+    stranger: str, inventory: Inventory, settings: Settings
+) -> None:
+    data = inventory.data("cdn")
+    limit = settings.baseline.ssh_per_minute
+    assert [_comes(stranger, data) for _ in range(limit)].count(False) == 0
+    assert [_comes(stranger, data) for _ in range(5)].count(True) <= 2
+    # Whoever deploys, from the lab's own address.
+    assert _comes("", data)
+
+
+def _comes(source: str, data: Mapping[str, str]) -> bool:
+    try:
+        socket.create_connection((data["address"], int(data["ssh_port"])), 10, (source, 0)).close()
+    except ConnectionRefusedError:
+        return False
+    return True
 
 
 def test_visitors_and_operators_are_let_in(inventory: Inventory, settings: Settings) -> None:
