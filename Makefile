@@ -61,7 +61,7 @@ RUN_TESTS = python -m tests.run $(if $(SUITE),--suite $(SUITE)) $(if $(ONLY),--o
 test: .venv/packages ## what to run before a push: [SUITE=one of Debian] [ONLY="stages"] [JOBS=3] [REPORTS=dir]
 	@$(RUN_TESTS)
 
-test-all: .venv/packages ## all tests, of both suites: edges, rollouts, outages, each alert; hours: [as test]
+test-all: .venv/packages .venv/audit/installed ## all tests, of both suites: edges, rollouts, outages, each alert; hours: [as test]
 	@$(RUN_TESTS) --all
 
 .PHONY: edges
@@ -93,6 +93,16 @@ alerts: .venv/packages ## each alert made to ring by a real fault, and to end by
 .PHONY: rollout-test
 rollout-test: .venv/packages ## rolling updates of five hosts under load, killed at each step: [SUITE=trixie]
 	pytest tests/rollout --suite $(or $(SUITE),trixie)
+
+# Programs of their own: what they need doesn't go together with the project's.
+.venv/audit/installed: .venv/installed requirements-audit.lock
+	$(PYTHON) -m venv --clear .venv/audit
+	.venv/audit/bin/pip install -q --require-hashes -r requirements-audit.lock
+	$(call debian-packages,lynis)
+
+.PHONY: audit
+audit: .venv/lab .venv/audit/installed ## what known tools say of the lab that `make demo` left up, as figures: [SBOM=dir]
+	@python -m dev.audit $(if $(SBOM),--sbom $(SBOM))
 
 .PHONY: bench
 bench: .venv/packages ## the converter against its own encoding in a bare loop, cwebp and sharp: [CORPUS=dir]
@@ -155,6 +165,8 @@ lock: ## renew the locks of this machine's and the hosts' packages (needs uv)
 	  --extra dev pyproject.toml $(wildcard *_app/pyproject.toml) web_kit/pyproject.toml --upgrade -o requirements.lock
 	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header \
 	  --extra molecule pyproject.toml --constraint requirements.lock --upgrade -o requirements-molecule.lock
+	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header \
+	  --group audit --upgrade -o requirements-audit.lock
 	for python in 3.11.2 3.13.5; do uv pip compile --quiet --python-version $$python --no-header \
 	  --python-platform x86_64-manylinux_2_28 --only-binary :all: --generate-hashes --upgrade \
 	  converter_app/pyproject.toml -o converter_app/requirements-$${python%.*}.lock; done

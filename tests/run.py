@@ -103,7 +103,9 @@ def _by_night(suite: str) -> list[Stage]:
     removal = ("tests/e2e/test_removal.py", "--suite", suite)
     outages = ("tests/e2e/test_outages.py", "--suite", suite)
     alerts = ("tests/e2e", "--ignore=tests/e2e/test_outages.py", "-m", "long", "--suite", suite)
+    audit = ("tests/audit", "--suite", suite)
     return [
+        Stage(f"audit-{suite}", f"{debian}, five hosts: what known tools say of them", 15, audit, lab=True),
         Stage(
             f"alerts-{suite}",
             f"{debian}: each alert rung by its fault, and what else takes long",

@@ -2,70 +2,24 @@
 
 from __future__ import annotations
 
-import re
-
 import pytest
 from testinfra.host import Host
 
-from bitrix_cdn.engine.services import STAMPS
 from bitrix_cdn.settings import Settings
+from dev.audit.hosts import UNITS, rated
+from dev.audit.limits import limits
 from roles.nginx import ACCOUNT
 from roles.originals import ACCOUNT as READER
 from tests.kit.inventory import Inventory
 
-HIGHEST = 2.0
-"""Of 10, by `systemd-analyze security`."""
-
-HIGHER = {
-    # Each first process is root's and starts one of another account, which meets strangers; their units say
-    # why beside each directive.
-    "nginx.service": 2.3,
-    # An edge asks another host.
-    "varnish.service": 2.4,
-    "haproxy.service": 2.7,
-    # What they mount is for all: no mounts of their own, which most of the other options would give them.
-    "mount-guard@.service": 4.7,
-    "originals-export.service": 4.0,
-}
-
-SYSTEM = {f"{name}.service" for name in ("ssh", "sshd", "systemd-journald", "nftables", "firewalld")}
-"""The distribution's own."""
-SHOPS = re.compile(r"(nginx|php.*-fpm)\.service")
-"""Those of the lab's shop, on its host."""
-
-UNITS = r"""
-for unit in $(ls %s); do
-    case $unit in
-        *.service) echo $unit ;;
-        *) systemctl show -p Triggers --value $unit ;;
-    esac
-done
-"""
-
-
-def scores(host: Host) -> dict[str, float]:
-    """What each unit that the deploy runs, or has a timer or a socket run, is rated."""
-    found = {}
-    for unit in sorted({*host.check_output(UNITS, STAMPS).split()} - SYSTEM):
-        said = host.check_output("systemd-analyze security --no-pager %s", unit)
-        [rated] = re.findall(rf"Overall exposure level for {re.escape(unit)}: (\S+)", said)
-        found[unit] = float(rated)
-    return found
-
 
 @pytest.mark.smoke
 def test_no_unit_may_do_more_than_it_needs(inventory: Inventory) -> None:
-    shop = inventory.names("bitrix")
+    wanted = limits()
     for name, host in inventory.chosen().items():
-        rated = scores(host)
-        assert rated, name
-        over = {
-            unit: score
-            for unit, score in rated.items()
-            if not (name in shop and SHOPS.fullmatch(unit))
-            and score > HIGHER.get(re.sub(r"@.*\.", "@.", unit), HIGHEST)
-        }
-        assert not over, name
+        found = rated(host.check_output(UNITS), shop=name in inventory.names("bitrix"))
+        assert found, name
+        assert not {unit: score for unit, score in found.items() if score > wanted.exposure(unit)}, name
 
 
 LOOK = r"""
