@@ -27,15 +27,18 @@ COMMAND = "/usr/local/bin/mount-guard"
 
 RESIZE_CACHE = "resize-cache"
 
+# What the other host says are rights of a file, or a device, is none here: it may be somebody else's by now.
+_INERT = "nosuid,nodev,noexec"
+
 # What was measured best, see docs/sshfs.md.
 OPTIONS = {
     # What is remembered of the other host is younger than any directory that the converter removes there:
     # with sshfs's own 20 s, PHP takes a directory for present that is gone, and fails to write into it.
-    RESIZE_CACHE: "allow_other,default_permissions,dcache_timeout=2",
+    RESIZE_CACHE: f"{_INERT},allow_other,default_permissions,dcache_timeout=2",
     # No attribute cache: with one, a rewritten original is read as its new bytes cut to the old size, and
     # a deletion shows seconds late. Files are their reader's alone, whatever their modes are over there.
-    "originals": "ro,allow_other,default_permissions,umask=077,dir_cache=no,attr_timeout=0,entry_timeout=0,"
-    "negative_timeout=0",
+    "originals": f"ro,{_INERT},allow_other,default_permissions,umask=077,dir_cache=no,attr_timeout=0,"
+    "entry_timeout=0,negative_timeout=0",
 }
 
 

@@ -37,6 +37,27 @@ def test_what_php_writes_belongs_to_www_data_on_the_cdn_host(
         bitrix.check_output("rm %s", here)
 
 
+@pytest.mark.parametrize("group", ["bitrix", "cdn"])
+def test_nothing_of_the_other_host_is_run_with_rights_or_at_all(
+    group: str, inventory: Inventory, settings: Settings
+) -> None:
+    host = inventory.host(group)
+    path = settings.site.resize_cache if group == "bitrix" else settings.cdn.originals
+    options = host.check_output("findmnt -n -o OPTIONS --mountpoint %s", path).split(",")
+    assert {"nosuid", "nodev", "noexec"} <= {*options}
+
+
+def test_a_program_in_the_place_of_a_picture_does_not_run(bitrix: Host, settings: Settings) -> None:
+    place = f"{settings.site.resize_cache}/testinfra-{uuid4().hex}"
+    write = f"cp /usr/bin/id {place} && chmod 6777 {place}"
+    bitrix.check_output("runuser -u %s -- sh -c %s", settings.site.user, write)
+    try:
+        assert bitrix.file(place).mode == 0o6777
+        assert bitrix.run("runuser -u nobody -- %s", place).rc == 126
+    finally:
+        bitrix.check_output("rm %s", place)
+
+
 def test_originals_can_be_read_but_not_written(cdn: Host, settings: Settings) -> None:
     assert cdn.run("runuser -u %s -- ls %s", READER, settings.cdn.originals).rc == 0
     assert cdn.run("touch %s/x", settings.cdn.originals).rc != 0
