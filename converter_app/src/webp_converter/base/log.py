@@ -5,11 +5,17 @@ from __future__ import annotations
 import json
 import logging
 import os
+import time
 from datetime import UTC, datetime
 
 _log = logging.getLogger("webp_converter")
 
+EACH, MINUTE_S = 20, 60.0
+
 Field = str | bytes | int | float | bool | None
+
+_minutes: dict[str, tuple[float, int]] = {}
+"""Of each event that is told sparingly, when its minute began, and how many there were."""
 
 
 class _JsonFormatter(logging.Formatter):
@@ -41,12 +47,38 @@ def debug(event: str, **fields: Field) -> None:
 
 
 def info(event: str, **fields: Field) -> None:
+    _tell_rest()
     _log.info(event, extra={"fields": fields})
 
 
 def warning(event: str, **fields: Field) -> None:
+    _tell_rest()
     _log.warning(event, extra={"fields": fields})
 
 
+def sparing(event: str, **fields: Field) -> None:
+    """A warning of what the site can cause as often as it likes.
+
+    Of an event the first 20 in a minute are told. Of the others it is told how many they were, as `more`,
+    with whatever is logged next when the minute is over.
+    """
+    _tell_rest()
+    started, count = _minutes.get(event, (time.monotonic(), 0))
+    _minutes[event] = (started, count + 1)
+    if count < EACH:
+        _log.warning(event, extra={"fields": fields})
+
+
 def error(event: str, *, traceback: bool = False, **fields: Field) -> None:
+    _tell_rest()
     _log.error(event, extra={"fields": fields}, exc_info=traceback)
+
+
+def _tell_rest() -> None:
+    for event, (started, count) in [*_minutes.items()]:
+        if time.monotonic() - started < MINUTE_S:
+            continue
+        # Another thread may have told it meanwhile.
+        is_ours = _minutes.pop(event, None) is not None
+        if is_ours and count > EACH:
+            _log.warning(event, extra={"fields": {"more": count - EACH}})

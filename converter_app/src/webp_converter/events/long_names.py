@@ -23,5 +23,5 @@ class LongNames:
             if len(self._told) >= _REMEMBERED:
                 self._told.clear()
             self._told.add(path)
-            log.warning("name too long", path=path, bytes=len(name), reason=TOO_LONG)
+            log.sparing("name too long", path=path, bytes=len(name), reason=TOO_LONG)
         return False

@@ -187,17 +187,17 @@ class Publisher:
                 return Done(job, job, FULL_PAUSE_S)
             if not is_first:
                 self._metrics.returned.inc()
-                log.warning("damaged picture came back and stays", path=job.path, detail=report.detail)
+                log.sparing("damaged picture came back and stays", path=job.path, detail=report.detail)
                 return Done(job, job._replace(rest=Rest(report.identity, LEFT_ALONE)), 0)
             if self._trees.resized.remove_original(job.path, report.identity):
                 self._metrics.damaged.inc()
-                log.warning("damaged picture removed", path=job.path, detail=report.detail)
+                log.sparing("damaged picture removed", path=job.path, detail=report.detail)
         elif report.outcome is Outcome.COPY and report.identity:
             if not self._statistics.is_first_removal(job.path):
                 return Done(job, job._replace(rest=Rest(report.identity, LEFT_ALONE)), 0)
             if self._trees.resized.remove_original(job.path, report.identity):
                 self._metrics.copies.inc()
-                log.warning("copy of the original removed", path=job.path)
+                log.sparing("copy of the original removed", path=job.path)
         elif report.outcome is Outcome.FULL:
             self._disk.full(report.detail)
             return Done(job, job, FULL_PAUSE_S)
