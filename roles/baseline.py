@@ -11,12 +11,14 @@ from pyinfra.api import FactBase, StringCommand, deploy, operation
 from bitrix_cdn.engine.files import Existing, rendered, tree
 from bitrix_cdn.engine.footprint import Footprint, Place
 from bitrix_cdn.engine.journal import record_script
+from bitrix_cdn.engine.kernel import sysctl_applied
 from bitrix_cdn.engine.services import running
 from bitrix_cdn.settings import Settings
 from roles import agent
 from roles.preflight import distribution
 
 UPGRADES = "/etc/apt/apt.conf.d/60-bitrix-cdn-upgrades"
+SYSCTL = "/etc/sysctl.d/60-bitrix-cdn-baseline.conf"
 INTEGRITY = "bitrix-cdn-integrity"
 UNITS = (f"/etc/systemd/system/{INTEGRITY}.service", f"/etc/systemd/system/{INTEGRITY}.timer")
 CLOCKS = ("systemd-timesyncd", "chrony", "ntpsec", "openntpd", "ntp")
@@ -72,6 +74,14 @@ def baseline(settings: Settings) -> None:
         files=[files[UPGRADES]] if upgrades else [],
         absent=[] if upgrades else [UPGRADES],
     )
+    kernel = wanted and settings.baseline.kernel
+    tree(
+        name="Write what the kernel hides and refuses",
+        files=[files[SYSCTL]] if kernel else [],
+        absent=[] if kernel else [SYSCTL],
+    )
+    if kernel:
+        sysctl_applied(name="Have the kernel hide and refuse that", path=SYSCTL)
     if not (wanted and settings.baseline.integrity):
         no_longer(name="Disable the daily check of packages' files")
         return

@@ -33,6 +33,9 @@ class BaselineSettings(Section):
     clock: bool = True
     """Whether systemd-timesyncd is installed where nothing else, such as chrony, sets the clock."""
 
+    kernel: bool = True
+    """Whether the kernel hides its addresses and log from accounts, and takes and sends no redirects."""
+
     integrity: bool = True
     """Whether the programs of all packages are compared each day with the checksums that came with them. The
     unit `bitrix-cdn-integrity` fails when one differs, which rings the alert ServiceFailed."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from testinfra.host import Host
 
-from roles.baseline import CLOCKS, INTEGRITY
+from roles.baseline import CLOCKS, INTEGRITY, SYSCTL
 
 
 def test_security_updates_alone_are_installed_by_themselves(cdn: Host) -> None:
@@ -29,6 +29,18 @@ def test_one_program_sets_the_clock(cdn: Host) -> None:
     assert len([line for line in there if line.startswith("installed ")]) == 1
     # In a container the clock is the machine's: the unit doesn't start there.
     assert cdn.service("systemd-timesyncd").is_enabled
+
+
+def test_the_kernel_takes_no_redirects_and_tells_nothing_of_itself(cdn: Host) -> None:
+    written = cdn.file(SYSCTL).content_string
+    settings = dict(line.split(" = ") for line in written.splitlines() if " = " in line)
+    assert {"kernel.kptr_restrict", "net.ipv4.conf.all.accept_redirects"} <= settings.keys()
+    for key, value in settings.items():
+        file = f"/proc/sys/{key.replace('.', '/')}"
+        # In a container, what isn't the network's belongs to the machine below.
+        if cdn.run("test -w %s", file).rc == 0:
+            assert cdn.file(file).content_string.strip() == value, key
+    assert cdn.file("/proc/sys/net/ipv4/conf/all/accept_redirects").content_string.strip() == "0"
 
 
 @pytest.mark.smoke
