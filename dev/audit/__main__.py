@@ -36,6 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             network.ssh(inventory, wanted, options.tools),
             network.tls(inventory, wanted, options.tools),
             hosts.units(inventory, wanted),
+            hosts.cis(inventory, wanted),
             hosts.lynis(inventory, wanted),
             packages.advisories(wanted, options.tools),
         ):

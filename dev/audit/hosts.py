@@ -1,4 +1,4 @@
-"""What Lynis and systemd say of each host, seen from inside."""
+"""What Lynis, systemd and checks of our own say of each host, seen from inside."""
 
 from __future__ import annotations
 
@@ -15,6 +15,8 @@ from dev.audit.limits import Limits
 
 LYNIS = (Path("/usr/share/lynis"), Path("/etc/lynis/default.prf"))
 """Of Debian's package on this machine: the hosts need none, and stay as they were deployed."""
+
+CIS = Path(__file__).with_name("cis.sh")
 
 _RUN = """
 set -e
@@ -64,7 +66,6 @@ def lynis(inventory: Inventory, limits: Limits) -> Iterator[Figure]:
     """Its hardening index of each host."""
     packed = _packed()
     for name, remote in inventory.hosts.items():
-        group = next(group for group, names in inventory.groups.items() if name in names)
         report = remote.run(_RUN, stdin=packed).text
         index = re.search(r"^hardening_index=(\d+)$", report, re.M)
         told = re.findall(r"^(?:warning|suggestion)\[\]=([A-Z0-9-]+)\|([^|]*)\|", report, re.M)
@@ -72,10 +73,27 @@ def lynis(inventory: Inventory, limits: Limits) -> Iterator[Figure]:
             "Lynis, hardening index",
             name,
             float(index[1]) if index else None,
-            limits.lynis[group],
+            limits.lynis[group_of(inventory, name)],
             at_least=True,
             details=[f"{number}: {text}" for number, text in told],
         )
+
+
+def cis(inventory: Inventory, limits: Limits) -> Iterator[Figure]:
+    """How many in a hundred of our own checks after the CIS benchmark are as wanted."""
+    script = CIS.read_bytes()
+    for name, remote in inventory.hosts.items():
+        lines = remote.run("sh -s", stdin=script).text.splitlines()
+        no = [line.removeprefix("no ") for line in lines if line.startswith("no ")]
+        share = 100 * (len(lines) - len(no)) / len(lines)
+        limit = limits.cis[group_of(inventory, name)]
+        what = f"CIS, % of {len(lines)} checks"
+        yield Figure(what, name, round(share, 1), limit, at_least=True, details=no)
+
+
+def group_of(inventory: Inventory, name: str) -> str:
+    """The first group of a host, by which its limits go."""
+    return next(group for group, names in inventory.groups.items() if name in names)
 
 
 def _packed() -> bytes:

@@ -17,6 +17,8 @@ class Limits:
 
     lynis: Mapping[str, int]
     """The least index, by group."""
+    cis: Mapping[str, int]
+    """The least share of checks in per cent, by group."""
     highest: float
     """The exposure that a unit may have."""
     higher: Mapping[str, float]
@@ -32,4 +34,6 @@ class Limits:
 def limits() -> Limits:
     """Reads them."""
     read = tomllib.loads(FILE.read_text())
-    return Limits(read["lynis"], read["units"]["highest"], read["units"]["higher"], read["findings"])
+    return Limits(
+        read["lynis"], read["cis"], read["units"]["highest"], read["units"]["higher"], read["findings"]
+    )

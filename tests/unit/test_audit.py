@@ -36,7 +36,7 @@ def test_each_unit_has_a_limit_and_instances_go_by_their_template() -> None:
     wanted = limits()
     assert wanted.exposure("anything.service") == wanted.highest
     assert wanted.exposure("mount-guard@originals.service") == wanted.higher["mount-guard@.service"]
-    assert {"bitrix", "cdn", "edge", "balancer", "monitoring"} == {*wanted.lynis}
+    assert {"bitrix", "cdn", "edge", "balancer", "monitoring"} == {*wanted.lynis} == {*wanted.cis}
 
 
 def test_what_is_the_distributions_or_the_shops_is_not_judged() -> None:
