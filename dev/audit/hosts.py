@@ -10,6 +10,7 @@ from pathlib import Path
 
 from bitrix_cdn.engine.services import STAMPS
 from bitrix_cdn.fleet.inventory import Inventory
+from bitrix_cdn.settings.inventory import GROUPS
 from dev.audit.figures import Figure
 from dev.audit.limits import Limits
 
@@ -21,8 +22,9 @@ CIS = Path(__file__).with_name("cis.sh")
 _RUN = """
 set -e
 d=$(mktemp -d)
-trap 'rm -rf "$d"' EXIT
+trap 'rm -rf "$d" /run/lynis.pid' EXIT
 tar -x -z -C "$d"
+mkdir "$d/usr/share/lynis/plugins"
 install -m 600 "$d/etc/lynis/default.prf" "$d/usr/share/lynis/default.prf"
 cd "$d/usr/share/lynis"
 p=$d/usr/share/lynis/default.prf
@@ -93,7 +95,7 @@ def cis(inventory: Inventory, limits: Limits) -> Iterator[Figure]:
 
 def group_of(inventory: Inventory, name: str) -> str:
     """The first group of a host, by which its limits go."""
-    return next(group for group, names in inventory.groups.items() if name in names)
+    return next(group for group in GROUPS if name in inventory.groups.get(group, ()))
 
 
 def _packed() -> bytes:

@@ -74,7 +74,7 @@ def ssh(inventory: Inventory, limits: Limits, tools: Path) -> Iterator[Figure]:
             check=False,
         )
         try:
-            told = [*_warnings(json.loads(run.stdout))]
+            told = limits.counted("ssh-audit", _warnings(json.loads(run.stdout)))
         except ValueError:
             yield Figure("ssh-audit, findings", name, None, 0, details=[run.stdout + run.stderr])
             continue
@@ -113,6 +113,7 @@ def tls(inventory: Inventory, limits: Limits, tools: Path) -> Iterator[Figure]:
         verdict = run.stdout.partition("COMPLIANCE AGAINST")[2]
         told = re.findall(r"^ +\* (.+)$", verdict, re.M)
         measured = run.returncode == 0 or bool(told)
+        told = limits.counted("sslyze", told)
         yield Figure(
             "sslyze, findings",
             name,
