@@ -19,6 +19,7 @@ from roles.preflight import distribution
 
 UPGRADES = "/etc/apt/apt.conf.d/60-bitrix-cdn-upgrades"
 SYSCTL = "/etc/sysctl.d/60-bitrix-cdn-baseline.conf"
+MODULES = "/etc/modprobe.d/bitrix-cdn-baseline.conf"
 INTEGRITY = "bitrix-cdn-integrity"
 UNITS = (f"/etc/systemd/system/{INTEGRITY}.service", f"/etc/systemd/system/{INTEGRITY}.timer")
 CLOCKS = ("systemd-timesyncd", "chrony", "ntpsec", "openntpd", "ntp")
@@ -77,8 +78,8 @@ def baseline(settings: Settings) -> None:
     kernel = wanted and settings.baseline.kernel
     tree(
         name="Write what the kernel hides and refuses",
-        files=[files[SYSCTL]] if kernel else [],
-        absent=[] if kernel else [SYSCTL],
+        files=[files[SYSCTL], files[MODULES]] if kernel else [],
+        absent=[] if kernel else [SYSCTL, MODULES],
     )
     if kernel:
         sysctl_applied(name="Have the kernel hide and refuse that", path=SYSCTL)

@@ -34,7 +34,8 @@ class BaselineSettings(Section):
     """Whether systemd-timesyncd is installed where nothing else, such as chrony, sets the clock."""
 
     kernel: bool = True
-    """Whether the kernel hides its addresses and log from accounts, and takes and sends no redirects."""
+    """Whether the kernel hides its addresses and log from accounts, takes and sends no redirects, and loads
+    no protocols and file systems that nobody needs, such as SCTP."""
 
     integrity: bool = True
     """Whether the programs of all packages are compared each day with the checksums that came with them. The

@@ -1,5 +1,7 @@
 """Role sshd: hardened, and the operator is still in."""
 
+import re
+
 import pytest
 from testinfra.host import Host
 
@@ -17,6 +19,14 @@ def test_passwords_are_refused_unless_asked_for(bitrix: Host, cdn: Host, setting
     for host in (bitrix, cdn):
         assert effective(host)["passwordauthentication"] == expected
         assert effective(host)["kbdinteractiveauthentication"] == expected
+
+
+def test_logins_are_few_at_a_time_and_told_with_their_key(cdn: Host) -> None:
+    assert effective(cdn)["maxstartups"] == "10:30:60"
+    assert effective(cdn)["loglevel"] == "VERBOSE"
+    assert re.search(
+        "Accepted (key|publickey) .*SHA256:", cdn.check_output("journalctl -u ssh -n 2000 -o cat")
+    )
 
 
 def test_no_rollback_is_pending(bitrix: Host, cdn: Host) -> None:
