@@ -17,6 +17,7 @@ from bitrix_cdn.engine.services import running
 from bitrix_cdn.settings import Settings
 from roles.exporters import drop_in, listens, visible_name
 from roles.nginx import ERRORS, HEALTH
+from roles.preflight import machine
 from roles.topology import addresses_of, bracketed, listening_address, members
 
 CONFIG = "/etc/haproxy/haproxy.cfg"
@@ -79,6 +80,7 @@ def balancer(settings: Settings) -> None:
             # A second more than the edge's nginx waits for its Varnish, and that for the CDN host.
             answer_s=settings.varnish.first_byte_s + 4,
             listen=bracketed(listen) or "*",
+            modern=int(machine(settings)["version"]) >= 13,
         )
     }
     unit = files.pop(drop_in("haproxy"))
