@@ -1,13 +1,14 @@
 from __future__ import annotations
 
 import os
+import time
 from pathlib import Path
 
 import pytest
 from converter_app.tests.stores import finished, finished_with_avif, make_store, original, variant
 
 from webp_converter.events.scan import Tally, scan
-from webp_converter.variants.store import AVIF, KEEP, Mark, Store
+from webp_converter.variants.store import AVIF, KEEP, WEBP, Mark, Store
 
 EXTENSIONS = frozenset({"jpg"})
 
@@ -42,6 +43,34 @@ def test_missing_stale_and_decided(store: Store) -> None:
     assert variant(decided).exists()
     assert variant(foreign).exists()
     assert (tally.originals, tally.removed) == (5, 1)
+
+
+@pytest.mark.parametrize("size", [0, 8, 200, 2000])
+@pytest.mark.parametrize("suffix", [WEBP, KEEP])
+def test_another_size_under_the_same_time_is_another_content(store: Store, size: int, suffix: bytes) -> None:
+    """As a power loss leaves it, or whoever copies files with their times while the daemon is away."""
+    path = original(store, "a/photo.jpg", b"o" * 1000)
+    store.publish([finished(store, path, b"v" * 100 if suffix == WEBP else b"", suffix)])
+    assert undecided(store) == []
+    mtime_ns = path.stat().st_mtime_ns
+    time.sleep(0.02)  # until the kernel's clock of change times goes on
+    os.truncate(path, size)
+    os.utime(path, ns=(mtime_ns, mtime_ns))
+    assert undecided(store) == ["a/photo.jpg"]
+    assert not variant(path, suffix).exists()
+
+
+@pytest.mark.parametrize("size", [0, 90])
+def test_what_lost_its_bytes_though_nobody_touched_it_is_another_content(store: Store, size: int) -> None:
+    """After a power loss the file's change time is that of the write whose bytes were lost."""
+    path = original(store, "a/photo.jpg", b"o" * 1000)
+    store.publish([finished(store, path, b"v" * 100)])
+    mtime_ns = path.stat().st_mtime_ns
+    os.truncate(path, size)
+    os.utime(path, ns=(mtime_ns, mtime_ns))
+    variant(path).chmod(0o644)  # the variant's change time is the later one again
+    assert variant(path).stat().st_ctime_ns >= path.stat().st_ctime_ns
+    assert undecided(store) == ["a/photo.jpg"]
 
 
 def test_webp_originals_and_what_only_looks_like_one(store: Store) -> None:

@@ -175,7 +175,9 @@ def _decided(
         if has_webp != has_keep and (has_avif or not avif):
             decision = os.stat(name + (_WEBP if has_webp else _KEEP), dir_fd=fd, follow_symlinks=False)
             beside = os.stat(name + _AVIF, dir_fd=fd, follow_symlinks=False) if has_avif else decision
-            if decision.st_mtime_ns == beside.st_mtime_ns == original.st_mtime_ns:
+            if decision.st_mtime_ns == beside.st_mtime_ns == original.st_mtime_ns and _untouched(
+                original, decision
+            ):
                 return True
     except FileNotFoundError:
         return False
@@ -193,6 +195,12 @@ def _decided(
             described = True
             decided |= mark.decides(original, avif)
     return decided
+
+
+def _untouched(original: os.stat_result, decision: os.stat_result) -> bool:
+    """Whether an original needs no look at the mark of its decision, which has its time: nobody changed it
+    after that was made, and no power loss took its bytes, since a variant is always the smaller one."""
+    return original.st_ctime_ns <= decision.st_ctime_ns and original.st_size > decision.st_size
 
 
 def _remove_orphan(fd: int, path: bytes, name: str, tally: Tally) -> None:
