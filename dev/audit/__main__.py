@@ -37,7 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             network.tls(inventory, wanted, options.tools),
             hosts.units(inventory, wanted),
             hosts.cis(inventory, wanted),
-            hosts.lynis(inventory, wanted),
+            hosts.lynis(inventory, wanted, options.tools),
             packages.advisories(wanted, options.tools),
         ):
             print(figure.line(), flush=True)

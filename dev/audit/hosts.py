@@ -14,8 +14,8 @@ from bitrix_cdn.settings.inventory import GROUPS
 from dev.audit.figures import Figure
 from dev.audit.limits import Limits
 
-LYNIS = (Path("/usr/share/lynis"), Path("/etc/lynis/default.prf"))
-"""Of Debian's package on this machine: the hosts need none, and stay as they were deployed."""
+LYNIS = ("usr/share/lynis", "etc/lynis/default.prf")
+"""Of Debian's package, unpacked on this machine: the hosts need none, and stay as they were deployed."""
 
 CIS = Path(__file__).with_name("cis.sh")
 
@@ -64,9 +64,9 @@ def rated(printed: str, *, shop: bool) -> dict[str, float]:
     }
 
 
-def lynis(inventory: Inventory, limits: Limits) -> Iterator[Figure]:
+def lynis(inventory: Inventory, limits: Limits, tools: Path) -> Iterator[Figure]:
     """Its hardening index of each host."""
-    packed = _packed()
+    packed = _packed(tools.parent / "lynis")
     for name, remote in inventory.hosts.items():
         report = remote.run(_RUN, stdin=packed).text
         index = re.search(r"^hardening_index=(\d+)$", report, re.M)
@@ -98,12 +98,12 @@ def group_of(inventory: Inventory, name: str) -> str:
     return next(group for group in GROUPS if name in inventory.groups.get(group, ()))
 
 
-def _packed() -> bytes:
+def _packed(package: Path) -> bytes:
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w:gz") as archive:
         for path in LYNIS:
-            archive.add(path, str(path).lstrip("/"))
-        archive.add("/usr/sbin/lynis", "lynis")
+            archive.add(package / path, path)
+        archive.add(package / "usr/sbin/lynis", "lynis")
     return buffer.getvalue()
 
 
