@@ -50,6 +50,22 @@ def test_writing_is_seen_when_it_is_closed(watch: Watch, root: Path) -> None:
     assert before - 10**9 < change.seen_ns < time.time_ns()
 
 
+def test_what_was_moved_into_a_directory_before_that_was_watched(watch: Watch, root: Path) -> None:
+    """No event tells of the move: it happened before the daemon came to the new directory."""
+    deep = root / "old" / "deep"
+    deep.mkdir(parents=True)
+    seen(watch)
+    for path in (root / "old/a.jpg", deep / "b.jpg"):
+        path.write_bytes(b"x")
+    (root / "new").mkdir()
+    (root / "old").rename(root / "new/place")
+    found = seen(watch)
+    for path in (root / "new/place/a.jpg", root / "new/place/deep/b.jpg"):
+        assert found[str(path)].written
+    (root / "new/place/deep/c.jpg").write_bytes(b"x")
+    assert list(seen(watch)) == [str(root / "new/place/deep/c.jpg")]
+
+
 def test_other_extensions_are_not_seen(watch: Watch, root: Path) -> None:
     for name in ("a.jpg.webp", "a.txt", "jpg", "b.JPG"):
         (root / name).write_bytes(b"x")

@@ -267,11 +267,12 @@ class Watch:
         """Watches what lies below a watched directory, and yields the originals found, and those that only
         their variants are left of: an event tells of a removal by the path that the directory had then.
 
-        Directories already watched are entered only with `known_too`.
+        Directories already watched are entered only with `known_too`, and where they were moved here: a
+        directory that was moved into one that wasn't watched yet has no event.
         """
-        stack = [top]
+        stack = [(top, known_too)]
         while stack:
-            node = stack.pop()
+            node, known_too = stack.pop()
             path = self._path(node)
             if path is None:
                 continue
@@ -281,9 +282,13 @@ class Watch:
                         if entry.is_dir(follow_symlinks=False):
                             child = _Node(-1, entry.name, None)
                             child.parent = node
+                            before = (node.children or {}).get(entry.name)
                             known = self._watch(child)
-                            if known is not None and (known is child or known_too):
-                                stack.append(known)
+                            if known is None:
+                                continue
+                            moved = known is not child and known is not before
+                            if known is child or known_too or moved:
+                                stack.append((known, known_too or moved))
                         elif original := self._original_of(entry.name):
                             yield path + b"/" + original
             except OSError:  # gone again; if it was moved, its new place is in an event
