@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pyotp
 import pytest
+from sqlalchemy import text
 from sqlalchemy.exc import DatabaseError
 from web_kit.accounts import IDLE_S, INVITED_S, LONGEST_S, Accounts
 from web_kit.audit import Audit, as_data
@@ -284,6 +285,47 @@ def test_entries_are_found_by_their_text_the_newest_first(world: World) -> None:
         1:
     ]
     assert len(world.audit.search("", who="ann", most=2)) == 2
+
+
+@pytest.mark.parametrize(
+    ("wanted", "found"),
+    [
+        ("ёлка", True),  # also of letters that SQLite doesn't know small and large
+        ("JOB.app", True),
+        ("y:", True),  # too short for the index
+        ("b", True),
+        ('say "hi', True),
+        ('"', True),
+        ("job OR nothing", False),
+        ("nothing* OR job", False),
+        ("detail:hi", False),
+        ("job.apply say", False),  # not in one field
+        ("jo\0", False),
+        ("", True),
+    ],
+)
+def test_a_text_is_found_as_it_is(world: World, wanted: str, found: bool) -> None:
+    world.audit.write("bob", "", "job.apply", "ЁЛКА", detail='say "hi" OR y:')
+    entries = world.audit.search(wanted, most=1)
+    assert [one.who for one in entries] == (["bob"] if found else [])
+
+
+def test_a_text_is_found_of_one_person_among_many_of_others(world: World) -> None:
+    world.audit.write("eve", "", "job.apply")
+    for _ in range(5):
+        world.audit.write("ann", "", "job.apply")
+    assert [one.who for one in world.audit.search("apply", who="eve", most=2)] == ["eve"]
+
+
+def test_entries_of_before_the_index_are_found(tmp_path: Path) -> None:
+    database = Database(tmp_path / "old.db")
+    database.migrate("web_kit", "0001")
+    with database.writing() as work:
+        columns = ("number", "at", "who", "address", "what", "target", "result", "detail", "hash")
+        values = "7, 0, 'ann', '', 'login', 'old', 'ok', '', ''"
+        work.execute(text(f"INSERT INTO audit ({', '.join(columns)}) VALUES ({values})"))
+    database.migrate("web_kit")
+    assert [one.number for one in Audit(database).search("old")] == [7]
 
 
 def test_what_fails_leaves_no_entry(world: World) -> None:

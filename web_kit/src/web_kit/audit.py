@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
-from sqlalchemy import or_, select
+from sqlalchemy import or_, select, text
 from sqlalchemy.orm import Session
 
 from web_kit.database import Database
@@ -16,6 +16,14 @@ from web_kit.models import Entry
 
 _FIELDS = ("number", "at", "who", "address", "what", "target", "result", "detail")
 _START = "0" * 64
+
+_INDEXED = 3
+"""Letters that a text must have to be found by the index."""
+_NO_NUMBER = 2**63 - 1
+_WITH_TEXT = text(
+    "SELECT rowid FROM audit_text WHERE audit_text MATCH :wanted AND rowid < :before "
+    "ORDER BY rowid DESC LIMIT :most"
+)
 
 
 @dataclass(frozen=True)
@@ -100,7 +108,8 @@ class Audit:
         :param before: only entries with lower numbers; 0: all.
         """
         query = select(Entry).order_by(Entry.number.desc()).limit(most)
-        if wanted:
+        indexed = len(wanted) >= _INDEXED and "\0" not in wanted
+        if wanted and not indexed:
             columns = (Entry.what, Entry.target, Entry.who, Entry.detail)
             query = query.where(or_(*(one.icontains(wanted, autoescape=True) for one in columns)))
         if who:
@@ -108,6 +117,14 @@ class Audit:
         if before:
             query = query.where(Entry.number < before)
         with self._database.reading() as session:
+            if indexed:
+                # Of many the newest are enough, unless more is asked of them.
+                bound = {
+                    "wanted": '"{}"'.format(wanted.replace('"', '""')),
+                    "before": before or _NO_NUMBER,
+                    "most": -1 if who else most,
+                }
+                query = query.where(Entry.number.in_(session.scalars(_WITH_TEXT, bound).all()))
             return session.scalars(query).all()
 
 

@@ -21,6 +21,7 @@ class Database:
         """
         :param file: made where it isn't there, with its directory.
         """
+        self.file = file
         file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         # SQLite gives the files beside it the same mode.
         os.close(os.open(file, os.O_WRONLY | os.O_CREAT, 0o600))
@@ -41,14 +42,14 @@ class Database:
         with Session(self._writer, expire_on_commit=False) as session, session.begin():
             yield session
 
-    def migrate(self, package: str) -> None:
-        """Brings the tables of a package to its newest revision; see its `migrations/`."""
+    def migrate(self, package: str, revision: str = "head") -> None:
+        """Brings the tables of a package to a revision, by default the newest; see its `migrations/`."""
         config = Config()
         config.set_main_option("script_location", f"{package}:migrations")
         with self._writer.begin() as connection:
             config.attributes["connection"] = connection
             config.attributes["table"] = f"{package}_revision"
-            command.upgrade(config, "head")
+            command.upgrade(config, revision)
 
     def close(self) -> None:
         self.engine.dispose()
