@@ -46,6 +46,8 @@ def run(
     import uvicorn
     from bitrix_console.alerts import sender
     from bitrix_console.app import create
+    from bitrix_console.job_queue import starter
+    from bitrix_console.pictures import explainer
     from bitrix_console.watcher import Fleet
     from web_kit.database import Database
 
@@ -58,7 +60,8 @@ def run(
         listener.bind(("127.0.0.1", port))
     except OSError as error:
         raise UsageError(f"--port {port}: {error.strerror}; name another") from None
-    app = create(Database(database_file(session.file)), Fleet(hosts), sender(hosts))
+    file = database_file(session.file)
+    app = create(Database(file), Fleet(hosts), sender(hosts), starter(file, session.file), explainer(hosts))
     address = f"http://127.0.0.1:{port}"
     accounts: Accounts = app.state.kit.accounts
     if accounts.are_there:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -15,6 +15,7 @@ from bitrix_cdn.cli.session import AsJson, InventoryFile, Limit, Session, sessio
 from bitrix_cdn.fleet import UsageError
 
 if TYPE_CHECKING:
+    from bitrix_cdn.deploy.execute import Executed
     from bitrix_cdn.deploy.plan import Plan
     from bitrix_cdn.drift.report import Difference
     from bitrix_cdn.fleet.results import Step
@@ -84,7 +85,7 @@ def apply(
 ) -> None:
     """Deploys: brings the hosts to the state that the inventory describes."""
     from bitrix_cdn.deploy import plan as plans
-    from bitrix_cdn.fleet import keep_others_away
+    from bitrix_cdn.deploy.apply import apply as apply_plan
 
     session = session_of(context)
     session.advice = "run it again to finish"
@@ -95,13 +96,7 @@ def apply(
             raise UsageError("--limit is the plan's own; it is not allowed with a plan")
         wanted = plans.read(file)
         session.inventory = wanted.inventory
-        # From here to the end of the deploy no other run changes these hosts.
-        hosts = session.hosts.chosen(wanted.limit)
-        keep_others_away([session.hosts.hosts[name] for name in hosts], "apply")
-        for name in sorted(hosts):
-            session.hosts.hosts[name].connect()
-        plans.refuse_if_moved_on(wanted, plans.make(session.hosts, wanted.limit, salt=wanted.salt))
-        show_execution(context, "deploy.py", hosts, data={"plan": wanted.hash})
+        _show_run(context, lambda step: apply_plan(session.hosts, wanted, step))
     session.say("next: `bitrix-cdn verify` asks as visitors do; `bitrix-cdn status` shows how the hosts are")
 
 
@@ -111,6 +106,11 @@ def show_execution(
     """Runs operations, with a line for each change and how far it is."""
     from bitrix_cdn.deploy.execute import execute
 
+    file = session_of(context).file
+    _show_run(context, lambda step: execute(file, operations, hosts, step, data=data))
+
+
+def _show_run(context: typer.Context, run: Callable[[Callable[[Step], None]], Executed]) -> None:
     session = session_of(context)
     with session.out.status("connecting") if _moves(session) else _Still() as shown:
 
@@ -120,7 +120,7 @@ def show_execution(
             elif one.changed:
                 session.say(f"{one.number:>3} of {one.total}  {', '.join(one.changed)}: {one.name}")
 
-        done = execute(session.file, operations, hosts, step, data=data)
+        done = run(step)
     session.result = {
         "changed": done.changed,
         "seconds": round(done.seconds, 1),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from typing import Annotated
 
 import typer
@@ -78,16 +77,14 @@ def explain(
     """Shows which files a picture has, why, and what a browser gets, by asking the converter."""
     import json
 
+    from bitrix_cdn.status.explain import ask
+
     session = session_of(context)
-    [name, *_] = session.hosts.groups["cdn"]
-    remote = session.hosts.hosts[name]
-    remote.connect()
-    option = "--json " if session.json else ""
-    output = remote.run(f"webp-converter explain {option}-- {shlex.quote(what)}", check=False)
+    remote, output = ask(session.hosts, what, as_json=session.json)
     if session.json and output.text:
         session.result = json.loads(output.text)
     elif output.text:
         session.say(output.text)
     if output.status and not output.text:
-        session.complain(HostError(f"{name}: {output.reason}"))
+        session.complain(HostError(f"{remote.name}: {output.reason}"))
     return Exit.USAGE if output.status == 2 else Exit.FAILED if output.status else Exit.FINE

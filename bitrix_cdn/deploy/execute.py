@@ -34,12 +34,14 @@ def execute(
     step: Callable[[Step], object],
     *,
     data: Mapping[str, str] | None = None,
+    holding: Sequence[int] = (),
 ) -> Executed:
     """Runs operations on hosts of an inventory.
 
     :param operations: `deploy.py`, `rollback.py` or `rotate_keys.py`.
     :param step: called as each operation begins and ends.
     :param data: for the operations, as `host.data`.
+    :param holding: descriptors of locked files, which stay locked as long as the run lasts.
     :raises RefusedError: somebody else is at work there; nothing was changed.
     :raises HostError: it fails; says which operation on which host, and where all of it is written.
     """
@@ -51,6 +53,7 @@ def execute(
         limit=hosts,
         data=data,
         on_event=lambda one: step(one) if isinstance(one, Step) else None,
+        holding=holding,
         log=log,
     )
     if failure := result.failed(hosts):

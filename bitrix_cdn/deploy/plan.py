@@ -102,18 +102,27 @@ def read(path: Path) -> Plan:
     :raises UsageError: it holds none.
     """
     try:
-        data = json.loads(path.read_text())
-        if data.pop("version") != VERSION:
-            raise UsageError(f"{path}: is of another version of bitrix-cdn; make it again")
-        data["limit"] = tuple(data["limit"])
-        data["hosts"] = {
-            name: tuple(Difference(**one) for one in found) for name, found in data["hosts"].items()
-        }
-        return Plan(**data)
+        return of_data(json.loads(path.read_text()), str(path))
     except OSError as error:
         raise UsageError(f"{path}: {error.strerror}") from None
     except (ValueError, KeyError, TypeError, AttributeError):
         raise UsageError(f"{path}: is no plan; `bitrix-cdn plan --save FILE` makes one") from None
+
+
+def of_data(data: Mapping[str, Any], name: str) -> Plan:
+    """The plan of :func:`as_data`.
+
+    :param name: what errors call it.
+    :raises UsageError: it is of another version.
+    """
+    fields = dict(data)
+    if fields.pop("version") != VERSION:
+        raise UsageError(f"{name}: is of another version of bitrix-cdn; make it again")
+    fields["limit"] = tuple(fields["limit"])
+    fields["hosts"] = {
+        host: tuple(Difference(**one) for one in found) for host, found in fields["hosts"].items()
+    }
+    return Plan(**fields)
 
 
 def refuse_if_moved_on(plan: Plan, now: Plan) -> None:

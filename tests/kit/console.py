@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from argon2 import PasswordHasher
 from bitrix_console.app import create
+from bitrix_console.job_queue import Queue
+from bitrix_console.jobs import Jobs
+from bitrix_console.models import Job
 from bitrix_console.prometheus import Alert, Monitored, Point
 from bitrix_console.watcher import Watcher
 from fastapi import FastAPI
@@ -65,11 +69,20 @@ class Hosts:
     alerts: tuple[Alert, ...] | None = ()
     away: str = ""
     sent: list[tuple[str, str, bytes]] = field(default_factory=list)
+    explained: dict[str, Any] = field(default_factory=dict)
+    meanwhile: Callable[[], object] = bool
+    """What happens while a picture is explained."""
 
     def hosts(self) -> tuple[HostStatus, ...]:
         if self.away:
             raise HostError(self.away)
         return self.statuses
+
+    def explain(self, what: str) -> dict[str, Any]:
+        if self.away:
+            raise HostError(self.away)
+        self.meanwhile()
+        return self.explained | {"asked": what}
 
     def monitored(self, window: str, now: float) -> Monitored | None:
         points = tuple(Point(now - 60 * back, 10.0 + back) for back in range(9, -1, -1))
@@ -82,6 +95,13 @@ class Hosts:
         return '{"silenceID":"0b7c1f1e-1111-4222-8333-444455556666"}'
 
 
+class Alive:
+    """The process of a job, which never ends."""
+
+    def poll(self) -> int | None:
+        return None
+
+
 class Console:
     """One console, and browsers."""
 
@@ -89,10 +109,26 @@ class Console:
         self.clock = Clock()
         self.hosts = Hosts(self.clock)
         self.database = Database(directory / "console.db")
-        self.app: FastAPI = create(self.database, self.hosts, self.hosts.send, hashes=QUICK, clock=self.clock)
+        self.started: list[int] = []
+        """Jobs, by number; nothing is done."""
+        self.app: FastAPI = create(
+            self.database,
+            self.hosts,
+            self.hosts.send,
+            self.start,
+            self.hosts.explain,
+            hashes=QUICK,
+            clock=self.clock,
+        )
         self.accounts: Accounts = self.app.state.kit.accounts
         self.audit: Audit = self.app.state.kit.audit
         self.watcher: Watcher = self.app.state.watcher
+        self.jobs: Jobs = self.app.state.jobs
+        self.queue: Queue = self.app.state.queue
+
+    def start(self, job: Job, lock: int) -> Alive:
+        self.started.append(job.id)
+        return Alive()
 
     def browser(self) -> TestClient:
         return TestClient(self.app, base_url=BASE, follow_redirects=False, headers=FROM_HERE)

@@ -68,7 +68,7 @@ def add_to(app: FastAPI, watcher: Watcher, alerts: Alerts) -> None:
         charts = monitored.charts if monitored else {}
         return kit.page(
             request,
-            _part(request, "overview"),
+            part_of(request, "overview"),
             who,
             told=told,
             monitored=monitored or told.latest,
@@ -89,7 +89,7 @@ def add_to(app: FastAPI, watcher: Watcher, alerts: Alerts) -> None:
     def list_alerts(request: Request, who: Who = viewer) -> Response:
         return kit.page(
             request,
-            _part(request, "alerts"),
+            part_of(request, "alerts"),
             who,
             told=watcher.told,
             monitored=watcher.told.latest,
@@ -124,14 +124,14 @@ def add_to(app: FastAPI, watcher: Watcher, alerts: Alerts) -> None:
         except ValueError:
             hours = 0.0
         alerts.silence(
-            who, _address(request), firing(watcher.told, fingerprint), form.get("reason", ""), hours
+            who, address_of(request), firing(watcher.told, fingerprint), form.get("reason", ""), hours
         )
         watcher.ask_now()
         return back("/alerts", "silenced")
 
     @app.post("/silences/{id}/end", **page)
     def end_silence(request: Request, id: str, who: Who = may_silence) -> Response:
-        alerts.end(who, _address(request), id)
+        alerts.end(who, address_of(request), id)
         watcher.ask_now()
         return back("/alerts", "silence ended")
 
@@ -162,7 +162,7 @@ def add_to(app: FastAPI, watcher: Watcher, alerts: Alerts) -> None:
     ) -> dict[str, str]:
         """Keeps an alert that fires quiet for some hours."""
         one = firing(watcher.told, fingerprint)
-        found = alerts.silence(who, _address(request), one, wanted.reason, wanted.hours)
+        found = alerts.silence(who, address_of(request), one, wanted.reason, wanted.hours)
         watcher.ask_now()
         return {"silence": found}
 
@@ -177,10 +177,11 @@ def firing(told: Told, fingerprint: str) -> Alert:
     raise RefusedError(404, "this alert does not fire any more")
 
 
-def _part(request: Request, page: str) -> str:
+def part_of(request: Request, page: str) -> str:
     """The template of a page, or of what of it is asked for again while it is open."""
     return f"{page}_part.html.j2" if request.headers.get("x-part") else f"{page}.html.j2"
 
 
-def _address(request: Request) -> str:
+def address_of(request: Request) -> str:
+    """Where a request comes from."""
     return request.client.host if request.client else ""

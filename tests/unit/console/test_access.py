@@ -16,7 +16,7 @@ from web_kit.roles import Role
 
 from tests.kit.console import BASE, PASSWORD, Console, csrf, log_in, post
 
-VIEWER, OPERATOR, ADMIN = Role.VIEWER, Role.OPERATOR, Role.ADMIN
+VIEWER, OPERATOR, APPROVER, ADMIN = Role
 
 ROUTES: dict[str, tuple[Role, str] | None] = {
     "GET /static/{version}/{name}": None,
@@ -53,6 +53,19 @@ ROUTES: dict[str, tuple[Role, str] | None] = {
     "GET /api/status": (VIEWER, "status"),
     "GET /api/alerts/past": (VIEWER, "status"),
     "POST /api/alerts/{fingerprint}/silence": (OPERATOR, "alerts"),
+    "GET /pictures": (VIEWER, "status"),
+    "GET /api/pictures": (VIEWER, "status"),
+    "GET /jobs": (OPERATOR, "jobs"),
+    "POST /jobs": (OPERATOR, "jobs"),
+    "GET /jobs/{id}": (OPERATOR, "jobs"),
+    "GET /jobs/{id}/live": (OPERATOR, "jobs"),
+    "POST /jobs/{id}/approve": (APPROVER, "approve"),
+    "POST /jobs/{id}/withdraw": (OPERATOR, "jobs"),
+    "GET /api/jobs": (OPERATOR, "jobs"),
+    "POST /api/jobs": (OPERATOR, "jobs"),
+    "GET /api/jobs/{id}": (OPERATOR, "jobs"),
+    "POST /api/jobs/{id}/approve": (APPROVER, "approve"),
+    "POST /api/jobs/{id}/withdraw": (OPERATOR, "jobs"),
 }
 """The lowest role and the scope of each route; None: open to everybody."""
 
@@ -108,7 +121,7 @@ def test_nobody_gets_in_without_a_session(console: Console) -> None:
 
 def test_a_token_is_good_for_its_scopes_only_and_never_for_the_account(console: Console) -> None:
     browser = console.logged_in("ann", ADMIN)
-    for scope in ("status", "alerts", "users", "audit"):
+    for scope in ("status", "alerts", "users", "audit", "jobs", "approve"):
         made = post(browser, "/account/tokens", name=scope, days="1", **{f"scope-{scope}": "on"})
         found = re.search(r'id="token">([^<]+)<', made.text)
         assert found

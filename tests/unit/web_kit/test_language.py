@@ -11,6 +11,7 @@ from pathlib import Path
 import jinja2
 import pytest
 from bitrix_console import russian as of_console
+from bitrix_console.job_pages import STATES, TITLES
 from jinja2.ext import extract_from_ast
 from web_kit.errors import RefusedError
 from web_kit.language import languages, preferred
@@ -93,6 +94,7 @@ def english() -> Iterator[tuple[str, ...]]:
                     ):
                         yield (str(node.args[-1].value),)
     yield from ((role.value,) for role in Role)
+    yield from ((title,) for title in (*TITLES.values(), *STATES.values()))
 
 
 def holes(text: str) -> list[str]:

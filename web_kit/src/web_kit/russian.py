@@ -38,7 +38,7 @@ TABLE = Table(
         "operator": "оператор",
         "approver": "утверждающий",
         "admin": "администратор",
-        "looks at everything but the audit log": "видит всё, кроме журнала действий",
+        "looks at everything but jobs and the audit log": "видит всё, кроме заданий и журнала действий",
         "also starts what changes nothing, silences alerts, asks for changes": (
             "а также запускает проверки, заглушает оповещения и запрашивает изменения"
         ),

@@ -24,7 +24,15 @@ for (const part of document.querySelectorAll("[data-refresh]")) {
 
 for (const part of document.querySelectorAll("[data-live]")) {
   const source = new EventSource(part.dataset.live);
+  let lost;
   source.onmessage = (event) => put(part, event.data);
+  // The server ends each answer after a while, and is asked again: only what stays away is told.
+  source.onerror = () => { lost ??= setTimeout(() => part.classList.add("stale"), 3000); };
+  source.onopen = () => {
+    clearTimeout(lost);
+    lost = undefined;
+    part.classList.remove("stale");
+  };
   source.addEventListener("end", () => {
     source.close();
     location.reload();
