@@ -184,7 +184,11 @@ class DaemonProcess:
             return None
 
     def log(self, event: str | None = None) -> list[dict[str, Any]]:
-        lines = [json.loads(line) for line in self.log_file.read_text().splitlines() if line.startswith("{")]
+        """What it logged, but for lines that a full disk cut off."""
+        lines = []
+        for text in self.log_file.read_text().splitlines():
+            with contextlib.suppress(ValueError):
+                lines.append(json.loads(text))
         return [line for line in lines if event in (None, line["event"])]
 
     def kill(self) -> None:

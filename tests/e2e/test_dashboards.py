@@ -68,7 +68,6 @@ def visit(cdn: Cdn, pictures: list[Picture]) -> None:
     cdn.client.get("/upload/iblock/e2e/there-is-none.jpg")
 
 
-@pytest.mark.both
 @pytest.mark.timeout(600)
 def test_no_panel_is_empty(cdn: Cdn, shop: Shop, settings: Settings) -> None:
     prometheus = Prometheus(cdn.remote, settings)

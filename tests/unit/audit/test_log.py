@@ -20,6 +20,7 @@ from bitrix_cdn.fleet import audit
 from host_agent.audit import log as module
 from host_agent.audit.log import Log, listed
 from tests.kit.agent import sent_with
+from tests.kit.support import wait_until
 
 RUN = {"run": "ab12", "what": "deploy", "operator": "ann"}
 
@@ -170,7 +171,8 @@ def test_a_host_that_lost_power_has_a_run_that_did_not_end(log: Log, directory: 
     assert listed(log)["at_work"] == ["ab12"]
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
-    assert listed(log)["at_work"] == []
+    # What it started holds the lock until it is dead as well.
+    wait_until("no run", lambda: listed(log)["at_work"], lambda at_work: at_work == [])
     assert [entry["event"] for entry in log.read()] == ["begin"]
 
 
