@@ -75,11 +75,14 @@ def stages(suite: str | None, *, every: bool) -> list[Stage]:
     return sorted(found, key=lambda stage: stage.minutes, reverse=True)
 
 
-_CHANGES = ("deploy", "releases", "alerts", "bitrixvm", "backup")
+_CHANGES = ("deploy", "releases", "drift", "adopt", "acme", "alerts", "bitrixvm", "backup")
 """Tests that deploy again and again, on their own hosts. The last resets one of them."""
 
-_REPEATED = ("tests/e2e/test_backup.py::test_a_path_and_no_pictures",)
-"""What the tests before it have shown another way: by night only."""
+_REPEATED = (
+    "tests/e2e/test_backup.py::test_a_path_and_no_pictures",
+    "tests/e2e/test_deploy.py::test_bare_hosts_can_be_rehearsed",
+)
+"""What other tests show as well, or on Debian 12: by night only."""
 
 
 def _hosts(suite: str, *, every: bool) -> list[Stage]:
@@ -90,7 +93,7 @@ def _hosts(suite: str, *, every: bool) -> list[Stage]:
     repeated = () if every else tuple(f"--deselect={test}" for test in _REPEATED)
     changed = (*(f"tests/e2e/test_{name}.py" for name in _CHANGES), *chosen, *repeated)
     what = "two bare hosts, the deploy"
-    again = "again, accidents of deploys, a host put back from its backup"
+    again = "again, accidents of deploys, adopting, a host put back from its backup"
     return [
         Stage(f"changes-{suite}", f"{debian}: {what}, {again}", 14, changed, lab=True),
         Stage(suite, f"{debian}: {what}; the checks of all roles, every promise", 16, asked, lab=True),
