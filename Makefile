@@ -3,6 +3,8 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 PYTHON ?= python3
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
+# Where another environment is active, pyinfra would warn of it in each output.
+unexport VIRTUAL_ENV
 
 .PHONY: help
 help: ## list the commands

@@ -61,16 +61,16 @@ def stages(suite: str | None, *, every: bool) -> list[Stage]:
     elif not suite:
         chosen = ("-m", "both and not edges", "--suite", "bookworm", "--odd")
         what = "Debian 12, odd hosts: the deploy, again, the checks of all roles, one test of each promise"
-        found.append(Stage("bookworm", what, 10, ("tests/testinfra", "tests/e2e", *chosen), lab=True))
+        found.append(Stage("bookworm", what, 12.5, ("tests/testinfra", "tests/e2e", *chosen), lab=True))
     found += [
         Stage(
             "converter",
             "the daemon",
-            8.5,
+            13,
             ("converter_app/tests", "tests/oracle", "-m", "not long and not edges"),
         ),
-        Stage("lab", "the lab itself", 2, ("tests/lab",), lab=True),
-        Stage("unit", "what needs no host", 5, ("tests/unit",)),
+        Stage("lab", "the lab itself", 2.5, ("tests/lab",), lab=True),
+        Stage("unit", "what needs no host", 9, ("tests/unit",)),
     ]
     return sorted(found, key=lambda stage: stage.minutes, reverse=True)
 
@@ -95,8 +95,8 @@ def _hosts(suite: str, *, every: bool) -> list[Stage]:
     what = "two bare hosts, the deploy"
     again = "again, accidents of deploys, adopting, a host put back from its backup"
     return [
-        Stage(f"changes-{suite}", f"{debian}: {what}, {again}", 14, changed, lab=True),
-        Stage(suite, f"{debian}: {what}; the checks of all roles, every promise", 16, asked, lab=True),
+        Stage(f"changes-{suite}", f"{debian}: {what}, {again}", 22, changed, lab=True),
+        Stage(suite, f"{debian}: {what}; the checks of all roles, every promise", 17.5, asked, lab=True),
     ]
 
 
