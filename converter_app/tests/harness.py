@@ -187,8 +187,8 @@ class DaemonProcess:
         """What it logged, but for lines that a full disk cut off."""
         lines = []
         for text in self.log_file.read_text().splitlines():
-            with contextlib.suppress(ValueError):
-                lines.append(json.loads(text))
+            with contextlib.suppress(json.JSONDecodeError):
+                lines += [json.loads(text)] if text.startswith("{") else []
         return [line for line in lines if event in (None, line["event"])]
 
     def kill(self) -> None:

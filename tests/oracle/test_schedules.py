@@ -14,7 +14,7 @@ import pytest
 from tests.oracle.converter import GRACE_S, play
 from tests.oracle.schedules import DIRECTORIES, Step, schedule
 
-AT_ONCE = 2
+AT_ONCE = 3
 BY_NIGHT = 200
 
 SEEDS = [
